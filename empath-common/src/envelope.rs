@@ -1,0 +1,111 @@
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::{ForwardPath, ReversePath};
+
+/// How the content is encoded: the `BODY` parameter of MAIL (RFC 6152 §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Body {
+    /// Lines of ASCII.
+    #[default]
+    SevenBit,
+    /// Lines that may have octets above 127.
+    EightBitMime,
+}
+
+/// Everything about a message that is not its content (RFC 5321 §2.3.1). It has at least one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Who is told about failures.
+    pub reverse_path: ReversePath,
+    /// The encoding that the client declared.
+    pub body: Body,
+    /// Whether the client asked for SMTPUTF8 (RFC 6531 §3.4).
+    pub smtputf8: bool,
+    /// When the message was accepted.
+    pub received_at: Timestamp,
+    /// What hooks stored about the message.
+    pub metadata: Metadata,
+    recipients: Vec<ForwardPath>,
+}
+
+/// The message already has as many recipients as it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the message already has as many recipients as it may have")]
+pub struct TooManyRecipients;
+
+impl Envelope {
+    /// An envelope with its first recipient.
+    pub fn new(reverse_path: ReversePath, recipient: ForwardPath) -> Self {
+        Self {
+            reverse_path,
+            body: Body::default(),
+            smtputf8: false,
+            received_at: Timestamp::UNIX_EPOCH,
+            metadata: Metadata::default(),
+            recipients: vec![recipient],
+        }
+    }
+
+    /// Adds a recipient, unless there are `max` already. The same recipient twice counts once.
+    pub fn add(&mut self, recipient: ForwardPath, max: usize) -> Result<(), TooManyRecipients> {
+        if self.recipients.contains(&recipient) {
+            return Ok(());
+        }
+        if self.recipients.len() >= max {
+            return Err(TooManyRecipients);
+        }
+        self.recipients.push(recipient);
+        Ok(())
+    }
+
+    /// The recipients in the order of acceptance; a recipient's place in it is its number ever after.
+    pub fn recipients(&self) -> &[ForwardPath] {
+        &self.recipients
+    }
+}
+
+/// What hooks know about a message: bounded `name = value` text that travels with it until its end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Metadata(BTreeMap<String, String>);
+
+/// The metadata of the message has reached its bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a message carries at most {} octets of metadata", Metadata::MAX_OCTETS)]
+pub struct MetadataFull;
+
+impl Metadata {
+    /// Most octets of names and values together.
+    pub const MAX_OCTETS: usize = 16 * 1024;
+
+    /// Stores `value` under `name`, in place of an earlier value.
+    pub fn insert(&mut self, name: String, value: String) -> Result<(), MetadataFull> {
+        let others = self.0.iter().filter(|(n, _)| **n != name).map(|(n, v)| n.len() + v.len()).sum::<usize>();
+        if others + name.len() + value.len() > Self::MAX_OCTETS {
+            return Err(MetadataFull);
+        }
+        self.0.insert(name, value);
+        Ok(())
+    }
+
+    /// The value stored under `name`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// All names and values, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether nothing is stored.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes over everything from `other`, whose values win.
+    pub fn merge(&mut self, other: Self) -> Result<(), MetadataFull> {
+        other.0.into_iter().try_for_each(|(name, value)| self.insert(name, value))
+    }
+}

@@ -1,0 +1,1 @@
+//! The sending end: `Transaction` owns the protocol of one message, `Connection` owns the socket.

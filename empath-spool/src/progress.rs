@@ -1,0 +1,81 @@
+use empath_common::{EnhancedStatus, MessageId, Reply};
+use jiff::Timestamp;
+
+/// How far the delivery to one recipient has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Status {
+    /// Not tried yet.
+    #[default]
+    Pending,
+    /// Tried without success, to be tried again at `next_attempt_at`.
+    Deferred,
+    /// The end: delivered, bounced, expired or removed by an operator.
+    Ended(Ended),
+}
+
+/// The one end that a recipient reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The next hop has taken responsibility.
+    Delivered,
+    /// A permanent failure; the sender was told, where there is one to tell.
+    Bounced,
+    /// Too long in the queue; the sender was told, where there is one to tell.
+    Expired,
+    /// Removed by an operator.
+    Removed,
+}
+
+/// The result of one attempt for one recipient, as it is shown and stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// When the attempt ended.
+    pub at: Timestamp,
+    /// The next hop as it is shown: `mx:example.test`, `smtp:127.0.0.1:2525`, `maildir`.
+    pub next_hop: String,
+    /// The host that gave the reply or failed: `mx1.example.test[192.0.2.1]:25`.
+    pub host: Option<String>,
+    /// The reply of the next hop; `None` when the attempt failed without one.
+    pub reply: Option<Reply>,
+    /// The status of the attempt, from the reply or from the kind of failure (RFC 3463).
+    pub status: EnhancedStatus,
+    /// One line that says what happened: `connection to … refused`, the reply's text.
+    pub detail: String,
+}
+
+/// The state of one recipient after all updates.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RecipientState {
+    /// How far it is.
+    pub status: Status,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When it is due again; `None` when it has ended or was not tried yet.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Every attempt, oldest first.
+    pub history: Vec<Attempt>,
+}
+
+/// What one attempt, or an operator, changed for one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecipientUpdate {
+    /// The recipient's place in [`empath_common::Envelope::recipients`].
+    pub recipient: u32,
+    /// The status from now on.
+    pub status: Status,
+    /// The attempts from now on.
+    pub attempts: u32,
+    /// The due time from now on.
+    pub next_attempt_at: Option<Timestamp>,
+    /// The attempt that led here; `None` when an operator did.
+    pub attempt: Option<Attempt>,
+}
+
+/// A change of the delivery state of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The message.
+    pub id: MessageId,
+    /// What changed; recipients that are not named stay as they were.
+    pub updates: Vec<RecipientUpdate>,
+}

@@ -1,0 +1,2 @@
+//! empath
+fn main() {}
