@@ -1,5 +1,6 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use serde::{Deserialize, Serialize};
 
 /// A domain name in its canonical form: lower-case A-labels (RFC 5890 §2.3.2.1), no trailing dot.
@@ -46,9 +47,22 @@ impl Domain {
             check(text)?;
             return Ok(Self(text.to_ascii_lowercase().into()));
         }
-        let ascii = idna::domain_to_ascii_strict(text).map_err(|_| DomainError::Idna)?;
+        // The same rule for hyphens as among ASCII names: `r3---sn.test` exists.
+        let ascii = Uts46::new()
+            .to_ascii(
+                text.as_bytes(),
+                AsciiDenyList::STD3,
+                Hyphens::CheckFirstLast,
+                DnsLength::Verify,
+            )
+            .map_err(|_| DomainError::Idna)?;
         check(&ascii)?;
         Ok(Self(ascii.into()))
+    }
+
+    /// `localhost` (RFC 6761 §6.3).
+    pub fn localhost() -> Self {
+        Self("localhost".into())
     }
 
     /// The name in lower-case A-labels.
@@ -58,12 +72,15 @@ impl Domain {
 
     /// Whether this name lies below `ancestor` (`a.b.test` below `b.test` and `test`, not below itself).
     pub fn is_below(&self, ancestor: &Self) -> bool {
-        self.0.strip_suffix(&*ancestor.0).is_some_and(|rest| rest.ends_with('.'))
+        self.0
+            .strip_suffix(&*ancestor.0)
+            .is_some_and(|rest| rest.ends_with('.'))
     }
 }
 
 fn has_a_label(text: &str) -> bool {
-    text.split('.').any(|label| label.get(..4).is_some_and(|p| p.eq_ignore_ascii_case("xn--")))
+    text.split('.')
+        .any(|label| label.get(..4).is_some_and(|p| p.eq_ignore_ascii_case("xn--")))
 }
 
 /// `sub-domain *("." sub-domain)` of RFC 5321 §4.1.2 within the limits of RFC 1035 §2.3.4.

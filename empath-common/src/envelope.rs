@@ -68,7 +68,11 @@ impl Envelope {
 
 /// What hooks know about a message: bounded `name = value` text that travels with it until its end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Metadata(BTreeMap<String, String>);
+pub struct Metadata {
+    values: BTreeMap<String, String>,
+    /// Octets of all names and values.
+    octets: usize,
+}
 
 /// The metadata of the message has reached its bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -81,31 +85,39 @@ impl Metadata {
 
     /// Stores `value` under `name`, in place of an earlier value.
     pub fn insert(&mut self, name: String, value: String) -> Result<(), MetadataFull> {
-        let others = self.0.iter().filter(|(n, _)| **n != name).map(|(n, v)| n.len() + v.len()).sum::<usize>();
-        if others + name.len() + value.len() > Self::MAX_OCTETS {
+        let replaced = self.values.get(&name).map_or(0, |old| name.len() + old.len());
+        let octets = self.octets - replaced + name.len() + value.len();
+        if octets > Self::MAX_OCTETS {
             return Err(MetadataFull);
         }
-        self.0.insert(name, value);
+        self.octets = octets;
+        self.values.insert(name, value);
         Ok(())
     }
 
     /// The value stored under `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.values.get(name).map(String::as_str)
     }
 
     /// All names and values, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.values
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Whether nothing is stored.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.values.is_empty()
     }
 
-    /// Takes over everything from `other`, whose values win.
+    /// Takes over everything from `other`, whose values win. What no longer fits is left out and said so.
     pub fn merge(&mut self, other: Self) -> Result<(), MetadataFull> {
-        other.0.into_iter().try_for_each(|(name, value)| self.insert(name, value))
+        let mut all = Ok(());
+        for (name, value) in other.values {
+            all = all.and(self.insert(name, value));
+        }
+        all
     }
 }

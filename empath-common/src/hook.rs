@@ -50,7 +50,10 @@ pub struct Answer {
 
 impl From<Verdict> for Answer {
     fn from(verdict: Verdict) -> Self {
-        Self { verdict, metadata: Metadata::default() }
+        Self {
+            verdict,
+            metadata: Metadata::default(),
+        }
     }
 }
 
@@ -86,13 +89,33 @@ impl Hooks {
                 Asked::Now(answer) => answer,
                 Asked::Later(answer) => answer.await,
             };
-            if metadata.merge(answer.metadata).is_err() {
-                return Verdict::Refuse(Reply::new(451, (4, 3, 0), "Too much metadata for one message")).into();
-            }
-            if answer.verdict != Verdict::Accept {
-                return Answer { verdict: answer.verdict, metadata };
+            let full = metadata.merge(answer.metadata).is_err();
+            match answer.verdict {
+                Verdict::Refuse(reply) => {
+                    return Answer {
+                        verdict: Verdict::Refuse(refusal(reply)),
+                        metadata,
+                    };
+                }
+                Verdict::Accept if full => {
+                    return Verdict::Refuse(Reply::new(451, (4, 3, 0), "Too much metadata for one message"))
+                        .into();
+                }
+                Verdict::Accept => {}
             }
         }
-        Answer { verdict: Verdict::Accept, metadata }
+        Answer {
+            verdict: Verdict::Accept,
+            metadata,
+        }
+    }
+}
+
+/// A refusal is 4yz or 5yz. Anything else says that the hook is broken, and must not look like acceptance.
+fn refusal(reply: Reply) -> Reply {
+    if reply.code.is_transient() || reply.code.is_permanent() {
+        reply
+    } else {
+        Reply::new(451, (4, 3, 0), "Local error in processing")
     }
 }

@@ -7,7 +7,7 @@ use ulid::Ulid;
 /// The name of a message everywhere: in `queued as <id>`, the log, the queue, the spool. A ULID, so ids sort by
 /// the time of reception.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct MessageId(Ulid);
 
 /// The text is not a message id.
@@ -48,6 +48,24 @@ impl fmt::Debug for MessageId {
 impl FromStr for MessageId {
     type Err = MessageIdError;
     fn from_str(text: &str) -> Result<Self, MessageIdError> {
-        Ulid::from_string(text).map(Self).map_err(|_| MessageIdError)
+        // 26 characters hold 130 bits: a first character above 7 overflows, and would be a second name of
+        // another message.
+        match text.as_bytes() {
+            [b'0'..=b'7', ..] => Ulid::from_string(text).map(Self).map_err(|_| MessageIdError),
+            _ => Err(MessageIdError),
+        }
+    }
+}
+
+impl TryFrom<String> for MessageId {
+    type Error = MessageIdError;
+    fn try_from(text: String) -> Result<Self, MessageIdError> {
+        text.parse()
+    }
+}
+
+impl From<MessageId> for String {
+    fn from(id: MessageId) -> Self {
+        id.to_string()
     }
 }

@@ -50,7 +50,10 @@ impl ReversePath {
         if inner.is_empty() {
             return Ok((Self::Null, rest));
         }
-        Ok((Self::Mailbox(Mailbox::parse(without_route(inner)?, charset)?), rest))
+        Ok((
+            Self::Mailbox(Mailbox::parse(without_route(inner, charset)?, charset)?),
+            rest,
+        ))
     }
 
     /// The mailbox, unless the path is null.
@@ -79,7 +82,10 @@ impl ForwardPath {
         if inner.eq_ignore_ascii_case(b"postmaster") {
             return Ok((Self::Postmaster, rest));
         }
-        Ok((Self::Mailbox(Mailbox::parse(without_route(inner)?, charset)?), rest))
+        Ok((
+            Self::Mailbox(Mailbox::parse(without_route(inner, charset)?, charset)?),
+            rest,
+        ))
     }
 
     /// The mailbox, unless this is the bare `<Postmaster>`.
@@ -108,7 +114,9 @@ impl ForwardPath {
 
 /// Splits `<inner>rest`; a `>` inside a quoted string does not end the path.
 fn brackets(octets: &[u8]) -> Result<(&[u8], &[u8]), PathError> {
-    let Some((b'<', body)) = octets.split_first() else { return Err(PathError::Brackets) };
+    let Some((b'<', body)) = octets.split_first() else {
+        return Err(PathError::Brackets);
+    };
     let (mut quoted, mut escaped) = (false, false);
     for (i, octet) in body.iter().enumerate() {
         match octet {
@@ -129,13 +137,19 @@ fn brackets(octets: &[u8]) -> Result<(&[u8], &[u8]), PathError> {
 }
 
 /// Drops `A-d-l ":"`, after checking its grammar.
-fn without_route(inner: &[u8]) -> Result<&[u8], PathError> {
+fn without_route(inner: &[u8], charset: Charset) -> Result<&[u8], PathError> {
     if inner.first() != Some(&b'@') {
         return Ok(inner);
     }
-    let colon = inner.iter().position(|b| *b == b':').ok_or(PathError::SourceRoute)?;
+    let colon = inner
+        .iter()
+        .position(|b| *b == b':')
+        .ok_or(PathError::SourceRoute)?;
     let (route, mailbox) = inner.split_at(colon);
     let route = str::from_utf8(route).map_err(|_| PathError::SourceRoute)?;
+    if charset == Charset::Ascii && !route.is_ascii() {
+        return Err(MailboxError::NeedsUtf8.into());
+    }
     for hop in route.split(',') {
         let name = hop.strip_prefix('@').ok_or(PathError::SourceRoute)?;
         Domain::parse(name).map_err(|_| PathError::SourceRoute)?;
@@ -170,5 +184,9 @@ impl FromStr for ForwardPath {
 }
 
 fn whole<T>((path, rest): (T, &[u8])) -> Result<T, PathError> {
-    if rest.is_empty() { Ok(path) } else { Err(PathError::Brackets) }
+    if rest.is_empty() {
+        Ok(path)
+    } else {
+        Err(PathError::Brackets)
+    }
 }

@@ -1,1 +1,41 @@
-//! delivery
+//! From a message id to an outcome for each recipient.
+//!
+//! A message's recipients are grouped by next hop into jobs; every recipient has its own state, and what happens
+//! to one never affects another. Work starts the moment it is possible; nothing polls.
+//!
+//! Pure parts, which take time and randomness as parameters:
+//! - [`config`]: the `delivery:` and `dsn:` tables
+//! - [`route`]: a forward-path and the configuration make a next hop
+//! - [`queue`]: which job is due, and which connection gets it
+//! - [`schedule`]: when to try again
+//! - [`failure`]: what a failure means: bounce, defer, or try the next host
+//! - [`dsn`]: the message that tells the sender (RFC 3464)
+//!
+//! Parts that do I/O:
+//! - [`resolve`]: a domain's MX hosts and their addresses
+//! - `lane`: a connection that takes job after job; `attempt`: one job over the hosts of its next hop; `maildir`
+//! - [`Processor`]: joins queue, lanes and spool; what the daemon and the control socket talk to
+
+pub mod config;
+pub mod dsn;
+pub mod failure;
+pub mod queue;
+pub mod resolve;
+pub mod route;
+pub mod schedule;
+
+mod attempt;
+mod hosts;
+mod lane;
+mod log;
+mod maildir;
+mod metrics;
+mod processor;
+
+pub use config::{Config, DsnConfig};
+pub use metrics::Metrics;
+pub use processor::{
+    Filter, HistoryView, MessageView, Parts, Processor, RecipientView, ReplyView, Settings, Stats, Touched,
+};
+pub use queue::{MessageStatus, RecipientStatus};
+pub use resolve::Resolver;

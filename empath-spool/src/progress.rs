@@ -79,3 +79,20 @@ pub struct Progress {
     /// What changed; recipients that are not named stay as they were.
     pub updates: Vec<RecipientUpdate>,
 }
+
+impl Progress {
+    /// Brings the states of the message's recipients up to date. An update for a recipient that the message does
+    /// not have changes nothing.
+    pub fn apply(self, recipients: &mut [RecipientState]) {
+        for update in self.updates {
+            let place = usize::try_from(update.recipient).ok();
+            let Some(state) = place.and_then(|place| recipients.get_mut(place)) else {
+                continue;
+            };
+            state.status = update.status;
+            state.attempts = update.attempts;
+            state.next_attempt_at = update.next_attempt_at;
+            state.history.extend(update.attempt);
+        }
+    }
+}

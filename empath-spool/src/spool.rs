@@ -46,6 +46,10 @@ pub trait Spool: Send + Sync + 'static {
 
     /// Whether commits can succeed at present. False after failures of the storage, until a commit succeeds.
     fn is_healthy(&self) -> bool;
+
+    /// Refuses further commits and waits until those before have been answered. Reading goes on. The storage is
+    /// given up when the spool is dropped.
+    fn close(&self) -> Closing<'_>;
 }
 
 /// What is made durable together.
@@ -81,11 +85,23 @@ impl From<Entry> for Batch {
 #[derive(Debug)]
 pub struct Committed(pub(crate) oneshot::Receiver<Result<(), CommitError>>);
 
+impl Committed {
+    /// An answer that is known at once.
+    pub fn answered(answer: Result<(), CommitError>) -> Self {
+        let (sender, receiver) = oneshot::channel();
+        // The receiver is there: sending can't fail.
+        let _ = sender.send(answer);
+        Self(receiver)
+    }
+}
+
 impl Future for Committed {
     type Output = Result<(), CommitError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(CommitError::Closed)))
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|answer| answer.unwrap_or(Err(CommitError::Closed)))
     }
 }
 
@@ -108,6 +124,9 @@ pub enum CommitError {
 
 /// What [`Spool::load`] and [`Spool::content`] return.
 pub type Loading<'a, T> = Pin<Box<dyn Future<Output = Result<T, LoadError>> + Send + 'a>>;
+
+/// What [`Spool::close`] returns.
+pub type Closing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Why a message could not be read back.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,39 @@
-//! The receiving end: `Session` owns the protocol, the connection driver owns the socket.
+//! The receiving end: [`Session`] owns the protocol, the connection driver owns the socket.
+//!
+//! The way in: [`Listener`] → `connection` ⇄ [`Session`], which puts questions to [`Hooks`](empath_common::Hooks)
+//! ([`RelayControl`] is the first of them) and hands content to an [`Intake`].
+//!
+//! - What a client may say: `line` (CRLF ends a command), `command`, `parameter`.
+//! - What it means: `transaction` (the states of RFC 5321 §4.1.4), `session`, `reply`.
+//! - What the message is made of: `framing` (CRLF.CRLF ends it), `inspection` (limits), `content`, `trace`.
+//! - What is promised to operators: `config`, `limits`, `metrics`, `log`.
 
+mod command;
+mod config;
+mod connection;
+mod connections;
+mod content;
+mod framing;
+mod inspection;
 mod intake;
+mod limits;
+mod line;
+mod listener;
+mod log;
+mod metrics;
+mod parameter;
+mod relay;
+mod reply;
+mod session;
+mod trace;
+mod transaction;
 
+pub use config::{BareNewlines, Config, ListenerConfig, Timeouts};
+pub use connection::{Server, serve};
+pub use connections::{Admitted, Connections, Refused};
 pub use intake::{Draft, Intake, IntakeError};
+pub use limits::Limits;
+pub use listener::{BindError, Listener};
+pub use metrics::Metrics;
+pub use relay::RelayControl;
+pub use session::{Phase, Session, Settings, Step};

@@ -1,2 +1,76 @@
-//! empath
-fn main() {}
+//! `empath`: the daemon, and what an operator does with its configuration.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use empath::{config, daemon};
+
+/// The Empath mail transfer agent. Without a command it runs in the foreground until SIGTERM or SIGINT.
+#[derive(Parser)]
+#[command(name = "empath", version)]
+struct Arguments {
+    /// The configuration [default: $EMPATH_CONFIG, ./empath.config.ron, /etc/empath/empath.config.ron].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Validate the configuration; print every error and exit 78, or exit 0.
+    Check,
+    /// Print the reference of the configuration (docs/configuration.md).
+    ConfigReference,
+}
+
+/// The configuration is wrong (`EX_CONFIG` of sysexits.h).
+const EX_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(Command::ConfigReference) = arguments.command {
+        print(&config::reference());
+        return ExitCode::SUCCESS;
+    }
+    let loaded = match config::load(arguments.config.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            eprint(&errors.to_string());
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
+    match arguments.command {
+        Some(Command::Check) => {
+            print(&format!("{}: no errors\n", loaded.path.display()));
+            ExitCode::SUCCESS
+        }
+        _ => run(loaded),
+    }
+}
+
+fn run(loaded: config::Loaded) -> ExitCode {
+    match daemon::run(&loaded) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprint(&format!("empath: {failure}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "what the operator asked for goes to standard output"
+)]
+fn print(text: &str) {
+    print!("{text}");
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "errors before the log exists go to standard error"
+)]
+fn eprint(text: &str) {
+    eprint!("{text}");
+}

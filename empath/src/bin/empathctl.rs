@@ -1,2 +1,7 @@
-//! empath
-fn main() {}
+//! `empathctl`: asks a running daemon over its control socket.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    empath::ctl::run()
+}

@@ -1,0 +1,105 @@
+use empath_common::MessageId;
+use serde::{Deserialize, Serialize};
+
+use crate::{Failure, Filter, Selection};
+
+/// What a control client can ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", deny_unknown_fields)]
+pub enum Request {
+    /// Are you there? Answered by one [`Pong`].
+    #[serde(rename = "system.ping")]
+    Ping {},
+    /// How are you? Answered by one [`SystemStatus`].
+    #[serde(rename = "system.status")]
+    Status {},
+    /// The messages of the queue, oldest first. Answered by a [`crate::QueueEntry`] for each.
+    #[serde(rename = "queue.list")]
+    List {
+        /// Which messages.
+        #[serde(default, skip_serializing_if = "Filter::is_empty")]
+        filter: Filter,
+        /// At most this many.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u64>,
+    },
+    /// One message. Answered by a [`crate::QueueView`]; `not_found` when there is no such message.
+    #[serde(rename = "queue.view")]
+    View {
+        /// Its id.
+        id: MessageId,
+    },
+    /// Numbers about the queue. Answered by one [`crate::QueueStats`].
+    #[serde(rename = "queue.stats")]
+    Stats {},
+    /// Makes deferred recipients due now. Answered by one [`crate::Changed`]; `not_found` when ids are given and
+    /// none exists.
+    #[serde(rename = "queue.retry")]
+    Retry {
+        /// Which messages.
+        messages: Selection,
+    },
+    /// Ends all recipients of messages without telling anyone. Answered as `queue.retry` is.
+    #[serde(rename = "queue.delete")]
+    Delete {
+        /// Which messages.
+        messages: Selection,
+    },
+}
+
+impl Request {
+    /// The name of the command.
+    pub fn command(&self) -> &'static str {
+        match self {
+            Self::Ping {} => "system.ping",
+            Self::Status {} => "system.status",
+            Self::List { .. } => "queue.list",
+            Self::View { .. } => "queue.view",
+            Self::Stats {} => "queue.stats",
+            Self::Retry { .. } => "queue.retry",
+            Self::Delete { .. } => "queue.delete",
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match self {
+            Self::Retry { messages } | Self::Delete { messages } => messages.check(),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The answer of `system.ping`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// Always true.
+    pub pong: bool,
+    /// The version of the daemon.
+    pub version: String,
+}
+
+/// The answer of `system.status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemStatus {
+    /// The version of the daemon.
+    pub version: String,
+    /// How long it has been running.
+    pub uptime_seconds: u64,
+    /// Messages in the queue.
+    pub queue_size: u64,
+    /// What `/health/ready` says.
+    pub ready: bool,
+    /// Connections at present.
+    pub connections: Connections,
+    /// Answers in the resolver's cache; `None` where it does not tell.
+    pub dns_cache_entries: Option<u64>,
+}
+
+/// Connections at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Connections {
+    /// Of clients to us.
+    pub inbound: u64,
+    /// Of us to next hops.
+    pub outbound: u64,
+}

@@ -1,0 +1,272 @@
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use empath_common::{Domain, Problem};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::maildir;
+
+/// What is different for a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DomainConfig {
+    /// Deliver to this host, without looking for MX records.
+    ///
+    /// `host`, `host:port`, `127.0.0.1:25` or `[::1]:25`; without a port it is `mx_port`. Default: none.
+    #[schemars(with = "Option<String>")]
+    pub mx_override: Option<Override>,
+    /// Most connections to this destination, instead of `connection_pool.max_per_server`. Default: none.
+    pub max_connections: Option<usize>,
+    /// Deliver into Maildirs on this machine instead of over SMTP.
+    ///
+    /// A path with the placeholders `{address}`, `{local}` and `{domain}`, relative to the configuration file.
+    /// Files have the content exactly as received, CRLF included, below a `Return-Path` field (RFC 5321 §4.4).
+    /// Default: none.
+    pub maildir: Option<PathBuf>,
+}
+
+impl DomainConfig {
+    /// What is wrong with the values.
+    pub fn validate(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.max_connections == Some(0) {
+            problems.push(Problem::new(
+                "max_connections",
+                "nothing could be delivered; give at least 1",
+            ));
+        }
+        if let Some(template) = &self.maildir {
+            if self.mx_override.is_some() {
+                problems.push(Problem::new("maildir", "give either maildir or mx_override"));
+            }
+            if let Err(wrong) = maildir::check_template(template) {
+                problems.push(Problem::new("maildir", wrong.to_string()));
+            }
+        }
+        problems
+    }
+}
+
+/// A key of `domains`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DomainPattern {
+    /// `example.test`: this domain.
+    Exact(Domain),
+    /// `*.test`: every name below it, not the domain itself.
+    Below(Domain),
+    /// `*`: everything.
+    Any,
+}
+
+/// The text is not a key of `domains`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a domain: \"example.test\", \"*.test\" or \"*\" was expected")]
+pub struct DomainPatternError;
+
+impl FromStr for DomainPattern {
+    type Err = DomainPatternError;
+
+    fn from_str(text: &str) -> Result<Self, DomainPatternError> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let (name, pattern): (_, fn(Domain) -> Self) = match text.strip_prefix("*.") {
+            Some(name) => (name, Self::Below),
+            None => (text, Self::Exact),
+        };
+        Domain::parse(name).map(pattern).map_err(|_| DomainPatternError)
+    }
+}
+
+impl fmt::Display for DomainPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(domain) => domain.fmt(f),
+            Self::Below(domain) => write!(f, "*.{domain}"),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
+/// A host by name or by address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostAddr {
+    /// A name, to be looked up.
+    Name(Domain),
+    /// An address.
+    Ip(IpAddr),
+}
+
+impl fmt::Display for HostAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Ip(IpAddr::V4(v4)) => v4.fmt(f),
+            Self::Ip(IpAddr::V6(v6)) => write!(f, "[{v6}]"),
+        }
+    }
+}
+
+/// The value of `mx_override`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Override {
+    /// Where to connect to.
+    pub host: HostAddr,
+    /// The port, if one was given.
+    pub port: Option<u16>,
+}
+
+/// The text is not a host with or without a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not a host: \"mx.example.test\", \"mx.example.test:25\", \"127.0.0.1:25\" or \"[::1]:25\" was expected"
+)]
+pub struct OverrideError;
+
+impl FromStr for Override {
+    type Err = OverrideError;
+
+    fn from_str(text: &str) -> Result<Self, OverrideError> {
+        if let Ok(v6) = text.parse::<Ipv6Addr>() {
+            return Ok(Self {
+                host: HostAddr::Ip(v6.into()),
+                port: None,
+            });
+        }
+        if let Some(rest) = text.strip_prefix('[') {
+            let (v6, rest) = rest.split_once(']').ok_or(OverrideError)?;
+            let v6 = v6.parse::<Ipv6Addr>().map_err(|_| OverrideError)?;
+            let port = match rest.strip_prefix(':') {
+                Some(digits) => Some(port(digits)?),
+                None if rest.is_empty() => None,
+                None => return Err(OverrideError),
+            };
+            return Ok(Self {
+                host: HostAddr::Ip(v6.into()),
+                port,
+            });
+        }
+        let (host, port) = match text.split_once(':') {
+            Some((host, digits)) => (host, Some(port(digits)?)),
+            None => (text, None),
+        };
+        let host = match host.parse::<IpAddr>() {
+            Ok(ip) => HostAddr::Ip(ip),
+            // A misspelt address would otherwise be looked up as a name.
+            Err(_) if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') => return Err(OverrideError),
+            Err(_) => HostAddr::Name(Domain::parse(host).map_err(|_| OverrideError)?),
+        };
+        Ok(Self { host, port })
+    }
+}
+
+fn port(digits: &str) -> Result<u16, OverrideError> {
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(OverrideError);
+    }
+    digits.parse().ok().filter(|port| *port != 0).ok_or(OverrideError)
+}
+
+impl fmt::Display for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.host.fmt(f)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+impl TryFrom<String> for DomainPattern {
+    type Error = DomainPatternError;
+    fn try_from(text: String) -> Result<Self, DomainPatternError> {
+        text.parse()
+    }
+}
+
+impl From<DomainPattern> for String {
+    fn from(pattern: DomainPattern) -> Self {
+        pattern.to_string()
+    }
+}
+
+impl TryFrom<String> for Override {
+    type Error = OverrideError;
+    fn try_from(text: String) -> Result<Self, OverrideError> {
+        text.parse()
+    }
+}
+
+impl From<Override> for String {
+    fn from(host: Override) -> Self {
+        host.to_string()
+    }
+}
+
+impl JsonSchema for DomainPattern {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "DomainPattern".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        String::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_override_is_a_host_with_or_without_a_port() {
+        let table = [
+            ("mx.test", "mx.test", None),
+            ("MX.test:2525", "mx.test", Some(2525)),
+            ("127.0.0.1", "127.0.0.1", None),
+            ("127.0.0.1:25", "127.0.0.1", Some(25)),
+            ("[::1]:25", "[::1]", Some(25)),
+            ("[::1]", "[::1]", None),
+            ("::1", "[::1]", None),
+        ];
+        for (text, host, port) in table {
+            let parsed: Override = text.parse().unwrap();
+            assert_eq!(
+                (parsed.host.to_string().as_str(), parsed.port),
+                (host, port),
+                "{text}"
+            );
+            assert_eq!(parsed.to_string().parse::<Override>().unwrap(), parsed);
+        }
+        let wrong = [
+            "",
+            ":25",
+            "mx.test:",
+            "mx.test:0",
+            "mx.test:+25",
+            "mx.test:65536",
+            "1.2.3:25",
+            "[::1",
+            "[::1]25",
+            "a b",
+        ];
+        for text in wrong {
+            assert_eq!(text.parse::<Override>(), Err(OverrideError), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_a_domain_or_a_star_in_front() {
+        for text in ["example.test", "*.test", "*"] {
+            assert_eq!(text.parse::<DomainPattern>().unwrap().to_string(), text);
+        }
+        for text in ["", "*.", "a.*.test", "*test", "**"] {
+            assert_eq!(text.parse::<DomainPattern>(), Err(DomainPatternError), "{text:?}");
+        }
+    }
+}

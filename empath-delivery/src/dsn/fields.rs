@@ -1,0 +1,99 @@
+use std::fmt::{self, Write as _};
+
+use empath_common::Escaped;
+
+/// Most octets of a line that a fold is made for (RFC 5322 §2.1.1 allows 998).
+const WIDTH: usize = 76;
+/// Most octets of text from a host in one field.
+const MAX_TEXT: usize = 2048;
+
+/// Text of a host made safe: one line of printable ASCII, of bounded length.
+pub(super) fn ascii(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len().min(MAX_TEXT));
+    for c in Escaped(text.as_bytes()).to_string().chars() {
+        if safe.len() >= MAX_TEXT {
+            safe.push_str("...");
+            break;
+        }
+        match c {
+            ' '..='~' => safe.push(c),
+            c => safe.extend(c.escape_unicode()),
+        }
+    }
+    safe
+}
+
+/// The address type and the address, in ASCII: what isn't is written as `\x{…}` (RFC 6533 §3).
+pub(super) fn utf8_address(address: &str) -> String {
+    if address.is_ascii() {
+        return format!("rfc822; {address}");
+    }
+    let mut encoded = String::from("utf-8; ");
+    for c in address.chars() {
+        match c {
+            '!'..='~' if !matches!(c, '\\' | '+' | '=') => encoded.push(c),
+            c => drop(write!(encoded, "\\x{{{:X}}}", u32::from(c))),
+        }
+    }
+    encoded
+}
+
+/// Text broken into lines, those behind the first indented. Words too long for a line are broken.
+pub(super) struct Folded<'a> {
+    pub(super) text: &'a str,
+    pub(super) indent: &'a str,
+}
+
+impl fmt::Display for Folded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.text.trim();
+        while rest.len() > WIDTH {
+            let (line, _) = rest.split_at_checked(WIDTH).unwrap_or((rest, ""));
+            let end = line.rfind(' ').filter(|at| *at > 0).unwrap_or(line.len());
+            let (line, after) = rest.split_at_checked(end).unwrap_or((rest, ""));
+            write!(f, "{}\r\n{}", line.trim_end(), self.indent)?;
+            rest = after.trim_start();
+        }
+        f.write_str(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_a_host_becomes_one_line_of_ascii() {
+        let text = "550 a\r\nb \x1b[31m\u{202e}é\u{0}--boundary";
+        let safe = ascii(text);
+        assert_eq!(safe, "550 a\\r\\nb \\x1b[31m\\u{202e}\\u{e9}\\x00--boundary");
+        assert!(ascii(&"x".repeat(1 << 20)).len() <= MAX_TEXT + 3);
+    }
+
+    #[test]
+    fn folded_lines_are_short_and_keep_every_word() {
+        let text = format!("{} {} end", "word ".repeat(40), "x".repeat(200));
+        let folded = Folded {
+            text: &text,
+            indent: " ",
+        }
+        .to_string();
+        assert!(
+            folded
+                .split("\r\n")
+                .all(|line| line.len() <= WIDTH + 1 && !line.is_empty())
+        );
+        assert!(folded.split("\r\n").skip(1).all(|line| line.starts_with(' ')));
+        let squeezed = |text: &str| text.replace([' ', '\r', '\n'], "");
+        assert_eq!(squeezed(&folded), squeezed(&text));
+    }
+
+    #[test]
+    fn an_address_in_utf8_is_written_in_ascii() {
+        assert_eq!(utf8_address("u@example.test"), "rfc822; u@example.test");
+        assert_eq!(
+            utf8_address("δ+a@example.test"),
+            "utf-8; \\x{3B4}\\x{2B}a@example.test"
+        );
+    }
+}

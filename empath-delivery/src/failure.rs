@@ -1,0 +1,368 @@
+//! What a failure means: bounce, defer, or try the next host.
+
+use empath_common::{EnhancedStatus, Reply};
+use empath_smtp::client::{self, FailureKind, Feature, Stage};
+
+use crate::{maildir::MaildirError, resolve::ResolveError};
+
+/// Why a recipient did not get the message in one try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What the failure is about.
+    pub scope: Scope,
+    /// Whether it can pass.
+    pub class: Class,
+    /// The status of RFC 3463; its class is that of the failure.
+    pub status: EnhancedStatus,
+    /// What the host said, if it said something.
+    pub reply: Option<Reply>,
+    /// One line for people. It may have octets of the host in it.
+    pub detail: String,
+}
+
+/// What a failure is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// This recipient; the others of the transaction are not affected.
+    Recipient,
+    /// This message, whoever the recipient.
+    Message,
+    /// This host; another one may take the message.
+    Host,
+    /// The next hop as a whole: there is no host to try.
+    Destination,
+}
+
+/// Whether a failure can pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It will be the same next time.
+    Permanent,
+    /// Another attempt may succeed.
+    Transient,
+}
+
+/// What to do with a recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// Go on with the next host in this attempt.
+    TryNextHost,
+    /// It has failed for good: tell the sender.
+    Bounce,
+    /// Keep it for another attempt.
+    Defer,
+}
+
+/// What to do with a recipient after `failure`.
+pub fn disposition(failure: &Failure, more_hosts: bool) -> Disposition {
+    match (failure.scope, failure.class) {
+        (Scope::Host, _) | (_, Class::Transient) if more_hosts => Disposition::TryNextHost,
+        (_, Class::Permanent) => Disposition::Bounce,
+        (_, Class::Transient) => Disposition::Defer,
+    }
+}
+
+impl Failure {
+    /// A failure without a reply; the class follows from the status.
+    pub fn new(scope: Scope, status: (u8, u16, u16), detail: impl Into<String>) -> Self {
+        Self {
+            scope,
+            class: if status.0 == 5 {
+                Class::Permanent
+            } else {
+                Class::Transient
+            },
+            status: EnhancedStatus::new(status.0, status.1, status.2),
+            reply: None,
+            detail: detail.into(),
+        }
+    }
+
+    /// Whether this remains of the failures of two hosts, `later` being of the one that was tried later.
+    ///
+    /// A host that turns us away for good must not bounce what another host may take another time.
+    pub fn outweighs(&self, later: &Self) -> bool {
+        self.class == Class::Transient && later.class == Class::Permanent && later.scope == Scope::Host
+    }
+
+    /// Every MX host is this host, or comes after it (RFC 5321 §5.1).
+    pub fn loops_back() -> Self {
+        Self::new(
+            Scope::Destination,
+            (5, 4, 6),
+            "mail for this destination loops back to this host",
+        )
+    }
+
+    /// One MX host could not be resolved to addresses; the others may.
+    pub fn of_host(error: &ResolveError) -> Self {
+        match error {
+            ResolveError::NoSuchDomain(_) => Self::new(Scope::Host, (5, 4, 4), error.to_string()),
+            _ => Self {
+                scope: Scope::Host,
+                ..error.into()
+            },
+        }
+    }
+
+    /// A host that the configuration names could not be resolved: mail doesn't bounce for our own mistakes.
+    pub fn of_configured_host(error: &ResolveError) -> Self {
+        match error {
+            error if error.is_permanent() => Self::new(Scope::Destination, (4, 3, 5), error.to_string()),
+            _ => error.into(),
+        }
+    }
+
+    /// The content could not be read back, or another local storage failed.
+    pub fn local(detail: impl Into<String>) -> Self {
+        Self::new(Scope::Destination, (4, 3, 0), detail)
+    }
+}
+
+impl From<client::Failure> for Failure {
+    fn from(failure: client::Failure) -> Self {
+        let detail = failure.to_string();
+        let client::Failure { stage, kind } = failure;
+        let connecting = stage == Stage::Connect;
+        match kind {
+            FailureKind::Refused(reply) => refused(stage, reply, detail),
+            // 4.4.1: no answer from the host. 4.4.2: a connection that failed.
+            FailureKind::Timeout | FailureKind::Closed | FailureKind::Io(_) => {
+                Self::new(Scope::Host, (4, 4, if connecting { 1 } else { 2 }), detail)
+            }
+            FailureKind::Garbled(_) => Self::new(Scope::Host, (4, 5, 0), detail),
+            // Another MX host may have the feature.
+            FailureKind::Unsupported(Feature::EightBitMime) => Self::new(Scope::Host, (5, 6, 3), detail),
+            FailureKind::Unsupported(Feature::Smtputf8) => Self::new(Scope::Host, (5, 6, 7), detail),
+            FailureKind::Unsupported(Feature::Size) => Self::new(Scope::Host, (5, 3, 4), detail),
+        }
+    }
+}
+
+fn refused(stage: Stage, reply: Reply, detail: String) -> Failure {
+    // RFC 5321 §4.5.3.1.10: 552 to RCPT is 452, too many recipients, from older servers.
+    let too_many = stage == Stage::RcptTo && reply.code.get() == 552;
+    let class = if reply.code.is_permanent() && !too_many {
+        Class::Permanent
+    } else {
+        Class::Transient
+    };
+    let scope = match stage {
+        _ if reply.code.get() == 421 => Scope::Host,
+        Stage::Connect | Stage::Greeting | Stage::Ehlo => Scope::Host,
+        Stage::RcptTo => Scope::Recipient,
+        Stage::MailFrom | Stage::Data | Stage::Content | Stage::EndOfData | Stage::Rset => Scope::Message,
+    };
+    let digit = if class == Class::Permanent { 5 } else { 4 };
+    // The code decides, whatever the enhanced status says (RFC 5321 §4.2).
+    let status = match reply.enhanced {
+        Some(enhanced) => EnhancedStatus {
+            class: digit,
+            ..enhanced
+        },
+        None => EnhancedStatus::new(digit, 0, 0),
+    };
+    Failure {
+        scope,
+        class,
+        status,
+        reply: Some(reply),
+        detail,
+    }
+}
+
+/// A domain that could not be resolved to hosts.
+impl From<&ResolveError> for Failure {
+    fn from(error: &ResolveError) -> Self {
+        let status = match error {
+            // RFC 7505 §4.
+            ResolveError::NullMx(_) => (5, 1, 10),
+            ResolveError::NoSuchDomain(_) => (5, 1, 2),
+            ResolveError::NoAddress(_) => (5, 4, 4),
+            ResolveError::Unusable(_) | ResolveError::NoHost(_) => (4, 4, 4),
+            ResolveError::ServerFailure(_) | ResolveError::Timeout(_) => (4, 4, 3),
+        };
+        Self::new(Scope::Destination, status, error.to_string())
+    }
+}
+
+impl From<&MaildirError> for Failure {
+    fn from(error: &MaildirError) -> Self {
+        let status = match error {
+            MaildirError::NameTooLong { .. } => (5, 1, 3),
+            MaildirError::Full { .. } => (4, 3, 1),
+            MaildirError::Io { .. } => (4, 3, 0),
+        };
+        Self::new(Scope::Recipient, status, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use empath_smtp::client::GarbledReason;
+
+    use super::*;
+    use Disposition::{Bounce, Defer, TryNextHost};
+
+    fn at(stage: Stage, kind: FailureKind) -> Failure {
+        client::Failure { stage, kind }.into()
+    }
+
+    fn name() -> empath_common::Domain {
+        "example.test".parse().unwrap()
+    }
+
+    fn reply(stage: Stage, code: u16) -> Failure {
+        at(stage, FailureKind::Refused(Reply::plain(code, "no")))
+    }
+
+    #[test]
+    fn every_failure_has_its_disposition_and_status() {
+        let refused = FailureKind::Io(io::ErrorKind::ConnectionRefused);
+        // Failure, with more hosts, without, status.
+        let table = [
+            (at(Stage::Connect, refused), TryNextHost, Defer, "4.4.1"),
+            (
+                at(Stage::Connect, FailureKind::Timeout),
+                TryNextHost,
+                Defer,
+                "4.4.1",
+            ),
+            (
+                at(Stage::Greeting, FailureKind::Timeout),
+                TryNextHost,
+                Defer,
+                "4.4.2",
+            ),
+            (
+                at(Stage::Content, FailureKind::Closed),
+                TryNextHost,
+                Defer,
+                "4.4.2",
+            ),
+            (
+                at(Stage::EndOfData, FailureKind::Closed),
+                TryNextHost,
+                Defer,
+                "4.4.2",
+            ),
+            (
+                at(Stage::Ehlo, FailureKind::Garbled(GarbledReason::NoCode)),
+                TryNextHost,
+                Defer,
+                "4.5.0",
+            ),
+            (
+                at(Stage::MailFrom, FailureKind::Unsupported(Feature::EightBitMime)),
+                TryNextHost,
+                Bounce,
+                "5.6.3",
+            ),
+            (
+                at(Stage::MailFrom, FailureKind::Unsupported(Feature::Smtputf8)),
+                TryNextHost,
+                Bounce,
+                "5.6.7",
+            ),
+            (
+                at(Stage::MailFrom, FailureKind::Unsupported(Feature::Size)),
+                TryNextHost,
+                Bounce,
+                "5.3.4",
+            ),
+            (reply(Stage::Greeting, 554), TryNextHost, Bounce, "5.0.0"),
+            (reply(Stage::Greeting, 421), TryNextHost, Defer, "4.0.0"),
+            (reply(Stage::Ehlo, 550), TryNextHost, Bounce, "5.0.0"),
+            (reply(Stage::MailFrom, 550), Bounce, Bounce, "5.0.0"),
+            (reply(Stage::MailFrom, 451), TryNextHost, Defer, "4.0.0"),
+            (reply(Stage::RcptTo, 550), Bounce, Bounce, "5.0.0"),
+            (reply(Stage::RcptTo, 450), TryNextHost, Defer, "4.0.0"),
+            (reply(Stage::RcptTo, 552), TryNextHost, Defer, "4.0.0"),
+            (reply(Stage::RcptTo, 421), TryNextHost, Defer, "4.0.0"),
+            (reply(Stage::Data, 554), Bounce, Bounce, "5.0.0"),
+            (reply(Stage::EndOfData, 552), Bounce, Bounce, "5.0.0"),
+            (reply(Stage::EndOfData, 451), TryNextHost, Defer, "4.0.0"),
+            ((&ResolveError::NullMx(name())).into(), Bounce, Bounce, "5.1.10"),
+            (
+                (&ResolveError::NoSuchDomain(name())).into(),
+                Bounce,
+                Bounce,
+                "5.1.2",
+            ),
+            (
+                (&ResolveError::ServerFailure(name())).into(),
+                TryNextHost,
+                Defer,
+                "4.4.3",
+            ),
+            (
+                (&ResolveError::Timeout(name())).into(),
+                TryNextHost,
+                Defer,
+                "4.4.3",
+            ),
+            (
+                (&ResolveError::Unusable(name())).into(),
+                TryNextHost,
+                Defer,
+                "4.4.4",
+            ),
+            (
+                Failure::of_host(&ResolveError::NoSuchDomain(name())),
+                TryNextHost,
+                Bounce,
+                "5.4.4",
+            ),
+            (
+                Failure::of_host(&ResolveError::Timeout(name())),
+                TryNextHost,
+                Defer,
+                "4.4.3",
+            ),
+            (
+                Failure::of_configured_host(&ResolveError::NoSuchDomain(name())),
+                TryNextHost,
+                Defer,
+                "4.3.5",
+            ),
+            (Failure::loops_back(), Bounce, Bounce, "5.4.6"),
+            (Failure::local("damaged"), TryNextHost, Defer, "4.3.0"),
+        ];
+        for (failure, with_more, without, status) in table {
+            assert_eq!(disposition(&failure, true), with_more, "{failure:?}");
+            assert_eq!(disposition(&failure, false), without, "{failure:?}");
+            assert_eq!(failure.status.to_string(), status, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn the_code_wins_over_the_enhanced_status() {
+        let table = [
+            (550, "2.1.5", "5.1.5"),
+            (450, "5.1.1", "4.1.1"),
+            (550, "5.7.1", "5.7.1"),
+            (552, "5.5.3", "4.5.3"),
+        ];
+        for (code, said, status) in table {
+            let reply = Reply {
+                enhanced: Some(said.parse().unwrap()),
+                ..Reply::plain(code, "x")
+            };
+            let failure = at(Stage::RcptTo, FailureKind::Refused(reply));
+            assert_eq!(failure.status.to_string(), status, "{code} {said}");
+        }
+    }
+
+    #[test]
+    fn a_dead_host_and_one_that_refuses_us_are_no_bounce() {
+        let dead = at(Stage::Connect, FailureKind::Timeout);
+        let closed_to_us = reply(Stage::Greeting, 554);
+        assert!(dead.outweighs(&closed_to_us));
+        assert!(!closed_to_us.outweighs(&dead));
+        assert!(!closed_to_us.outweighs(&closed_to_us));
+        // A host that knows the recipient has the last word.
+        assert!(!dead.outweighs(&reply(Stage::RcptTo, 550)));
+    }
+}

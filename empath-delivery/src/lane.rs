@@ -1,0 +1,213 @@
+//! A connection of a lane: it takes job after job.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use empath_common::{Domain, Reply};
+use empath_metrics::Histogram;
+use empath_spool::LoadError;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    attempt::{Attempted, Open, Outbound, Tried, attempt},
+    failure::Failure,
+    log,
+    maildir::{self, MaildirError},
+    processor::{Commits, Shared},
+    queue::{ConnectionId, Job, Next},
+    route::NextHop,
+};
+
+/// Delivers `job`, then what the queue gives, then what comes in by `jobs` while the connection is idle.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    id: ConnectionId,
+    next_hop: NextHop,
+    mut job: Job,
+    jobs: mpsc::Receiver<Job>,
+) {
+    let mut lane = Lane {
+        active: shared.metrics.active.with(&next_hop.to_string()),
+        rng: shared.with_rng(fastrand::Rng::fork),
+        commits: Commits::default(),
+        duration: None,
+        open: None,
+        shared,
+        id,
+        next_hop,
+        jobs,
+    };
+    loop {
+        lane.deliver(job).await;
+        job = match lane.shared.next(id) {
+            Next::Job(next) => next,
+            Next::Idle => match lane.idle().await {
+                Some(next) => next,
+                None => break,
+            },
+            Next::Close => break,
+        };
+    }
+    lane.commits.settled(&lane.shared).await;
+    if let Some(open) = lane.open {
+        open.quit().await;
+    }
+}
+
+struct Lane {
+    shared: Arc<Shared>,
+    id: ConnectionId,
+    next_hop: NextHop,
+    jobs: mpsc::Receiver<Job>,
+    open: Option<Open>,
+    commits: Commits,
+    rng: fastrand::Rng,
+    active: empath_metrics::Gauge,
+    /// The histogram of the domain of the last job.
+    duration: Option<(Domain, Histogram)>,
+}
+
+impl Lane {
+    async fn deliver(&mut self, mut job: Job) {
+        let started = (self.shared.now(), Instant::now());
+        let content = match job.content.take() {
+            Some(content) => Ok(content),
+            None => self.shared.spool.content(job.id).await,
+        };
+        let (attempted, content) = match content {
+            Ok(content) => (self.attempt(&job, content.clone()).await, content),
+            Err(failure) => (unreadable(&job, &failure), Bytes::new()),
+        };
+        self.observe(&job, started.1);
+        self.shared
+            .conclude(
+                &job,
+                &self.next_hop,
+                attempted,
+                (started.0, content),
+                &mut self.commits,
+            )
+            .await;
+    }
+
+    async fn attempt(&mut self, job: &Job, content: Bytes) -> Attempted {
+        let Self {
+            shared,
+            next_hop,
+            open,
+            rng,
+            active,
+            ..
+        } = self;
+        if let NextHop::Maildir(template) = &*next_hop {
+            return file(shared, template, job, content).await;
+        }
+        let outbound = Outbound {
+            next_hop,
+            helo: shared.settings.hostname.as_str(),
+            config: &shared.settings.delivery,
+            timeouts: &shared.timeouts,
+            resolver: &shared.resolver,
+            own: &shared.own,
+            active,
+        };
+        let mut attempted = attempt(&outbound, open, job, content, rng).await;
+        let worn = open.take_if(|open| !open.may_continue(outbound.config));
+        for done in attempted.spare.drain(..).chain(worn) {
+            shared.spawn(done.quit());
+        }
+        attempted
+    }
+
+    fn observe(&mut self, job: &Job, started: Instant) {
+        let paths = job.envelope.recipients();
+        let path = job
+            .recipients
+            .first()
+            .and_then(|recipient| paths.get(recipient.index as usize));
+        let domain = path
+            .and_then(|path| path.domain())
+            .unwrap_or(&self.shared.settings.hostname);
+        let seconds = started.elapsed().as_secs_f64();
+        match &self.duration {
+            Some((last, duration)) if last == domain => duration.observe(seconds),
+            _ => {
+                let duration = self.shared.metrics.duration.with(domain.as_str());
+                duration.observe(seconds);
+                self.duration = Some((domain.clone(), duration));
+            }
+        }
+    }
+
+    /// Waits for the next job as long as the connection is worth it.
+    async fn idle(&mut self) -> Option<Job> {
+        let Self {
+            shared,
+            open,
+            jobs,
+            commits,
+            ..
+        } = self;
+        if let Some(open) = open {
+            let idle_timeout = sleep(shared.settings.delivery.connection_pool.idle_timeout);
+            tokio::pin!(idle_timeout);
+            loop {
+                tokio::select! {
+                    // `None`: the queue has given our place to another destination.
+                    job = jobs.recv() => return job,
+                    () = open.closed() => break,
+                    () = &mut idle_timeout => break,
+                    () = commits.settled(shared), if !commits.is_empty() => {}
+                    () = shared.stopping.cancelled() => break,
+                }
+            }
+        }
+        if shared.leave(self.id) {
+            None
+        } else {
+            jobs.recv().await
+        }
+    }
+}
+
+/// Nothing can be sent of a message that cannot be read; it waits for whoever mends the spool.
+fn unreadable(job: &Job, failure: &LoadError) -> Attempted {
+    log::not_read(job.id, failure);
+    Attempted::all(
+        job,
+        &Failure::local("the content cannot be read back from the spool"),
+    )
+}
+
+async fn file(shared: &Arc<Shared>, template: &Path, job: &Job, content: Bytes) -> Attempted {
+    let started = Instant::now();
+    let mut attempted = Attempted::new(job);
+    for recipient in &job.recipients {
+        let Some(path) = job.envelope.recipients().get(recipient.index as usize) else {
+            continue;
+        };
+        let directory = maildir::directory(template, path, &shared.settings.hostname);
+        let (name, envelope, content) = (
+            (job.id, recipient.index),
+            Arc::clone(&job.envelope),
+            content.clone(),
+        );
+        let filed = tokio::task::spawn_blocking(move || {
+            maildir::deliver(&directory, name, &envelope.reverse_path, &content)
+        });
+        let result = match filed.await {
+            Ok(filed) => filed.map_err(|failure: MaildirError| Failure::from(&failure)),
+            Err(_) => Err(Failure::local("the writer of the Maildir was stopped")),
+        };
+        attempted.results.push(Tried {
+            recipient: *recipient,
+            result: result.map(|()| Reply::new(250, (2, 0, 0), "stored in the Maildir")),
+            peer: None,
+        });
+    }
+    attempted.transfer = started.elapsed();
+    attempted
+}

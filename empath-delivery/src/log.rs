@@ -1,0 +1,150 @@
+//! One line for each event in a message's life. Octets of peers are escaped here.
+
+use std::{fmt, time::Duration};
+
+use empath_common::{Envelope, Escaped, ForwardPath, MessageId, Reply};
+use empath_spool::{CommitError, LoadError};
+use jiff::Timestamp;
+use tracing::{error, info};
+
+use crate::{attempt::Peer, failure::Failure, route::NextHop};
+
+/// What every line about an attempt for a recipient says.
+pub(crate) struct Line<'a> {
+    pub(crate) id: MessageId,
+    pub(crate) recipient: &'a ForwardPath,
+    pub(crate) next_hop: &'a NextHop,
+    pub(crate) peer: Option<&'a Peer>,
+    /// The first is 1.
+    pub(crate) attempt: u32,
+    pub(crate) delays: Delays,
+}
+
+/// Where the time went: from reception to its being due, in the queue, connecting, in transfer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Delays {
+    pub(crate) received: Duration,
+    pub(crate) queued: Duration,
+    pub(crate) connect: Duration,
+    pub(crate) transfer: Duration,
+}
+
+/// Seconds, as Postfix writes them.
+impl fmt::Display for Delays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            received,
+            queued,
+            connect,
+            transfer,
+        } = self;
+        let [received, queued, connect, transfer] =
+            [received, queued, connect, transfer].map(Duration::as_secs_f64);
+        write!(f, "{received:.3}/{queued:.3}/{connect:.3}/{transfer:.3}")
+    }
+}
+
+/// An untrusted value that may not be there.
+struct Safe<T>(T);
+
+impl<T: fmt::Display> fmt::Display for Safe<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Escaped(self.0.to_string().as_bytes()).fmt(f)
+    }
+}
+
+fn host(peer: Option<&Peer>) -> &str {
+    peer.map_or("none", |peer| &peer.shown)
+}
+
+pub(crate) fn delivered(line: &Line<'_>, reply: &Reply) {
+    info!(
+        id = %line.id,
+        recipient = %line.recipient,
+        next_hop = %line.next_hop,
+        host = host(line.peer),
+        status = %reply.enhanced.unwrap_or(empath_common::EnhancedStatus::new(2, 0, 0)),
+        reply = %Safe(reply),
+        attempt = line.attempt,
+        delays = %line.delays,
+        "delivered"
+    );
+}
+
+pub(crate) fn deferred(line: &Line<'_>, failure: &Failure, due: Timestamp) {
+    info!(
+        id = %line.id,
+        recipient = %line.recipient,
+        next_hop = %line.next_hop,
+        host = host(line.peer),
+        status = %failure.status,
+        reply = %Safe(&failure.detail),
+        attempt = line.attempt,
+        delays = %line.delays,
+        next_attempt_at = %due,
+        "deferred"
+    );
+}
+
+pub(crate) fn bounced(line: &Line<'_>, failure: &Failure, told: Told) {
+    info!(
+        id = %line.id,
+        recipient = %line.recipient,
+        next_hop = %line.next_hop,
+        host = host(line.peer),
+        status = %failure.status,
+        reply = %Safe(&failure.detail),
+        attempt = line.attempt,
+        delays = %line.delays,
+        dsn = %told,
+        "bounced"
+    );
+}
+
+/// `last` is what the last attempt came to.
+pub(crate) fn expired(id: MessageId, recipient: &ForwardPath, attempts: u32, last: &str, told: Told) {
+    info!(%id, %recipient, status = "4.4.7", reply = %Safe(last), attempt = attempts, dsn = %told, "expired");
+}
+
+pub(crate) fn removed(id: MessageId, recipient: &ForwardPath, attempts: u32) {
+    info!(%id, %recipient, attempt = attempts, "removed");
+}
+
+/// A DSN is a message of its own.
+pub(crate) fn reported(id: MessageId, envelope: &Envelope, size: usize, about: MessageId) {
+    let recipient = envelope.recipients().first();
+    info!(
+        %id,
+        sender = %envelope.reverse_path,
+        recipient = recipient.map_or("", ForwardPath::as_str),
+        size,
+        about = %about,
+        "received"
+    );
+}
+
+/// How the sender was told about the end of a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Told {
+    /// By this message.
+    By(MessageId),
+    /// Not at all: there is nobody to tell, or the configuration forbids it.
+    Nobody,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::By(id) => id.fmt(f),
+            Self::Nobody => f.write_str("none"),
+        }
+    }
+}
+
+pub(crate) fn not_stored(id: MessageId, failure: &CommitError) {
+    error!(%id, error = %failure, "the spool did not take the outcome; the queue goes on in memory");
+}
+
+pub(crate) fn not_read(id: MessageId, failure: &LoadError) {
+    error!(%id, error = %failure, "the spool did not give the message back");
+}

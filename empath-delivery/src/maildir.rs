@@ -1,0 +1,318 @@
+//! Final delivery into Maildirs: a file in `tmp`, synced, then renamed to `new`.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use empath_common::{Domain, ForwardPath, MessageId, ReversePath};
+
+/// Why a message could not be put into a Maildir.
+#[derive(Debug, thiserror::Error)]
+pub enum MaildirError {
+    /// The file system has no names as long as the recipient's.
+    #[error("the address is too long for a directory: {path}")]
+    NameTooLong {
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// No space, inodes or quota.
+    #[error("there is no space for {path}: {source}")]
+    Full {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another failure of the file system.
+    #[error("cannot write {path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What is wrong with a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TemplateError {
+    /// Braces around something else.
+    #[error("has a placeholder other than {{address}}, {{local}} and {{domain}}")]
+    Placeholder,
+    /// Everybody's mail would lie in one directory.
+    #[error("needs {{address}} or {{local}}, so that every recipient has a directory of their own")]
+    NotPersonal,
+    /// No text.
+    #[error("is not a path of UTF-8 text")]
+    NotText,
+}
+
+const PLACEHOLDERS: [&str; 3] = ["{address}", "{local}", "{domain}"];
+
+/// Whether a path can be used as a template.
+pub(crate) fn check_template(template: &Path) -> Result<(), TemplateError> {
+    let text = template.to_str().ok_or(TemplateError::NotText)?;
+    let rest = PLACEHOLDERS
+        .iter()
+        .fold(text.to_owned(), |text, name| text.replace(name, ""));
+    if rest.contains(['{', '}']) {
+        return Err(TemplateError::Placeholder);
+    }
+    if !text.contains("{address}") && !text.contains("{local}") {
+        return Err(TemplateError::NotPersonal);
+    }
+    Ok(())
+}
+
+/// The Maildir of a recipient. `hostname` is the domain of the bare `<Postmaster>` (RFC 5321 §4.5.1).
+///
+/// No address leads out of the place that the template gives it: an octet that has a meaning in a path is
+/// written `%XX`.
+pub(crate) fn directory(template: &Path, recipient: &ForwardPath, hostname: &Domain) -> PathBuf {
+    let (local, domain) = match recipient.mailbox() {
+        None => ("postmaster".to_owned(), hostname.to_string()),
+        Some(mailbox) => (name(mailbox.local_part()), name(&mailbox.host().to_string())),
+    };
+    let text = template.to_string_lossy();
+    let mut path = String::with_capacity(text.len() + local.len() + domain.len());
+    let mut rest = &*text;
+    // One pass, so that braces in an address are not taken for a placeholder.
+    while let Some(at) = rest.find('{') {
+        let (before, placeholder) = rest.split_at(at);
+        path.push_str(before);
+        let length = placeholder.find('}').map_or(placeholder.len(), |end| end + 1);
+        let (placeholder, after) = placeholder.split_at(length);
+        match placeholder {
+            "{address}" => path.extend([&local, "@", &domain]),
+            "{local}" => path.push_str(&local),
+            "{domain}" => path.push_str(&domain),
+            other => path.push_str(other),
+        }
+        rest = after;
+    }
+    path.push_str(rest);
+    path.into()
+}
+
+/// One component of a path from untrusted text. Distinct texts have distinct names.
+fn name(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        match c {
+            // Neither `.`, `..` nor a hidden file.
+            '.' if at == 0 => safe.push_str("%2E"),
+            c if c == '/' || c == '%' || c.is_ascii_control() => {
+                let _ = write!(safe, "%{:02X}", u32::from(c));
+            }
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// Writes the message into `directory`; when this returns it survives power loss.
+///
+/// `number` tells the recipients of one message apart: two of them may share a directory. A repetition of the same
+/// delivery replaces its own file and nothing else.
+pub(crate) fn deliver(
+    directory: &Path,
+    (id, number): (MessageId, u32),
+    reverse_path: &ReversePath,
+    content: &Bytes,
+) -> Result<(), MaildirError> {
+    for name in ["tmp", "new", "cur"] {
+        create(&directory.join(name))?;
+    }
+    let name = format!("{id}.{number}");
+    let (tmp, new) = (
+        directory.join("tmp").join(&name),
+        directory.join("new").join(&name),
+    );
+    write(&tmp, reverse_path, content).inspect_err(|_| {
+        let _ = fs::remove_file(&tmp);
+    })?;
+    fs::rename(&tmp, &new).map_err(|source| failed(&new, source))?;
+    sync(&directory.join("new"))
+}
+
+/// Creates a directory with its parents, each entry synced in the directory above.
+fn create(path: &Path) -> Result<(), MaildirError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent()
+        && !parent.as_os_str().is_empty()
+    {
+        create(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => path.parent().map_or(Ok(()), sync),
+        // Another delivery was first.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(failed(path, error)),
+    }
+}
+
+fn write(path: &Path, reverse_path: &ReversePath, content: &Bytes) -> Result<(), MaildirError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path).map_err(|source| failed(path, source))?;
+    // RFC 5321 §4.4: final delivery puts the reverse-path at the top. The content follows octet for octet.
+    file.write_all(format!("Return-Path: {reverse_path}\r\n").as_bytes())
+        .and_then(|()| file.write_all(content))
+        .and_then(|()| file.sync_all())
+        .map_err(|source| failed(path, source))
+}
+
+fn sync(directory: &Path) -> Result<(), MaildirError> {
+    let directory = if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    };
+    File::open(directory)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| failed(directory, source))
+}
+
+fn failed(path: &Path, source: io::Error) -> MaildirError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::InvalidFilename => MaildirError::NameTooLong { path },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            MaildirError::Full { path, source }
+        }
+        _ => MaildirError::Io { path, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use empath_common::Mailbox;
+
+    use super::*;
+
+    const ID: [u8; 16] = [7; 16];
+
+    fn hostname() -> Domain {
+        "mx.home.test".parse().unwrap()
+    }
+
+    fn path(mailbox: &str) -> ForwardPath {
+        ForwardPath::Mailbox(mailbox.parse::<Mailbox>().unwrap())
+    }
+
+    #[test]
+    fn the_content_is_stored_octet_for_octet_below_the_return_path() {
+        let home = tempfile::tempdir().unwrap();
+        let template = home.path().join("mail/{address}");
+        let content = Bytes::from_static(b"Subject: x\r\n\r\n.dot\r\n\xff\0\r\n");
+        let to = directory(&template, &path("alice@example.test"), &hostname());
+        let id = MessageId::from_bytes(ID);
+        deliver(&to, (id, 0), &"<bob@home.test>".parse().unwrap(), &content).unwrap();
+
+        let new = home.path().join("mail/alice@example.test/new");
+        let files: Vec<_> = fs::read_dir(&new)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        let expected = [b"Return-Path: <bob@home.test>\r\n".as_slice(), &content].concat();
+        assert_eq!(files.len(), 1);
+        assert_eq!(fs::read(&files[0]).unwrap(), expected);
+        assert_eq!(fs::read_dir(new.with_file_name("tmp")).unwrap().count(), 0);
+        assert_eq!(
+            fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn two_recipients_of_one_message_in_one_directory_get_two_files() {
+        let home = tempfile::tempdir().unwrap();
+        let id = MessageId::from_bytes(ID);
+        for number in [0, 1] {
+            deliver(
+                home.path(),
+                (id, number),
+                &ReversePath::Null,
+                &Bytes::from_static(b"x\r\n"),
+            )
+            .unwrap();
+        }
+        assert_eq!(fs::read_dir(home.path().join("new")).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn no_address_leads_out_of_its_directory() {
+        let table = [
+            ("../../etc/x@test.example", "/m/%2E.%2F..%2Fetc%2Fx@test.example"),
+            ("/etc/passwd@test.example", "/m/%2Fetc%2Fpasswd@test.example"),
+            ("\"..\"@test.example", "/m/\"..\"@test.example"),
+            ("\".. /\\/\"@test.example", "/m/\".. %2F\\%2F\"@test.example"),
+            ("a%2F@test.example", "/m/a%252F@test.example"),
+            ("{domain}@test.example", "/m/{domain}@test.example"),
+            ("é@[192.0.2.1]", "/m/é@[192.0.2.1]"),
+        ];
+        for (address, expected) in table {
+            let octets = format!("<{address}>");
+            let Ok(recipient) = octets.parse::<ForwardPath>() else {
+                // The grammar refuses it already; the name alone must still be safe.
+                let (local, domain) = address.rsplit_once('@').unwrap();
+                assert_eq!(format!("/m/{}@{}", name(local), name(domain)), expected);
+                continue;
+            };
+            let to = directory(Path::new("/m/{address}"), &recipient, &hostname());
+            assert_eq!(to, Path::new(expected), "{address}");
+        }
+        assert_eq!(name(".."), "%2E.");
+        assert_eq!(name("."), "%2E");
+        let bare = directory(
+            Path::new("/m/{domain}/{local}"),
+            &ForwardPath::Postmaster,
+            &hostname(),
+        );
+        assert_eq!(bare, Path::new("/m/mx.home.test/postmaster"));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_fails_without_a_trace() {
+        let home = tempfile::tempdir().unwrap();
+        let blocked = home.path().join("alice");
+        fs::write(&blocked, "a file where a directory is needed").unwrap();
+        let id = MessageId::from_bytes(ID);
+        let outcome = deliver(&blocked, (id, 0), &ReversePath::Null, &Bytes::new());
+        assert!(matches!(outcome, Err(MaildirError::Io { .. })));
+        let outcome = deliver(
+            &home.path().join("x".repeat(300)),
+            (id, 0),
+            &ReversePath::Null,
+            &Bytes::new(),
+        );
+        assert!(matches!(outcome, Err(MaildirError::NameTooLong { .. })));
+        assert_eq!(fs::read(&blocked).unwrap(), b"a file where a directory is needed");
+    }
+
+    #[test]
+    fn a_template_is_personal_and_has_known_placeholders() {
+        for good in ["./var/mail/{address}", "/m/{domain}/{local}"] {
+            assert_eq!(check_template(Path::new(good)), Ok(()));
+        }
+        for (bad, error) in [
+            ("/m/{user}", TemplateError::Placeholder),
+            ("/m/{address", TemplateError::Placeholder),
+            ("/m/{domain}", TemplateError::NotPersonal),
+        ] {
+            assert_eq!(check_template(Path::new(bad)), Err(error), "{bad}");
+        }
+    }
+}

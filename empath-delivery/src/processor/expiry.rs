@@ -1,0 +1,163 @@
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use empath_common::{Domain, MessageId};
+use empath_spool::{Attempt, Ended, Entry, Progress, RecipientState, RecipientUpdate, Status};
+use tokio::time::sleep;
+
+use super::{Commits, Shared, outcome::EXPIRED};
+use crate::{
+    config::HostAddr,
+    dsn::Failed,
+    log::{self, Told},
+    queue::{Fate, Job, JobRecipient, Queue, Settlement},
+    schedule,
+};
+
+/// How long the spool is left alone after it did not take the end of a message.
+const CLEAN_UP: Duration = Duration::from_mins(1);
+
+/// Ends what was in the queue for too long, and repeats removals that failed. One after the other: it is never
+/// urgent.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut commits = Commits::default();
+    while !shared.stopping.is_cancelled() {
+        while let Some(job) = shared.update(Queue::take_expired) {
+            shared.expire(&job, &mut commits).await;
+        }
+        commits.settled(&shared).await;
+        let unremoved = !shared.lock().unremoved.is_empty();
+        tokio::select! {
+            () = shared.expired.notified() => {}
+            () = sleep(CLEAN_UP), if unremoved => {
+                let ids = std::mem::take(&mut shared.lock().unremoved);
+                for id in ids {
+                    commits.push(&shared, Entry::Removed(id)).await;
+                }
+            }
+            () = shared.stopping.cancelled() => {}
+        }
+    }
+    commits.settled(&shared).await;
+}
+
+impl Shared {
+    /// The end of a message was not made durable: it is repeated, lest the message come back after a restart.
+    pub(super) fn remove_later(&self, id: MessageId) {
+        self.lock().unremoved.push(id);
+        self.expired.notify_one();
+    }
+
+    async fn expire(self: &Arc<Self>, job: &Job, commits: &mut Commits) {
+        // What cannot be read is left out of the report; the end comes all the same.
+        let states = match self.spool.load(job.id).await {
+            Ok(stored) => stored.recipients,
+            Err(failure) => {
+                log::not_read(job.id, &failure);
+                Vec::new()
+            }
+        };
+        let content = self.spool.content(job.id).await.unwrap_or_else(|failure| {
+            log::not_read(job.id, &failure);
+            Bytes::new()
+        });
+        let last = |recipient: &JobRecipient| states.get(recipient.index as usize).and_then(last_attempt);
+        let failed: Vec<_> = job
+            .recipients
+            .iter()
+            .filter_map(|recipient| failed(job, recipient, last(recipient)))
+            .collect();
+        let update = |recipient: &JobRecipient| RecipientUpdate {
+            recipient: recipient.index,
+            status: Status::Ended(Ended::Expired),
+            attempts: recipient.attempts,
+            next_attempt_at: None,
+            attempt: None,
+        };
+        let progress = Progress {
+            id: job.id,
+            updates: job.recipients.iter().map(update).collect(),
+        };
+        match self.end(job, progress, &failed, &content, commits).await {
+            Ok(told) => self.say_expired(job, &failed, told),
+            Err(failure) => {
+                log::not_stored(job.id, &failure);
+                let now = self.now();
+                let again = Fate::Due(schedule::after(now, CLEAN_UP));
+                let settlement = |recipient: &JobRecipient| Settlement {
+                    index: recipient.index,
+                    attempts: recipient.attempts,
+                    fate: again,
+                };
+                let settlements: Vec<_> = job.recipients.iter().map(settlement).collect();
+                self.update(|queue| queue.settle(job.id, &settlements, now));
+            }
+        }
+    }
+
+    fn say_expired(&self, job: &Job, failed: &[Failed], told: Told) {
+        for (recipient, failed) in job.recipients.iter().zip(failed) {
+            self.metrics.expired.increment();
+            self.metrics.retries.observe(f64::from(recipient.attempts));
+            log::expired(
+                job.id,
+                &failed.recipient,
+                recipient.attempts,
+                &failed.detail,
+                told,
+            );
+        }
+    }
+}
+
+fn last_attempt(state: &RecipientState) -> Option<&Attempt> {
+    state.history.last()
+}
+
+fn failed(job: &Job, recipient: &JobRecipient, last: Option<&Attempt>) -> Option<Failed> {
+    Some(Failed {
+        recipient: job.envelope.recipients().get(recipient.index as usize)?.clone(),
+        status: EXPIRED,
+        host: last.and_then(|last| last.host.as_deref()).and_then(host),
+        reply: last.and_then(|last| last.reply.clone()),
+        detail: last.map_or_else(
+            || "no attempt could be made".to_owned(),
+            |last| last.detail.clone(),
+        ),
+        last_attempt: last.map(|last| last.at),
+        expired: true,
+    })
+}
+
+/// The host of `mx1.example.test[192.0.2.1]:25` or of an address with its port.
+fn host(shown: &str) -> Option<HostAddr> {
+    match shown.split_once('[') {
+        Some((name, _)) if !name.is_empty() => Domain::parse(name).ok().map(HostAddr::Name),
+        _ => shown
+            .parse::<std::net::SocketAddr>()
+            .ok()
+            .map(|address| HostAddr::Ip(address.ip())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_a_stored_attempt_is_found_again() {
+        let table = [
+            ("mx1.example.test[192.0.2.1]:25", Some("mx1.example.test")),
+            ("192.0.2.1:25", Some("192.0.2.1")),
+            ("[2001:db8::1]:25", Some("[2001:db8::1]")),
+            ("nonsense", None),
+        ];
+        for (shown, expected) in table {
+            assert_eq!(
+                host(shown).map(|host| host.to_string()).as_deref(),
+                expected,
+                "{shown}"
+            );
+        }
+    }
+}

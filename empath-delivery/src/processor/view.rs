@@ -1,0 +1,178 @@
+use std::collections::BTreeMap;
+
+use empath_common::{ForwardPath, MessageId, Reply};
+use empath_spool::{Attempt, RecipientState, Stored};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::queue::{MessageStatus, RecipientStatus, Snapshot};
+
+/// A message as an operator sees it.
+#[derive(Debug, Clone, Serialize)]
+pub struct MessageView {
+    /// Its id.
+    pub id: MessageId,
+    /// The reverse-path; empty when it is null.
+    pub sender: String,
+    /// Octets of content.
+    pub size: u64,
+    /// When it was accepted.
+    pub received_at: Timestamp,
+    /// How far it is.
+    pub status: MessageStatus,
+    /// Every recipient, those that have ended too.
+    pub recipients: Vec<RecipientView>,
+}
+
+/// A recipient as an operator sees it.
+#[derive(Debug, Clone, Serialize)]
+pub struct RecipientView {
+    /// The forward-path without brackets.
+    pub address: String,
+    /// How far it is.
+    pub status: RecipientStatus,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When it is due, if it is deferred.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Where it goes by the present configuration; where it went, if it has ended.
+    pub next_hop: Option<String>,
+    /// The host of the last attempt.
+    pub host: Option<String>,
+    /// The reply to the last attempt, or what happened instead of one.
+    pub last_reply: Option<ReplyView>,
+}
+
+/// A reply as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReplyView {
+    /// The code; `None` when there was no reply.
+    pub code: Option<u16>,
+    /// The enhanced status, of the reply or of the failure.
+    pub enhanced: Option<String>,
+    /// The text, or what happened.
+    pub text: String,
+}
+
+/// One attempt for one recipient as an operator sees it.
+#[derive(Debug, Clone, Serialize)]
+pub struct HistoryView {
+    /// The forward-path without brackets.
+    pub address: String,
+    /// When the attempt ended.
+    pub at: Timestamp,
+    /// Where it went.
+    pub next_hop: String,
+    /// The host that gave the reply or failed.
+    pub host: Option<String>,
+    /// The status of the attempt.
+    pub status: String,
+    /// The reply, or what happened.
+    pub reply: ReplyView,
+}
+
+/// The queue in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Messages.
+    pub total: usize,
+    /// Messages by status.
+    pub by_status: BTreeMap<MessageStatus, usize>,
+    /// Messages by the domains of the recipients that have not ended.
+    pub by_domain: BTreeMap<String, usize>,
+    /// Age of the oldest message.
+    pub oldest_seconds: Option<u64>,
+}
+
+impl MessageView {
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        stored: Option<&Stored>,
+        route: impl Fn(usize) -> Option<String>,
+    ) -> Self {
+        let Snapshot {
+            id,
+            envelope,
+            size,
+            recipients,
+            status,
+        } = snapshot;
+        let views =
+            envelope
+                .recipients()
+                .iter()
+                .zip(recipients)
+                .enumerate()
+                .map(|(index, (path, recipient))| {
+                    let last = stored
+                        .and_then(|stored| stored.recipients.get(index))
+                        .and_then(last);
+                    let &(status, attempts, next_attempt_at) = recipient;
+                    let ended = matches!(
+                        status,
+                        RecipientStatus::Completed | RecipientStatus::Failed | RecipientStatus::Expired
+                    );
+                    let went = last.map(|last| last.next_hop.clone());
+                    RecipientView {
+                        address: path.as_str().to_owned(),
+                        status,
+                        attempts,
+                        next_attempt_at,
+                        next_hop: if ended { went } else { route(index) },
+                        host: last.and_then(|last| last.host.clone()),
+                        last_reply: last.map(reply),
+                    }
+                });
+        Self {
+            id: *id,
+            sender: envelope.reverse_path.as_str().to_owned(),
+            size: *size,
+            received_at: envelope.received_at,
+            status: *status,
+            recipients: views.collect(),
+        }
+    }
+}
+
+fn last(state: &RecipientState) -> Option<&Attempt> {
+    state.history.last()
+}
+
+fn reply(attempt: &Attempt) -> ReplyView {
+    match &attempt.reply {
+        Some(Reply { code, enhanced, text }) => ReplyView {
+            code: Some(code.get()),
+            enhanced: enhanced.map(|enhanced| enhanced.to_string()),
+            text: text.to_string(),
+        },
+        None => ReplyView {
+            code: None,
+            enhanced: Some(attempt.status.to_string()),
+            text: attempt.detail.clone(),
+        },
+    }
+}
+
+/// Every attempt for every recipient, oldest first.
+pub(super) fn history(stored: &Stored) -> Vec<HistoryView> {
+    let mut history: Vec<_> = stored
+        .envelope
+        .recipients()
+        .iter()
+        .zip(&stored.recipients)
+        .flat_map(|(path, state)| state.history.iter().map(|attempt| view(path, attempt)))
+        .collect();
+    history.sort_by_key(|attempt| attempt.at);
+    history
+}
+
+fn view(path: &ForwardPath, attempt: &Attempt) -> HistoryView {
+    HistoryView {
+        address: path.as_str().to_owned(),
+        at: attempt.at,
+        next_hop: attempt.next_hop.clone(),
+        host: attempt.host.clone(),
+        status: attempt.status.to_string(),
+        reply: reply(attempt),
+    }
+}

@@ -1,0 +1,107 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use empath_common::{Envelope, MessageId};
+use empath_spool::Ended;
+use jiff::Timestamp;
+
+use super::{ConnectionId, MessageStatus, RecipientStatus};
+use crate::route::NextHop;
+
+/// Recipients of one message that travel together, taken out of the queue until they are settled.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The message.
+    pub id: MessageId,
+    /// Its envelope.
+    pub envelope: Arc<Envelope>,
+    /// Its content, if it is still in memory.
+    pub content: Option<Bytes>,
+    /// Whom this job is about.
+    pub recipients: Vec<JobRecipient>,
+    /// Since when the job waited for a connection.
+    pub ready_at: Timestamp,
+}
+
+/// A recipient of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobRecipient {
+    /// Its place in the envelope.
+    pub index: u32,
+    /// Attempts before this job.
+    pub attempts: u32,
+    /// When it was or is due; the time of acceptance before the first attempt.
+    pub due: Timestamp,
+}
+
+/// What became of a recipient of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settlement {
+    /// Its place in the envelope.
+    pub index: u32,
+    /// Attempts from now on.
+    pub attempts: u32,
+    /// What comes next for it.
+    pub fate: Fate,
+}
+
+/// What comes next for a recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing: this was its end.
+    Ended(Ended),
+    /// Another attempt at this time.
+    Due(Timestamp),
+}
+
+/// What the caller has to do with connections.
+#[derive(Debug)]
+pub enum Action {
+    /// Start a connection with its first job.
+    Open {
+        /// Its name from now on.
+        connection: ConnectionId,
+        /// Where to.
+        next_hop: NextHop,
+        /// Its first job.
+        job: Job,
+    },
+    /// Give a job to an idle connection.
+    Resume {
+        /// Which.
+        connection: ConnectionId,
+        /// Its next job.
+        job: Job,
+    },
+    /// Close an idle connection: another destination needs its place.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+    },
+}
+
+/// What a connection does next.
+#[derive(Debug)]
+pub enum Next {
+    /// This job.
+    Job(Job),
+    /// Wait for one.
+    Idle,
+    /// Close: it has been taken out of the queue already.
+    Close,
+}
+
+/// A message as it is at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The message.
+    pub id: MessageId,
+    /// Its envelope.
+    pub envelope: Arc<Envelope>,
+    /// Octets of its content.
+    pub size: u64,
+    /// The recipients in the order of the envelope, each with its attempts and its due time.
+    pub recipients: Vec<(RecipientStatus, u32, Option<Timestamp>)>,
+    /// The message as a whole.
+    pub status: MessageStatus,
+}

@@ -1,0 +1,437 @@
+//! Which job is due, and which connection gets it.
+//!
+//! Pure: it sees ids and times and returns what to do. Messages are kept by id; a recipient is waiting for its due
+//! time, ready in a lane, in flight, or at its end. A lane is a next hop with its ready jobs, first come first
+//! served. Everything bounded by the number of queued messages.
+
+mod entry;
+mod job;
+mod lanes;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use empath_common::{Envelope, MessageId};
+use empath_spool::RecipientState;
+use jiff::Timestamp;
+
+use crate::route::{NextHop, Route, Routes};
+use entry::Entry;
+use lanes::{Lanes, Ready};
+
+pub use entry::{MessageStatus, RecipientStatus};
+pub use job::{Action, Fate, Job, JobRecipient, Next, Settlement, Snapshot};
+pub use lanes::{ConnectionId, TURN};
+
+/// Most recipients of one transaction: what every server must take (RFC 5321 §4.5.3.1.8).
+pub const MAX_RECIPIENTS: usize = 100;
+
+/// Most timers that one call of [`Queue::poll`] handles.
+const BATCH: usize = 256;
+
+/// Bounds of a queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most connections at the same time.
+    pub max_concurrent: usize,
+    /// Most octets of content kept for first attempts.
+    pub content_memory: usize,
+    /// How long after its reception a message is given up.
+    pub expire_after: Duration,
+}
+
+/// Every message between acceptance and its end.
+#[derive(Debug)]
+pub struct Queue {
+    limits: Limits,
+    routes: Routes,
+    messages: BTreeMap<MessageId, Entry>,
+    /// When a message needs attention: a recipient is due, or the message expires. One entry a message.
+    timers: BTreeSet<(Timestamp, MessageId)>,
+    /// The time that the caller is known to wake up at.
+    armed: Timestamp,
+    wake: bool,
+    lanes: Lanes,
+    /// Octets of content in memory.
+    content: usize,
+    counts: [usize; MessageStatus::ALL.len()],
+    expired: VecDeque<Job>,
+    actions: Vec<Action>,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(routes: Routes, limits: Limits) -> Self {
+        Self {
+            lanes: Lanes::new(limits.max_concurrent),
+            limits,
+            routes,
+            messages: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            armed: Timestamp::MAX,
+            wake: false,
+            content: 0,
+            counts: [0; MessageStatus::ALL.len()],
+            expired: VecDeque::new(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// Takes in a message whose recipients were not tried yet. Its content stays in memory for the first attempt
+    /// if the limit allows.
+    pub fn accept(&mut self, id: MessageId, envelope: Arc<Envelope>, content: Bytes, now: Timestamp) {
+        let fresh = self.content.saturating_add(content.len()) <= self.limits.content_memory;
+        let mut entry = Entry::new(envelope, content.len() as u64, self.limits.expire_after);
+        if fresh {
+            self.content += content.len();
+            entry.content = Some(content);
+        }
+        let recipients = entry.make_ready(|_| true);
+        self.insert(id, entry, now);
+        self.ready(id, &recipients, now);
+    }
+
+    /// Takes in a message from the spool, unless it is known. False if every recipient has ended, and the message
+    /// can be removed.
+    pub fn restore(
+        &mut self,
+        id: MessageId,
+        envelope: Arc<Envelope>,
+        size: u64,
+        states: &[RecipientState],
+        now: Timestamp,
+    ) -> bool {
+        if self.messages.contains_key(&id) {
+            return true;
+        }
+        let mut entry = Entry::new(envelope, size, self.limits.expire_after);
+        entry.restore(states);
+        if entry.outstanding() == 0 {
+            return false;
+        }
+        // What was never tried is tried once, however old it is.
+        let untried = entry.make_untried_ready();
+        let expired = entry.expires_at <= now;
+        self.insert(id, entry, now);
+        if expired {
+            self.expire(id, now, |attempts| attempts > 0);
+        } else {
+            self.fire(id, now);
+        }
+        self.ready(id, &untried, now);
+        true
+    }
+
+    /// Handles what is due. Returns when to call again at the latest.
+    pub fn poll(&mut self, now: Timestamp) -> Timestamp {
+        for _ in 0..BATCH {
+            match self.timers.first() {
+                Some(&(at, id)) if at <= now => self.fire(id, now),
+                _ => break,
+            }
+        }
+        self.armed = self.timers.first().map_or(Timestamp::MAX, |(at, _)| *at);
+        self.wake = false;
+        self.armed
+    }
+
+    /// Whether something became due earlier than [`poll`](Self::poll) said. Asking resets it.
+    pub fn take_wake(&mut self) -> bool {
+        std::mem::take(&mut self.wake)
+    }
+
+    /// What to do with connections since the last call.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Whether [`take_expired`](Self::take_expired) has something.
+    pub fn has_expired(&self) -> bool {
+        !self.expired.is_empty()
+    }
+
+    /// Recipients that were in the queue for too long. They are in flight until they are settled.
+    pub fn take_expired(&mut self) -> Option<Job> {
+        self.expired.pop_front()
+    }
+
+    /// Records what became of recipients in flight. True if the message has ended, and is no longer in the queue.
+    pub fn settle(&mut self, id: MessageId, settlements: &[Settlement], now: Timestamp) -> bool {
+        let Some(entry) = self.messages.get_mut(&id) else {
+            return false;
+        };
+        let before = entry.status();
+        for settlement in settlements {
+            entry.settle(settlement);
+        }
+        if entry.is_quiet()
+            && let Some(content) = entry.content.take()
+        {
+            self.content -= content.len();
+        }
+        if entry.outstanding() == 0 {
+            count(&mut self.counts, before, None);
+            self.remove(id);
+            return true;
+        }
+        count(&mut self.counts, before, Some(entry.status()));
+        self.rearm(id, now);
+        false
+    }
+
+    /// Whether the message would end if this many of its recipients in flight ended now.
+    pub fn would_end(&self, id: MessageId, recipients: usize) -> bool {
+        self.messages
+            .get(&id)
+            .is_some_and(|entry| entry.outstanding() == recipients)
+    }
+
+    /// The next job for a connection that has settled its last one.
+    pub fn next(&mut self, connection: ConnectionId) -> Next {
+        let Self {
+            lanes,
+            messages,
+            counts,
+            actions,
+            ..
+        } = self;
+        lanes.next(connection, &mut |ready| begin(messages, counts, ready), actions)
+    }
+
+    /// Takes an idle connection out of the queue. False if it was given a job in the meantime.
+    pub fn leave(&mut self, connection: ConnectionId) -> bool {
+        let Self {
+            lanes,
+            messages,
+            counts,
+            actions,
+            ..
+        } = self;
+        lanes.leave(connection, &mut |ready| begin(messages, counts, ready), actions)
+    }
+
+    /// From now on no job starts, and connections close when they are done.
+    pub fn stop(&mut self) {
+        self.lanes.stop(&mut self.actions);
+    }
+
+    /// Makes the waiting recipients of a message due now. How many there were; `None` if there is no such message.
+    pub fn retry(&mut self, id: MessageId, now: Timestamp) -> Option<usize> {
+        let entry = self.messages.get_mut(&id)?;
+        let recipients = entry.make_ready(|_| true);
+        self.ready(id, &recipients, now);
+        self.rearm(id, now);
+        Some(recipients.len())
+    }
+
+    /// Takes the recipients that are not in flight out of the queue, for their removal; those in flight are removed
+    /// instead of deferred. Settle what is returned; `None` if there is no such message.
+    pub fn delete(&mut self, id: MessageId, now: Timestamp) -> Option<Job> {
+        self.messages.get_mut(&id)?.removing = true;
+        self.claim(id, now, |_| true)
+    }
+
+    /// The removal could not be made durable: the message stays.
+    pub fn undelete(&mut self, id: MessageId) {
+        if let Some(entry) = self.messages.get_mut(&id) {
+            entry.removing = false;
+        }
+    }
+
+    /// How many messages there are.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether there is no message.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// How many messages have this status.
+    pub fn count_of(&self, status: MessageStatus) -> usize {
+        self.counts.get(status as usize).copied().unwrap_or_default()
+    }
+
+    /// When the oldest message was received.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.messages
+            .first_key_value()
+            .map(|(_, entry)| entry.envelope.received_at)
+    }
+
+    /// Connections, idle ones included.
+    pub fn connections(&self) -> usize {
+        self.lanes.connections()
+    }
+
+    /// Whether a message is in the queue.
+    pub fn contains(&self, id: MessageId) -> bool {
+        self.messages.contains_key(&id)
+    }
+
+    /// One message.
+    pub fn snapshot(&self, id: MessageId) -> Option<Snapshot> {
+        self.messages.get(&id).map(|entry| entry.snapshot(id))
+    }
+
+    /// At most `limit` messages behind `after`, in the order of their ids.
+    pub fn page(&self, after: Option<MessageId>, limit: usize) -> Vec<Snapshot> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.messages.range((start, Bound::Unbounded));
+        range.take(limit).map(|(id, entry)| entry.snapshot(*id)).collect()
+    }
+
+    /// Where a recipient goes by the present configuration.
+    pub fn route(&self, envelope: &Envelope, recipient: usize) -> Option<NextHop> {
+        envelope
+            .recipients()
+            .get(recipient)
+            .map(|path| self.routes.route(path).next_hop)
+    }
+
+    fn insert(&mut self, id: MessageId, entry: Entry, now: Timestamp) {
+        if let Some(count) = self.counts.get_mut(entry.status() as usize) {
+            *count += 1;
+        }
+        self.messages.insert(id, entry);
+        self.rearm(id, now);
+    }
+
+    fn remove(&mut self, id: MessageId) {
+        if let Some(entry) = self.messages.remove(&id) {
+            self.content -= entry.content.map_or(0, |content| content.len());
+            if let Some(at) = entry.timer {
+                self.timers.remove(&(at, id));
+            }
+        }
+    }
+
+    /// A due time of the message has come, or its end.
+    fn fire(&mut self, id: MessageId, now: Timestamp) {
+        let Some(entry) = self.messages.get_mut(&id) else {
+            return;
+        };
+        if entry.expires_at <= now {
+            return self.expire(id, now, |_| true);
+        }
+        let due = entry.make_ready(|due| due <= now);
+        self.ready(id, &due, now);
+        self.rearm(id, now);
+    }
+
+    fn expire(&mut self, id: MessageId, now: Timestamp, chosen: impl Fn(u32) -> bool) {
+        let job = self.claim(id, now, chosen);
+        self.expired.extend(job.filter(|job| !job.recipients.is_empty()));
+    }
+
+    /// Recipients with a chosen number of attempts go in flight without a connection, unless they are in flight.
+    fn claim(&mut self, id: MessageId, now: Timestamp, chosen: impl Fn(u32) -> bool) -> Option<Job> {
+        let entry = self.messages.get_mut(&id)?;
+        let before = entry.status();
+        let recipients = entry.claim(chosen);
+        let after = entry.status();
+        let job = entry.job(id, recipients, now);
+        count(&mut self.counts, before, Some(after));
+        self.rearm(id, now);
+        Some(job)
+    }
+
+    /// Puts recipients, which are marked ready, into the lanes of their next hops.
+    fn ready(&mut self, id: MessageId, recipients: &[u32], now: Timestamp) {
+        let Some(entry) = self.messages.get(&id) else {
+            return;
+        };
+        let mut jobs: BTreeMap<NextHop, (usize, Vec<u32>)> = BTreeMap::new();
+        for index in recipients {
+            let Some(path) = entry.envelope.recipients().get(*index as usize) else {
+                continue;
+            };
+            let Route {
+                next_hop,
+                max_connections,
+            } = self.routes.route(path);
+            jobs.entry(next_hop)
+                .or_insert_with(|| (max_connections, Vec::new()))
+                .1
+                .push(*index);
+        }
+        let Self {
+            lanes,
+            messages,
+            counts,
+            actions,
+            ..
+        } = self;
+        for (next_hop, (max_connections, recipients)) in jobs {
+            for recipients in recipients.chunks(MAX_RECIPIENTS) {
+                let ready = Ready {
+                    id,
+                    recipients: recipients.to_vec(),
+                    since: now,
+                };
+                lanes.push(&next_hop, max_connections, ready);
+            }
+            lanes.dispatch(&next_hop, &mut |ready| begin(messages, counts, ready), actions);
+        }
+    }
+
+    /// Sets the message's timer to the next moment when something is to be done without an outside event.
+    fn rearm(&mut self, id: MessageId, now: Timestamp) {
+        let Some(entry) = self.messages.get_mut(&id) else {
+            return;
+        };
+        let at = entry.next_event(now);
+        if entry.timer == at {
+            return;
+        }
+        if let Some(old) = entry.timer.take() {
+            self.timers.remove(&(old, id));
+        }
+        entry.timer = at;
+        if let Some(at) = at {
+            self.timers.insert((at, id));
+            if at < self.armed {
+                (self.armed, self.wake) = (at, true);
+            }
+        }
+    }
+}
+
+type Messages = BTreeMap<MessageId, Entry>;
+type Counts = [usize; MessageStatus::ALL.len()];
+
+/// Takes the recipients that are still ready into a job. `None` if there are none: they were removed or have expired
+/// in the meantime.
+fn begin(messages: &mut Messages, counts: &mut Counts, ready: Ready) -> Option<Job> {
+    let entry = messages.get_mut(&ready.id)?;
+    let before = entry.status();
+    let mut recipients = Vec::with_capacity(ready.recipients.len());
+    for index in ready.recipients {
+        recipients.extend(entry.take_off(index));
+    }
+    if recipients.is_empty() {
+        return None;
+    }
+    count(counts, before, Some(entry.status()));
+    Some(entry.job(ready.id, recipients, ready.since))
+}
+
+fn count(counts: &mut Counts, before: MessageStatus, after: Option<MessageStatus>) {
+    if after == Some(before) {
+        return;
+    }
+    if let Some(count) = counts.get_mut(before as usize) {
+        *count -= 1;
+    }
+    if let Some(count) = after.and_then(|after| counts.get_mut(after as usize)) {
+        *count += 1;
+    }
+}

@@ -1,0 +1,14 @@
+//! Deliveries from acceptance to their end, over a network on this machine and in virtual time.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod bounces;
+mod connections;
+mod deliveries;
+mod operator;
+mod retries;
+mod world;

@@ -1,0 +1,256 @@
+//! A processor with its spool, its clock and its network.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use empath_common::{Clock, Envelope, MessageId};
+use empath_delivery::{
+    Config, DsnConfig, MessageView, Metrics, Parts, Processor, RecipientView, Resolver, Settings,
+    config::DomainConfig,
+};
+use empath_metrics::Registry;
+use empath_spool::{
+    Batch, Closing, CommitError, Committed, Entry, Loading, MemorySpool, RecipientState, Spool, Stored,
+};
+use empath_testkit::peer::Peer;
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+
+pub(crate) const CONTENT: &[u8] = b"Subject: hello\r\n\r\n.dot\r\nbody\r\n";
+
+/// Wall-clock time that runs with tokio's.
+struct VirtualClock {
+    start: Instant,
+    epoch: Timestamp,
+}
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Timestamp {
+        self.epoch + self.start.elapsed()
+    }
+}
+
+/// A spool in memory that fails on demand.
+#[derive(Default)]
+pub(crate) struct TestSpool {
+    memory: MemorySpool,
+    /// Commits fail.
+    pub(crate) full: AtomicBool,
+}
+
+impl Spool for TestSpool {
+    fn commit(&self, batch: Batch) -> Committed {
+        if self.full.load(Relaxed) {
+            let error = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Committed::answered(Err(CommitError::Full(Arc::new(error))));
+        }
+        self.memory.commit(batch)
+    }
+    fn ids(&self) -> Vec<MessageId> {
+        self.memory.ids()
+    }
+    fn len(&self) -> usize {
+        self.memory.len()
+    }
+    fn load(&self, id: MessageId) -> Loading<'_, Stored> {
+        self.memory.load(id)
+    }
+    fn content(&self, id: MessageId) -> Loading<'_, Bytes> {
+        self.memory.content(id)
+    }
+    fn is_healthy(&self) -> bool {
+        !self.full.load(Relaxed)
+    }
+    fn close(&self) -> Closing<'_> {
+        self.memory.close()
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) spool: Arc<TestSpool>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: Config,
+    pub(crate) dsn: DsnConfig,
+    pub(crate) own_addresses: Vec<SocketAddr>,
+    pub(crate) registry: Registry,
+    pub(crate) processor: Processor,
+    accepted: u8,
+}
+
+impl World {
+    /// Without name servers: every domain needs its place in the configuration.
+    pub(crate) fn new(config: Config) -> Self {
+        Self::with(config, DsnConfig::default(), Vec::new())
+    }
+
+    pub(crate) fn with(mut config: Config, dsn: DsnConfig, own_addresses: Vec<SocketAddr>) -> Self {
+        if config.dns.servers.is_empty() {
+            config.dns.servers = vec!["127.0.0.1:1".parse().unwrap()];
+        }
+        assert_eq!(config.validate(), []);
+        let clock = VirtualClock {
+            start: Instant::now(),
+            epoch: "2026-01-01T00:00:00Z".parse().unwrap(),
+        };
+        let clock: Arc<dyn Clock> = Arc::new(clock);
+        let spool = Arc::new(TestSpool::default());
+        let registry = Registry::default();
+        let processor = start(&config, &dsn, &own_addresses, &spool, &clock, &registry);
+        Self {
+            spool,
+            clock,
+            config,
+            dsn,
+            own_addresses,
+            registry,
+            processor,
+            accepted: 0,
+        }
+    }
+
+    /// A new processor on the same spool, as after a restart.
+    pub(crate) async fn restart(&mut self) {
+        assert!(self.processor.shutdown(Duration::from_secs(30)).await);
+        self.processor = start(
+            &self.config,
+            &self.dsn,
+            &self.own_addresses,
+            &self.spool,
+            &self.clock,
+            &self.registry,
+        );
+        self.processor.recover().await;
+    }
+
+    /// Accepts a message as the daemon does: stored first.
+    pub(crate) async fn accept(&mut self, sender: &str, recipients: &[&str]) -> MessageId {
+        self.accepted += 1;
+        let id = MessageId::from_bytes([self.accepted; 16]);
+        let mut paths = recipients
+            .iter()
+            .map(|address| format!("<{address}>").parse().unwrap());
+        let mut envelope = Envelope::new(format!("<{sender}>").parse().unwrap(), paths.next().unwrap());
+        paths.for_each(|path| envelope.add(path, 1000).unwrap());
+        envelope.received_at = self.clock.now();
+        let (envelope, content) = (Arc::new(envelope), Bytes::from_static(CONTENT));
+        let entry = Entry::Accepted {
+            id,
+            envelope: Arc::clone(&envelope),
+            content: content.clone(),
+        };
+        self.spool.commit(entry.into()).await.unwrap();
+        self.processor.accepted(id, envelope, content);
+        id
+    }
+
+    pub(crate) async fn view(&self, id: MessageId) -> Option<MessageView> {
+        self.processor.view(id).await.map(|(view, _)| view)
+    }
+
+    /// The first recipient of a message.
+    pub(crate) async fn recipient(&self, id: MessageId) -> RecipientView {
+        self.view(id).await.unwrap().recipients.remove(0)
+    }
+
+    pub(crate) async fn stored(&self, id: MessageId) -> Vec<RecipientState> {
+        self.spool.load(id).await.unwrap().recipients
+    }
+
+    /// Lets time pass until nothing is in flight or waits for a connection.
+    pub(crate) async fn rest(&self) {
+        until(async || {
+            let messages = self
+                .processor
+                .list(&empath_delivery::Filter::default(), None, usize::MAX)
+                .await;
+            messages
+                .iter()
+                .all(|message| message.status == empath_delivery::MessageStatus::Deferred)
+        })
+        .await;
+    }
+
+    /// Lets time pass until every message has ended, in the queue and in the spool.
+    pub(crate) async fn done(&self) {
+        until(async || self.processor.queue_len() == 0 && self.spool.is_empty()).await;
+    }
+
+    /// Lets time pass until this moment.
+    pub(crate) async fn at(&self, moment: Timestamp) {
+        let left = Duration::try_from(moment.duration_since(self.clock.now())).unwrap_or_default();
+        sleep(left).await;
+    }
+
+    pub(crate) fn metric(&self, sample: &str) -> f64 {
+        let page = self.registry.encode();
+        let value = page
+            .lines()
+            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {sample} in\n{page}"))
+    }
+}
+
+fn start(
+    config: &Config,
+    dsn: &DsnConfig,
+    own_addresses: &[SocketAddr],
+    spool: &Arc<TestSpool>,
+    clock: &Arc<dyn Clock>,
+    registry: &Registry,
+) -> Processor {
+    let settings = Settings {
+        delivery: config.clone(),
+        dsn: dsn.clone(),
+        hostname: "mx.home.test".parse().unwrap(),
+        own_names: vec!["local.test".parse().unwrap()],
+        own_addresses: own_addresses.to_vec(),
+        content_memory: 1 << 20,
+    };
+    let parts = Parts {
+        spool: Arc::clone(spool) as _,
+        resolver: Arc::new(Resolver::new(&config.dns).unwrap()),
+        clock: Arc::clone(clock),
+        metrics: Metrics::new(registry),
+        rng: fastrand::Rng::with_seed(1),
+    };
+    Processor::start(settings, parts)
+}
+
+/// Mail for these domains goes to these peers.
+pub(crate) fn routes(domains: &[(&str, &Peer)]) -> Config {
+    let mut config = Config::default();
+    for (domain, peer) in domains {
+        let over = Some(peer.address().to_string().parse().unwrap());
+        let domain_config = DomainConfig {
+            mx_override: over,
+            ..DomainConfig::default()
+        };
+        config.domains.insert(domain.parse().unwrap(), domain_config);
+    }
+    config
+}
+
+/// Looks once a virtual second; a month is long enough for everything.
+pub(crate) async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    for _ in 0..31 * 86_400 {
+        if condition().await {
+            return;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    panic!("it did not happen");
+}
+
+pub(crate) fn to(peer: &Peer) -> Vec<String> {
+    peer.messages()
+        .into_iter()
+        .flat_map(|message| message.to)
+        .collect()
+}

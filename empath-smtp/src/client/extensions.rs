@@ -1,0 +1,89 @@
+/// What a server offers in its reply to EHLO (RFC 5321 §4.1.1.1). Nothing, after HELO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extensions {
+    /// Commands may be sent without waiting for each reply (RFC 2920).
+    pub pipelining: bool,
+    /// Octets above 127 in the content (RFC 6152).
+    pub eight_bit_mime: bool,
+    /// UTF-8 in addresses and headers (RFC 6531).
+    pub smtputf8: bool,
+    /// The SIZE parameter of MAIL (RFC 1870).
+    pub size: Option<SizeLimit>,
+}
+
+/// The argument of SIZE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SizeLimit {
+    /// Without one, or 0: the server states no limit.
+    Unstated,
+    /// Most octets of a message.
+    Octets(u64),
+}
+
+impl SizeLimit {
+    /// Whether a message of this many octets may be offered.
+    pub fn allows(self, octets: u64) -> bool {
+        match self {
+            Self::Unstated => true,
+            Self::Octets(limit) => octets <= limit,
+        }
+    }
+}
+
+impl Extensions {
+    /// Reads the lines of a reply to EHLO. The first is the server's name; unknown keywords are skipped.
+    pub(super) fn parse(text: &[u8]) -> Self {
+        let mut offered = Self::default();
+        for line in text.split(|octet| *octet == b'\n').skip(1) {
+            let mut words = line.split(|octet| *octet == b' ').filter(|word| !word.is_empty());
+            let keyword = words.next().unwrap_or_default().to_ascii_uppercase();
+            match keyword.as_slice() {
+                b"PIPELINING" => offered.pipelining = true,
+                b"8BITMIME" => offered.eight_bit_mime = true,
+                b"SMTPUTF8" => offered.smtputf8 = true,
+                b"SIZE" => offered.size = Some(limit(words.next())),
+                _ => {}
+            }
+        }
+        offered
+    }
+}
+
+/// An argument that is no number states no limit: the server decides at MAIL.
+fn limit(argument: Option<&[u8]>) -> SizeLimit {
+    match argument
+        .and_then(|digits| str::from_utf8(digits).ok())
+        .and_then(|digits| digits.parse().ok())
+    {
+        None | Some(0) => SizeLimit::Unstated,
+        Some(octets) => SizeLimit::Octets(octets),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keywords_are_read_in_any_case_and_unknown_ones_are_skipped() {
+        let offered = Extensions::parse(b"mx.test PIPELINING\nsize 1000\nx-odd\n8BitMime\nSMTPUTF8");
+        assert_eq!(
+            offered,
+            Extensions {
+                pipelining: false,
+                eight_bit_mime: true,
+                smtputf8: true,
+                size: Some(SizeLimit::Octets(1000)),
+            }
+        );
+    }
+
+    #[test]
+    fn a_size_of_zero_or_of_nonsense_states_no_limit() {
+        for text in ["mx\nSIZE", "mx\nSIZE 0", "mx\nSIZE many", "mx\nSIZE -1"] {
+            let size = Extensions::parse(text.as_bytes()).size;
+            assert_eq!(size, Some(SizeLimit::Unstated), "{text:?}");
+        }
+        assert_eq!(Extensions::parse(b"mx").size, None);
+    }
+}

@@ -1,0 +1,142 @@
+use std::{fmt, io};
+
+use empath_common::Reply;
+
+/// Why a delivery to a server failed: where in the dialogue, and how.
+///
+/// Displays as one line for people: `RCPT TO: 550 5.1.1 no such user`, `greeting: timed out`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{stage}: {kind}")]
+pub struct Failure {
+    /// How far the dialogue had come.
+    pub stage: Stage,
+    /// What happened there.
+    pub kind: FailureKind,
+}
+
+/// A step of the dialogue with a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// The TCP connection.
+    Connect,
+    /// The server speaks first (RFC 5321 §3.1).
+    Greeting,
+    /// EHLO, or HELO after EHLO was not understood.
+    Ehlo,
+    /// MAIL FROM.
+    MailFrom,
+    /// RCPT TO.
+    RcptTo,
+    /// DATA, until 354.
+    Data,
+    /// The content on its way.
+    Content,
+    /// The final dot is written, its reply is awaited. After a failure here the server may have the message.
+    EndOfData,
+    /// RSET after a message that was refused.
+    Rset,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FailureKind {
+    /// The server answered 4yz or 5yz, 421 included.
+    #[error("{0}")]
+    Refused(Reply),
+    /// No answer in time.
+    #[error("timed out")]
+    Timeout,
+    /// The server closed the connection.
+    #[error("the server closed the connection")]
+    Closed,
+    /// What the server said is not a reply, or not one to what was asked.
+    #[error("garbled reply: {0}")]
+    Garbled(GarbledReason),
+    /// The network failed.
+    #[error("{0}")]
+    Io(io::ErrorKind),
+    /// The message needs what the server doesn't offer. Nothing was asked.
+    #[error("the server {0}")]
+    Unsupported(Feature),
+}
+
+/// What is wrong with a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum GarbledReason {
+    /// A line doesn't start with three digits and a space or hyphen.
+    #[error("no reply code")]
+    NoCode,
+    /// A code outside 200 to 599.
+    #[error("a code that is none")]
+    Code,
+    /// Lines of one reply with different codes (RFC 5321 §4.2.1).
+    #[error("different codes in one reply")]
+    MixedCodes,
+    /// A line of more than [`MAX_LINE`](super::MAX_LINE) octets.
+    #[error("an endless line")]
+    LineTooLong,
+    /// More than [`MAX_LINES`](super::MAX_LINES) lines.
+    #[error("an endless reply")]
+    TooManyLines,
+    /// A code that can't be the answer here: 3yz to RCPT, 2yz to DATA.
+    #[error("a code that doesn't fit the command")]
+    Unexpected,
+}
+
+/// What a message can need of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Feature {
+    /// An address or the header has UTF-8 (RFC 6531).
+    #[error("does not support SMTPUTF8")]
+    Smtputf8,
+    /// The content has octets above 127 (RFC 6152).
+    #[error("does not support 8BITMIME")]
+    EightBitMime,
+    /// The content is larger than the server's SIZE (RFC 1870).
+    #[error("does not take messages of this size")]
+    Size,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connect",
+            Self::Greeting => "greeting",
+            Self::Ehlo => "EHLO",
+            Self::MailFrom => "MAIL FROM",
+            Self::RcptTo => "RCPT TO",
+            Self::Data => "DATA",
+            Self::Content => "content",
+            Self::EndOfData => "end of data",
+            Self::Rset => "RSET",
+        })
+    }
+}
+
+impl Stage {
+    pub(super) fn refused(self, reply: Reply) -> Failure {
+        self.failed(FailureKind::Refused(reply))
+    }
+
+    pub(super) fn garbled(self, reason: GarbledReason) -> Failure {
+        self.failed(FailureKind::Garbled(reason))
+    }
+
+    pub(super) fn failed(self, kind: FailureKind) -> Failure {
+        Failure { stage: self, kind }
+    }
+}
+
+impl From<io::Error> for FailureKind {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // The server went away in the middle: to the sender it is all the same how.
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted => Self::Closed,
+            io::ErrorKind::TimedOut => Self::Timeout,
+            kind => Self::Io(kind),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+use bytes::Bytes;
+use empath_common::{Body, ForwardPath, Reply, ReversePath};
+
+use super::Failure;
+
+/// What one mail transaction hands over.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Who is told about failures.
+    pub reverse_path: ReversePath,
+    /// Who gets the message. Each has its own result.
+    pub recipients: Vec<ForwardPath>,
+    /// How the content was declared when it was received.
+    pub body: Body,
+    /// Whether the message was received with SMTPUTF8: then its header may be UTF-8.
+    pub smtputf8: bool,
+    /// Header and body, not dot-stuffed.
+    pub content: Bytes,
+}
+
+/// What became of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// One result for each recipient, in their order: the reply to the end of data, or what went wrong.
+    pub recipients: Vec<Result<Reply, Failure>>,
+    /// Whether the connection can take another transaction.
+    pub reusable: bool,
+}

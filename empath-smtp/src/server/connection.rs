@@ -1,0 +1,209 @@
+use std::{io, pin::pin, sync::Arc, time::Duration};
+
+use empath_common::{Clock, Envelope, Hooks, MessageId};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Connections, Draft, Intake, IntakeError, Phase, Session, Settings, Step, Timeouts, log};
+
+/// What all listeners and sessions of a daemon share.
+pub struct Server<I> {
+    /// What sessions keep to.
+    pub settings: Arc<Settings>,
+    /// Who has a say in what is accepted.
+    pub hooks: Hooks,
+    /// Where content goes.
+    pub intake: I,
+    /// The time for `Received`.
+    pub clock: Arc<dyn Clock>,
+    /// The sessions that there are.
+    pub connections: Arc<Connections>,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("closed by us")]
+    ByUs,
+    #[error("closed by the client")]
+    ByClient,
+    #[error("the client did not take our reply in time")]
+    WriteTimeout,
+    #[error("the message was not stored in time")]
+    StorageTimeout,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl<I: Intake> Server<I> {
+    /// What listeners need besides their own address.
+    pub fn new(settings: Settings, hooks: Hooks, intake: I, clock: Arc<dyn Clock>) -> Self {
+        let connections = Connections::new(&settings.limits, settings.metrics.active.clone());
+        Self {
+            settings: Arc::new(settings),
+            hooks,
+            intake,
+            clock,
+            connections,
+        }
+    }
+}
+
+/// Serves one client until the session ends. `stop` asks to end it before the next command.
+pub async fn serve<S, I>(
+    mut stream: S,
+    mut session: Session,
+    server: &Server<I>,
+    timeouts: &Timeouts,
+    stop: &CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    I: Intake,
+{
+    let started = Instant::now();
+    log::opened(session.client());
+    let ended = converse(&mut stream, &mut session, server, timeouts, stop).await;
+    if matches!(ended, Ended::ByUs) {
+        linger(&mut stream).await;
+    }
+    server
+        .settings
+        .metrics
+        .session_duration
+        .observe(started.elapsed().as_secs_f64());
+    log::closed(session.client().peer, &ended);
+}
+
+async fn converse<S, I>(
+    stream: &mut S,
+    session: &mut Session,
+    server: &Server<I>,
+    timeouts: &Timeouts,
+    stop: &CancellationToken,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    I: Intake,
+{
+    let end = Instant::now() + timeouts.connection;
+    let mut deadline = end;
+    let mut draft = None;
+    loop {
+        match session.step() {
+            Step::Write(replies) => match timeout(timeouts.command, stream.write_all(replies)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(failure)) => return failure.into(),
+                Err(_) => return Ended::WriteTimeout,
+            },
+            Step::Read => {
+                let phase = session.phase();
+                deadline = deadline_of(phase, deadline, timeouts).min(end);
+                let may_stop = matches!(phase, Phase::Command | Phase::RestOfCommand);
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled(), if may_stop => session.shutting_down(),
+                    read = timeout_at(deadline, stream.read_buf(session.buffer())) => match read {
+                        Ok(Ok(0)) => return Ended::ByClient,
+                        Ok(Ok(_)) => {}
+                        Ok(Err(failure)) => return failure.into(),
+                        Err(_) => session.timed_out(),
+                    },
+                }
+            }
+            Step::Ask(query) => {
+                let answer = server.hooks.ask(query).await;
+                session.decide(answer);
+            }
+            Step::Begin => {
+                let begun = begin(session, server).await;
+                session.begun(begun.map(|begun| draft = Some(begun)));
+            }
+            Step::Content(octets) => {
+                if let Some(growing) = &mut draft
+                    && let Err(error) = growing.write(octets).await
+                {
+                    draft = None;
+                    session.refused_content(error);
+                }
+            }
+            Step::Discard => draft = None,
+            Step::Commit(envelope) => {
+                let draft = draft.take();
+                match commit(stream, server, timeouts, draft, envelope).await {
+                    Some(committed) => session.committed(committed),
+                    None => return Ended::StorageTimeout,
+                }
+            }
+            Step::Close => return Ended::ByUs,
+        }
+    }
+}
+
+/// Until when the client may take for what comes next. Octets that complete no command win no time, so a session
+/// can't be kept by one octet now and then.
+fn deadline_of(phase: Phase, before: Instant, timeouts: &Timeouts) -> Instant {
+    match phase {
+        Phase::Command => Instant::now() + timeouts.command,
+        Phase::RestOfCommand => before,
+        Phase::DataInit => Instant::now() + timeouts.data_init,
+        Phase::DataBlock => Instant::now() + timeouts.data_block,
+    }
+}
+
+async fn begin<I: Intake>(session: &Session, server: &Server<I>) -> Result<I::Draft, IntakeError> {
+    let mut draft = server.intake.begin()?;
+    draft
+        .write(session.received(draft.id(), server.clock.now()).as_bytes())
+        .await?;
+    Ok(draft)
+}
+
+/// Stores the message. `None` when that took too long: the client hears nothing then, for the message may yet become
+/// durable. It is seen to its end all the same: dropping a commit half way would leave a message that nobody delivers.
+async fn commit<S: AsyncWrite + Unpin, I: Intake>(
+    stream: &mut S,
+    server: &Server<I>,
+    timeouts: &Timeouts,
+    draft: Option<I::Draft>,
+    envelope: Envelope,
+) -> Option<Result<MessageId, IntakeError>> {
+    let Some(draft) = draft else {
+        return Some(Err(IntakeError::Failed));
+    };
+    let mut commit = pin!(server.intake.commit(draft, envelope));
+    tokio::select! {
+        committed = &mut commit => Some(committed),
+        () = sleep(timeouts.data_termination) => {
+            // The client may be gone; and what became of the message is in the intake's log.
+            let _ = stream.shutdown().await;
+            let _ = commit.await;
+            None
+        }
+    }
+}
+
+/// Most octets, and most time, for what the client still sends when we have closed.
+const LINGER: (usize, Duration) = (64 * 1024, Duration::from_secs(1));
+
+/// Closing a socket with unread input resets the connection, and the client would lose our last reply. So our side
+/// is closed first, and what still comes is read for a moment.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let (most, moment) = LINGER;
+    let drain = async {
+        let mut nowhere = [0; 1024];
+        let mut drained = 0;
+        while drained < most {
+            match stream.read(&mut nowhere).await {
+                Ok(0) | Err(_) => break,
+                Ok(len) => drained += len,
+            }
+        }
+    };
+    let _ = timeout(moment, drain).await;
+}

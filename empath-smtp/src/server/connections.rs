@@ -1,0 +1,158 @@
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use empath_metrics::Gauge;
+
+use super::Limits;
+
+/// Counts the sessions, over all listeners and by address.
+#[derive(Debug)]
+pub struct Connections {
+    most: usize,
+    most_per_address: usize,
+    active: Gauge,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    /// Only addresses with a session are in it, so it is no larger than `total`.
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// A session that counts until this is dropped.
+#[derive(Debug)]
+pub struct Admitted {
+    connections: Arc<Connections>,
+    address: IpAddr,
+}
+
+/// Why a client gets no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// There are as many sessions as there may be.
+    #[error("too many connections")]
+    Total,
+    /// The client's address has as many sessions as it may have.
+    #[error("too many connections from this address")]
+    Address,
+}
+
+impl Connections {
+    /// No session yet; `active` shows how many there are.
+    pub fn new(limits: &Limits, active: Gauge) -> Arc<Self> {
+        Arc::new(Self {
+            most: limits.connections,
+            most_per_address: limits.connections_per_address,
+            active,
+            open: Mutex::default(),
+        })
+    }
+
+    /// Counts a session from this address, if it may have one.
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Refused> {
+        let address = counted(address);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.total >= self.most {
+            return Err(Refused::Total);
+        }
+        if open
+            .by_address
+            .get(&address)
+            .is_some_and(|count| *count >= self.most_per_address)
+        {
+            return Err(Refused::Address);
+        }
+        open.total += 1;
+        *open.by_address.entry(address).or_default() += 1;
+        self.active.increment();
+        Ok(Admitted {
+            connections: Arc::clone(self),
+            address,
+        })
+    }
+
+    /// How many sessions there are.
+    pub fn count(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).total
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut open = self
+            .connections
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        open.total -= 1;
+        self.connections.active.decrement();
+        if let Entry::Occupied(mut count) = open.by_address.entry(self.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// What counts as one address: of IPv6, the /64 that one customer has.
+fn counted(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(most: usize, most_per_address: usize) -> Arc<Connections> {
+        let limits = Limits {
+            connections: most,
+            connections_per_address: most_per_address,
+            ..Limits::default()
+        };
+        Connections::new(&limits, Gauge::default())
+    }
+
+    fn refusal(connections: &Arc<Connections>, address: &str) -> Option<Refused> {
+        connections.admit(address.parse().unwrap()).err()
+    }
+
+    #[test]
+    fn sessions_are_limited_by_address_until_they_end() {
+        let connections = connections(10, 1);
+        let one = connections.admit("192.0.2.1".parse().unwrap()).unwrap();
+        assert_eq!(refusal(&connections, "192.0.2.1"), Some(Refused::Address));
+        assert_eq!(refusal(&connections, "::ffff:192.0.2.1"), Some(Refused::Address));
+        assert_eq!(refusal(&connections, "192.0.2.2"), None);
+        drop(one);
+        assert_eq!(refusal(&connections, "192.0.2.1"), None);
+        assert_eq!((connections.count(), connections.active.get()), (0, 0));
+        assert!(
+            connections.open.lock().unwrap().by_address.is_empty(),
+            "what has ended takes no memory"
+        );
+    }
+
+    #[test]
+    fn sessions_are_limited_together() {
+        let connections = connections(1, 1);
+        let _one = connections.admit("192.0.2.1".parse().unwrap()).unwrap();
+        assert_eq!(refusal(&connections, "192.0.2.2"), Some(Refused::Total));
+    }
+
+    #[test]
+    fn an_ipv6_customer_is_one_address() {
+        let connections = connections(10, 1);
+        let _one = connections.admit("2001:db8::1".parse().unwrap()).unwrap();
+        assert_eq!(refusal(&connections, "2001:db8::2"), Some(Refused::Address));
+        assert_eq!(refusal(&connections, "2001:db8:0:1::1"), None);
+    }
+}

@@ -1,0 +1,49 @@
+//! Every line that the server logs. A client's misbehaviour is information, never an error.
+
+use std::{fmt, io, net::SocketAddr};
+
+use empath_common::{Client, Escaped, Reply};
+use tracing::{debug, error, info, warn};
+
+pub(super) fn listening(address: SocketAddr) {
+    info!(%address, "listening for SMTP");
+}
+
+/// Descriptors or memory have run out, or the network is in trouble: it is tried again in a moment.
+pub(super) fn accept_failed(address: SocketAddr, failure: &io::Error) {
+    warn!(%address, error = %failure, "connections cannot be accepted at present");
+}
+
+pub(super) fn connection_refused(peer: SocketAddr, reason: &dyn fmt::Display) {
+    info!(%peer, %reason, "connection refused");
+}
+
+pub(super) fn opened(client: &Client) {
+    debug!(peer = %client.peer, local = %client.local, "session opened");
+}
+
+pub(super) fn closed(peer: SocketAddr, reason: &dyn fmt::Display) {
+    debug!(%peer, %reason, "session closed");
+}
+
+/// A defect of ours ended a session; the others go on.
+pub(super) fn panicked(failure: &tokio::task::JoinError) {
+    error!(error = %failure, "a session ended by a defect");
+}
+
+/// Policy, a limit or the storage refused what the client wanted.
+pub(super) fn refused(client: &Client, what: &'static str, subject: &dyn fmt::Display, reply: &Reply) {
+    info!(
+        peer = %client.peer,
+        helo = %Escaped(client.helo.as_deref().unwrap_or_default().as_bytes()),
+        command = what,
+        subject = %Escaped(subject.to_string().as_bytes()),
+        reply = %Escaped(reply.to_string().as_bytes()),
+        "refused"
+    );
+}
+
+/// The client did not keep to the protocol.
+pub(super) fn bad_command(client: &Client, reply: &Reply) {
+    debug!(peer = %client.peer, %reply, "bad command");
+}

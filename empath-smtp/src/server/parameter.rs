@@ -1,0 +1,162 @@
+use empath_common::{Body, Reply};
+
+use super::reply;
+
+/// The parameters of MAIL (RFC 1870, RFC 6152, RFC 6531).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Parameters {
+    /// The size that the client declared, in octets.
+    pub(super) size: Option<u64>,
+    /// The encoding that the client declared.
+    pub(super) body: Option<Body>,
+    /// Whether SMTPUTF8 was given.
+    pub(super) smtputf8: bool,
+}
+
+impl Parameters {
+    /// Parses what follows the path: nothing, or parameters each behind a space (RFC 5321 §4.1.2 `Mail-parameters`).
+    pub(super) fn parse(octets: &[u8]) -> Result<Self, Reply> {
+        let mut parameters = Self::default();
+        for parameter in split(octets)? {
+            let (keyword, value) = keyword_and_value(parameter)?;
+            if keyword.eq_ignore_ascii_case(b"SIZE") {
+                once(&mut parameters.size, size(value)?)?;
+            } else if keyword.eq_ignore_ascii_case(b"BODY") {
+                once(&mut parameters.body, body(value)?)?;
+            } else if keyword.eq_ignore_ascii_case(b"SMTPUTF8") {
+                if value.is_some() || parameters.smtputf8 {
+                    return Err(reply::BAD_PARAMETER);
+                }
+                parameters.smtputf8 = true;
+            } else {
+                return Err(reply::UNKNOWN_PARAMETER);
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// Parses what follows the path of RCPT, which has no parameters.
+    pub(super) fn parse_none(octets: &[u8]) -> Result<(), Reply> {
+        match split(octets)?.next() {
+            None => Ok(()),
+            Some(parameter) => {
+                keyword_and_value(parameter)?;
+                Err(reply::UNKNOWN_PARAMETER)
+            }
+        }
+    }
+}
+
+/// Parts at spaces, of which there may be several; there must be one before the first.
+fn split(octets: &[u8]) -> Result<impl Iterator<Item = &[u8]>, Reply> {
+    if !matches!(octets.first(), None | Some(b' ')) {
+        return Err(reply::BAD_PARAMETER);
+    }
+    Ok(octets
+        .split(|octet| *octet == b' ')
+        .filter(|part| !part.is_empty()))
+}
+
+/// `esmtp-keyword ["=" esmtp-value]` of RFC 5321 §4.1.2.
+fn keyword_and_value(parameter: &[u8]) -> Result<(&[u8], Option<&[u8]>), Reply> {
+    let mut parts = parameter.splitn(2, |octet| *octet == b'=');
+    let keyword = parts.next().unwrap_or_default();
+    let value = parts.next();
+    let keyword_is_good = keyword.first().is_some_and(u8::is_ascii_alphanumeric)
+        && keyword
+            .iter()
+            .all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-');
+    let value_is_good = value
+        .is_none_or(|value| !value.is_empty() && value.iter().all(|o| o.is_ascii_graphic() && *o != b'='));
+    if keyword_is_good && value_is_good {
+        Ok((keyword, value))
+    } else {
+        Err(reply::BAD_PARAMETER)
+    }
+}
+
+/// `size-value ::= 1*20DIGIT` (RFC 1870 §6). What does not fit 64 bits is larger than any limit.
+fn size(value: Option<&[u8]>) -> Result<u64, Reply> {
+    let digits = value.ok_or(reply::BAD_PARAMETER)?;
+    if digits.len() > 20 || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(reply::BAD_PARAMETER);
+    }
+    Ok(digits.iter().fold(0_u64, |size, digit| {
+        size.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
+    }))
+}
+
+fn body(value: Option<&[u8]>) -> Result<Body, Reply> {
+    match value {
+        Some(value) if value.eq_ignore_ascii_case(b"7BIT") => Ok(Body::SevenBit),
+        Some(value) if value.eq_ignore_ascii_case(b"8BITMIME") => Ok(Body::EightBitMime),
+        _ => Err(reply::BAD_PARAMETER),
+    }
+}
+
+fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), Reply> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(reply::BAD_PARAMETER),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(octets: &str) -> Result<Parameters, u16> {
+        Parameters::parse(octets.as_bytes()).map_err(|reply| reply.code.get())
+    }
+
+    #[test]
+    fn known_parameters_are_parsed_in_any_case_and_order() {
+        let all = Parameters {
+            size: Some(7),
+            body: Some(Body::EightBitMime),
+            smtputf8: true,
+        };
+        assert_eq!(code(" SIZE=7 BODY=8BITMIME SMTPUTF8"), Ok(all));
+        assert_eq!(code("  smtputf8   body=8bitmime size=007 "), Ok(all));
+        assert_eq!(code(""), Ok(Parameters::default()));
+    }
+
+    #[test]
+    fn sizes_of_20_digits_do_not_overflow() {
+        assert_eq!(
+            code(" SIZE=99999999999999999999").map(|p| p.size),
+            Ok(Some(u64::MAX))
+        );
+        assert_eq!(code(" SIZE=00000000000000000001").map(|p| p.size), Ok(Some(1)));
+        assert_eq!(code(" SIZE=000000000000000000001"), Err(501));
+    }
+
+    #[test]
+    fn malformed_and_repeated_parameters_are_501_and_unknown_ones_555() {
+        for bad in [
+            "SIZE=1",
+            " SIZE",
+            " SIZE=",
+            " SIZE=abc",
+            " SIZE=-1",
+            " SIZE=+1",
+            " SIZE=1 SIZE=2",
+            " BODY",
+            " BODY=FOO",
+            " BODY=7BIT BODY=7BIT",
+            " SMTPUTF8=1",
+            " SMTPUTF8 SMTPUTF8",
+            " =",
+            " -A",
+            " A=",
+            " A=b=c",
+            " SIZE=1\tBODY=7BIT",
+            " A=\u{7f}",
+        ] {
+            assert_eq!(code(bad), Err(501), "{bad:?}");
+        }
+        for unknown in [" FOO", " FOO=bar", " RET=HDRS", " AUTH=<>", " BODY-X=7BIT"] {
+            assert_eq!(code(unknown), Err(555), "{unknown:?}");
+        }
+    }
+}

@@ -1,0 +1,362 @@
+mod commands;
+mod decisions;
+mod step;
+
+pub use step::{Phase, Step};
+
+use std::{fmt, mem, sync::Arc};
+
+use bytes::{Buf, BytesMut};
+use empath_common::{Client, Domain, ForwardPath, MessageId, Reply};
+use jiff::Timestamp;
+
+use step::Next;
+
+use super::{
+    BareNewlines, Config, IntakeError, Limits, Metrics,
+    content::{Content, Piece},
+    line::Lines,
+    log, reply,
+    trace::{self, Protocol},
+    transaction::{Mail, State},
+};
+
+/// What all sessions have in common.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The name that we greet with.
+    pub hostname: Domain,
+    /// How much a client may use.
+    pub limits: Limits,
+    /// What becomes of bare CR and LF in content.
+    pub bare_newlines: BareNewlines,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl Settings {
+    /// The settings that `config` asks for.
+    pub fn new(config: &Config, hostname: Domain, metrics: Metrics) -> Self {
+        Self {
+            hostname,
+            limits: config.limits.clone(),
+            bare_newlines: config.bare_newlines,
+            metrics,
+        }
+    }
+}
+
+/// The server's side of one SMTP session (RFC 5321), without socket, file, clock or task.
+///
+/// The driver calls [`step`](Self::step), does what it says, and calls it again:
+///
+/// | step | before the next step |
+/// | --- | --- |
+/// | [`Write`](Step::Write) | send the octets |
+/// | [`Read`](Step::Read) | put octets into [`buffer`](Self::buffer), or call [`eof`](Self::eof), [`timed_out`](Self::timed_out) or [`shutting_down`](Self::shutting_down) |
+/// | [`Ask`](Step::Ask) | call [`decide`](Self::decide) |
+/// | [`Begin`](Step::Begin) | call [`begun`](Self::begun) |
+/// | [`Content`](Step::Content) | append the octets, or call [`refused_content`](Self::refused_content) |
+/// | [`Discard`](Step::Discard) | forget the content |
+/// | [`Commit`](Step::Commit) | call [`committed`](Self::committed) |
+/// | [`Close`](Step::Close) | nothing: the session is over |
+///
+/// A client that sends before it is greeted is served in order: what it says waits in the buffer.
+#[derive(Debug)]
+pub struct Session {
+    settings: Arc<Settings>,
+    client: Client,
+    protocol: Protocol,
+    state: State,
+    waiting: Waiting,
+    /// What was read and not yet consumed. At `Read` no more than the start of a command line is left in it.
+    input: BytesMut,
+    /// Octets at the start of the input that the driver is working on.
+    lent: usize,
+    lines: Lines,
+    /// What was read last completed a command.
+    progress: bool,
+    /// Replies that were not sent yet.
+    output: Vec<u8>,
+    /// The driver is sending the output.
+    sending: bool,
+    errors: u32,
+    idle_commands: u32,
+    messages: u32,
+    closing: bool,
+}
+
+/// Whose answer the session waits for.
+#[derive(Debug, Default)]
+enum Waiting {
+    #[default]
+    Nothing,
+    Connect,
+    /// The client's name is the new one already; this restores it.
+    Ehlo(Protocol, Option<Box<str>>),
+    Mail(Mail),
+    Rcpt(ForwardPath),
+    Data,
+    Begin,
+    /// The storage works on a message of this many octets.
+    Commit(u64),
+}
+
+/// Replies are gathered up to this many octets, then sent before any further command is looked at: a client that
+/// sends and never reads comes to a halt.
+const OUTPUT: usize = 4096;
+
+/// Room for reading while commands are expected; what an idle session holds.
+const COMMAND_INPUT: usize = 4096;
+
+/// Least and most room for reading content. It grows with the message.
+const CONTENT_INPUT: (usize, usize) = (8 * 1024, 64 * 1024);
+
+impl Session {
+    /// A session with a client that has just connected.
+    pub fn new(settings: Arc<Settings>, client: Client) -> Self {
+        settings.metrics.connections.increment();
+        let mut client = client;
+        client.peer.set_ip(client.peer.ip().to_canonical());
+        client.local.set_ip(client.local.ip().to_canonical());
+        Self {
+            settings,
+            client,
+            protocol: Protocol::Smtp,
+            state: State::default(),
+            waiting: Waiting::Connect,
+            input: BytesMut::new(),
+            lent: 0,
+            lines: Lines::default(),
+            progress: true,
+            output: Vec::new(),
+            sending: false,
+            errors: 0,
+            idle_commands: 0,
+            messages: 0,
+            closing: false,
+        }
+    }
+
+    /// Who is at the other end.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Goes on until somebody else is needed.
+    pub fn step(&mut self) -> Step<'_> {
+        self.input.advance(mem::take(&mut self.lent));
+        if mem::take(&mut self.sending) {
+            self.output.clear();
+        }
+        match self.next() {
+            Next::Write => {
+                self.sending = true;
+                Step::Write(&self.output)
+            }
+            Next::Read => Step::Read,
+            Next::Ask => self.question().map_or(Step::Close, Step::Ask),
+            Next::Begin => Step::Begin,
+            Next::Content(len) => {
+                self.lent = len;
+                Step::Content(self.input.get(..len).unwrap_or_default())
+            }
+            Next::Crlf => Step::Content(b"\r\n"),
+            Next::Discard => Step::Discard,
+            Next::Commit(envelope) => Step::Commit(envelope),
+            Next::Close => Step::Close,
+        }
+    }
+
+    fn next(&mut self) -> Next {
+        loop {
+            if self.output.len() >= OUTPUT {
+                return Next::Write;
+            }
+            match self.waiting {
+                Waiting::Nothing => {}
+                Waiting::Begin => return Next::Begin,
+                // A driver that has no answer must not go on.
+                Waiting::Commit(_) => return Next::Close,
+                _ => return Next::Ask,
+            }
+            let progress = if self.closing {
+                Some(Next::Close)
+            } else if let State::Content(_) = self.state {
+                self.content()
+            } else {
+                self.command()
+            };
+            match progress {
+                None => {}
+                Some(Next::Read | Next::Close) if !self.output.is_empty() => return Next::Write,
+                Some(next) => return next,
+            }
+        }
+    }
+
+    /// Where to put what the client sends. It is never more than what is asked for at a time.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        let room = match &self.state {
+            State::Content(content) => {
+                let (least, most) = CONTENT_INPUT;
+                usize::try_from(content.size()).unwrap_or(most).clamp(least, most)
+            }
+            _ => COMMAND_INPUT,
+        };
+        if self.input.is_empty() && self.input.capacity() > room.max(CONTENT_INPUT.0) {
+            self.input = BytesMut::new();
+        }
+        self.progress = false;
+        self.input.reserve(room);
+        &mut self.input
+    }
+
+    /// What the client is waited for with.
+    pub fn phase(&self) -> Phase {
+        match &self.state {
+            State::Content(content) if content.has_begun() => Phase::DataBlock,
+            State::Content(_) => Phase::DataInit,
+            _ if !self.progress && self.lines.is_inside(&self.input) => Phase::RestOfCommand,
+            _ => Phase::Command,
+        }
+    }
+
+    /// The client has closed its side.
+    pub fn eof(&mut self) {
+        self.closing = true;
+    }
+
+    /// The client was too slow.
+    pub fn timed_out(&mut self) {
+        self.close_with(&reply::TIMED_OUT);
+    }
+
+    /// The daemon is going down. Called while a command is waited for.
+    pub fn shutting_down(&mut self) {
+        self.close_with(&reply::SHUTTING_DOWN);
+    }
+
+    /// The `Received` field of the message that [`Step::Begin`] starts.
+    pub fn received(&self, id: MessageId, now: Timestamp) -> String {
+        let State::Rcpt(envelope) = &self.state else {
+            return String::new();
+        };
+        trace::received(
+            &self.client,
+            self.protocol,
+            &self.settings.hostname,
+            envelope,
+            id,
+            now,
+        )
+    }
+
+    /// Whether the message that [`Step::Begin`] asked for was started.
+    pub fn begun(&mut self, begun: Result<(), IntakeError>) {
+        self.waiting = Waiting::Nothing;
+        match (mem::take(&mut self.state), begun) {
+            (State::Rcpt(envelope), Ok(())) => {
+                self.state = State::Content(Box::new(Content::new(envelope)));
+                self.reply(&reply::SEND_CONTENT);
+            }
+            (State::Rcpt(envelope), Err(error)) => {
+                self.state = State::Ready;
+                self.refuse("DATA", &envelope.reverse_path, &error.into());
+            }
+            (other, _) => self.state = other,
+        }
+    }
+
+    /// The octets of [`Step::Content`] were not taken; the rest of the content is consumed all the same.
+    pub fn refused_content(&mut self, error: IntakeError) {
+        if let State::Content(content) = &mut self.state {
+            content.refuse(error.into());
+        }
+    }
+
+    /// Whether the message of [`Step::Commit`] is durable.
+    pub fn committed(&mut self, committed: Result<MessageId, IntakeError>) {
+        let Waiting::Commit(size) = mem::take(&mut self.waiting) else {
+            return;
+        };
+        match committed {
+            Ok(id) => {
+                self.messages += 1;
+                self.errors = 0;
+                self.idle_commands = 0;
+                self.settings.metrics.messages.increment();
+                #[expect(clippy::cast_precision_loss, reason = "a size for a histogram")]
+                self.settings.metrics.message_size.observe(size as f64);
+                self.reply(&reply::queued(id));
+            }
+            Err(error) => self.refuse("end of data", &"", &error.into()),
+        }
+    }
+
+    /// The next piece of content.
+    fn content(&mut self) -> Option<Next> {
+        let State::Content(content) = &mut self.state else {
+            return None;
+        };
+        Some(
+            match content.next(
+                &mut self.input,
+                &self.settings.limits,
+                self.settings.bare_newlines,
+            ) {
+                Piece::Octets(len) => Next::Content(len),
+                Piece::Crlf => Next::Crlf,
+                Piece::Refused => Next::Discard,
+                Piece::More => Next::Read,
+                Piece::End => return self.end_of_content(),
+            },
+        )
+    }
+
+    fn end_of_content(&mut self) -> Option<Next> {
+        let State::Content(content) = mem::replace(&mut self.state, State::Ready) else {
+            return None;
+        };
+        let size = content.size();
+        match content.finish() {
+            (envelope, None) => {
+                self.waiting = Waiting::Commit(size);
+                Some(Next::Commit(envelope))
+            }
+            (envelope, Some(reply)) => {
+                self.refuse("end of data", &envelope.reverse_path, &reply);
+                None
+            }
+        }
+    }
+
+    /// Policy, a limit or the storage says no.
+    fn refuse(&mut self, what: &'static str, subject: &dyn fmt::Display, reply: &Reply) {
+        log::refused(&self.client, what, subject, reply);
+        self.reply(reply);
+    }
+
+    /// Every reply goes out here, so that every error is counted.
+    fn reply(&mut self, reply: &Reply) {
+        if reply.code.is_permanent() {
+            self.errors += 1;
+            if self.errors > self.settings.limits.errors {
+                return self.close_with(&reply::TOO_MANY_ERRORS);
+            }
+        }
+        if reply.code.is_permanent() || reply.code.is_transient() {
+            self.settings
+                .metrics
+                .errors
+                .with(&reply.code.to_string())
+                .increment();
+        }
+        reply::encode(reply, &mut self.output);
+    }
+
+    fn close_with(&mut self, reply: &Reply) {
+        self.reply(reply);
+        self.closing = true;
+    }
+}

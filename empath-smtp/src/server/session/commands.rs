@@ -1,0 +1,107 @@
+use bytes::Buf;
+use empath_common::Reply;
+
+use super::{
+    super::{
+        command::Command, line::Line, log, parameter::Parameters, reply, trace::Protocol, transaction::Mail,
+    },
+    Next, Session, Waiting,
+};
+
+impl Session {
+    /// Takes one command from the input.
+    pub(super) fn command(&mut self) -> Option<Next> {
+        let parsed = match self.lines.next(&self.input) {
+            Line::Partial => return Some(Next::Read),
+            Line::Skip(len) => {
+                self.input.advance(len);
+                return None;
+            }
+            Line::TooLong(len) => {
+                self.progress = true;
+                self.input.advance(len);
+                Err(reply::COMMAND_TOO_LONG)
+            }
+            Line::Whole(len) => {
+                self.progress = true;
+                let line = self.input.get(..len - b"\r\n".len()).unwrap_or_default();
+                let parsed = Command::parse(line);
+                self.input.advance(len);
+                parsed
+            }
+        };
+        if let Err(reply) = parsed.and_then(|command| self.perform(command)) {
+            log::bad_command(&self.client, &reply);
+            self.reply(&reply);
+        }
+        None
+    }
+
+    /// Does what a command says, or gives the reason why it can't come now.
+    fn perform(&mut self, command: Command) -> Result<(), Reply> {
+        match command {
+            Command::Ehlo(name) => self.hello(Protocol::Esmtp, name),
+            Command::Helo(name) => self.hello(Protocol::Smtp, name),
+            Command::Mail(reverse_path, parameters) => {
+                self.state.check_mail()?;
+                if self.messages >= self.settings.limits.messages_per_connection {
+                    self.close_with(&reply::TOO_MANY_MESSAGES);
+                    return Ok(());
+                }
+                // Parameters belong to extensions, and those to EHLO (RFC 5321 §2.2.1).
+                if self.protocol == Protocol::Smtp && parameters != Parameters::default() {
+                    return Err(reply::UNKNOWN_PARAMETER);
+                }
+                if parameters
+                    .size
+                    .is_some_and(|size| size > self.settings.limits.message_size.0)
+                {
+                    return Err(reply::TOO_LARGE);
+                }
+                self.waiting = Waiting::Mail(Mail::new(reverse_path, parameters));
+            }
+            Command::Rcpt(path) => {
+                self.state.check_rcpt(&path)?;
+                self.waiting = Waiting::Rcpt(path);
+            }
+            Command::Data => {
+                self.state.check_data()?;
+                self.waiting = Waiting::Data;
+            }
+            Command::Rset => {
+                self.state.reset();
+                self.idle(&reply::OK);
+            }
+            Command::Noop => self.idle(&reply::OK),
+            Command::Vrfy => self.idle(&reply::CANNOT_VERIFY),
+            Command::Help => self.idle(&reply::HELP),
+            Command::Quit => self.close_with(&reply::BYE),
+        }
+        Ok(())
+    }
+
+    /// Asks policy about a client that introduces itself. EHLO and HELO end a transaction, once they are accepted.
+    fn hello(&mut self, protocol: Protocol, name: Box<str>) {
+        if self.too_many_commands() {
+            return;
+        }
+        let previous = self.client.helo.replace(name);
+        self.waiting = Waiting::Ehlo(protocol, previous);
+    }
+
+    /// Answers a command that brings no message nearer.
+    fn idle(&mut self, reply: &Reply) {
+        if !self.too_many_commands() {
+            self.reply(reply);
+        }
+    }
+
+    fn too_many_commands(&mut self) -> bool {
+        self.idle_commands += 1;
+        let too_many = self.idle_commands > self.settings.limits.idle_commands;
+        if too_many {
+            self.close_with(&reply::TOO_MANY_COMMANDS);
+        }
+        too_many
+    }
+}

@@ -1,0 +1,91 @@
+use std::mem;
+
+use empath_common::{Answer, Metadata, Query, Reply, ReversePath, Verdict};
+
+use super::{
+    super::{
+        reply,
+        trace::Protocol,
+        transaction::{Mail, State},
+    },
+    Session, Waiting,
+};
+
+impl Session {
+    /// What [`decide`](Self::decide) must answer.
+    pub(super) fn question(&self) -> Option<Query<'_>> {
+        let client = &self.client;
+        match (&self.waiting, &self.state) {
+            (Waiting::Connect, _) => Some(Query::Connect(client)),
+            (Waiting::Ehlo(..), _) => Some(Query::Ehlo(client)),
+            (Waiting::Mail(mail), _) => Some(Query::MailFrom(client, &mail.reverse_path)),
+            (Waiting::Rcpt(path), state) => Some(Query::RcptTo(client, state.reverse_path()?, path)),
+            (Waiting::Data, State::Rcpt(envelope)) => Some(Query::Data(client, envelope)),
+            _ => None,
+        }
+    }
+
+    /// The answer to [`Step::Ask`](super::Step::Ask).
+    pub fn decide(&mut self, answer: Answer) {
+        let waiting = mem::take(&mut self.waiting);
+        match answer.verdict {
+            Verdict::Accept => self.accepted(waiting, answer.metadata),
+            Verdict::Refuse(reply) => self.refused(waiting, &reply),
+        }
+    }
+
+    fn accepted(&mut self, waiting: Waiting, metadata: Metadata) {
+        match waiting {
+            Waiting::Connect => self.reply(&reply::greeting(&self.settings.hostname)),
+            Waiting::Ehlo(protocol, _) => {
+                self.protocol = protocol;
+                self.state = State::Ready;
+                self.reply(&match protocol {
+                    Protocol::Smtp => reply::helo(&self.settings.hostname),
+                    Protocol::Esmtp => reply::ehlo(&self.settings.hostname, &self.settings.limits),
+                });
+            }
+            Waiting::Mail(mail) => {
+                self.state = State::Mail(Mail { metadata, ..mail });
+                self.reply(&reply::SENDER_OK);
+            }
+            Waiting::Rcpt(path) => {
+                let state = mem::take(&mut self.state);
+                let (state, reply) = state.rcpt(path, metadata, self.settings.limits.recipients);
+                self.state = state;
+                self.reply(&reply);
+            }
+            Waiting::Data => {
+                if let State::Rcpt(envelope) = &mut self.state
+                    && envelope.metadata.merge(metadata).is_err()
+                {
+                    self.state.reset();
+                    return self.reply(&reply::TOO_MUCH_METADATA);
+                }
+                self.waiting = Waiting::Begin;
+            }
+            other @ (Waiting::Nothing | Waiting::Begin | Waiting::Commit(_)) => self.waiting = other,
+        }
+    }
+
+    fn refused(&mut self, waiting: Waiting, reply: &Reply) {
+        match waiting {
+            Waiting::Connect => {
+                self.refuse("connect", &"", reply);
+                self.closing = true;
+            }
+            Waiting::Ehlo(_, previous) => {
+                let name = mem::replace(&mut self.client.helo, previous);
+                self.refuse("EHLO", &name.unwrap_or_default(), reply);
+            }
+            Waiting::Mail(mail) => self.refuse("MAIL", &mail.reverse_path, reply),
+            Waiting::Rcpt(path) => self.refuse("RCPT", &path, reply),
+            Waiting::Data => {
+                let sender = self.state.reverse_path().cloned().unwrap_or(ReversePath::Null);
+                self.state.reset();
+                self.refuse("DATA", &sender, reply);
+            }
+            other @ (Waiting::Nothing | Waiting::Begin | Waiting::Commit(_)) => self.waiting = other,
+        }
+    }
+}

@@ -1,0 +1,155 @@
+use std::fmt::Write as _;
+
+use empath_common::{AddressLiteral, Client, Domain, Envelope, MessageId};
+use jiff::{Timestamp, tz::TimeZone};
+
+/// What the client greeted with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HELO
+    Smtp,
+    /// EHLO
+    Esmtp,
+}
+
+/// The `Received` field that reception adds (RFC 5321 §4.4).
+///
+/// Folded before each clause, so that lines stay under 78 octets unless a name itself is longer. `for` is there when
+/// there is one recipient only: naming one of several would tell it to the others (RFC 5321 §7.2).
+pub(super) fn received(
+    client: &Client,
+    protocol: Protocol,
+    hostname: &Domain,
+    envelope: &Envelope,
+    id: MessageId,
+    now: Timestamp,
+) -> String {
+    // RFC 6531 §3.7.3
+    let with = match protocol {
+        Protocol::Smtp => "SMTP",
+        Protocol::Esmtp if envelope.smtputf8 => "UTF8SMTP",
+        Protocol::Esmtp => "ESMTP",
+    };
+    let helo = client.helo.as_deref().unwrap_or("unknown");
+    let helo: String = helo
+        .chars()
+        .map(|c| if is_harmless(c) { c } else { '?' })
+        .collect();
+    let address = AddressLiteral(client.peer.ip());
+    let mut field = format!("Received: from {helo} ({address})\r\n\tby {hostname} with {with} id {id}");
+    if let [only] = envelope.recipients() {
+        // Writing to a String cannot fail.
+        let _ = write!(field, "\r\n\tfor {only}");
+    }
+    let date = now.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S %z");
+    let _ = write!(field, ";\r\n\t{date}\r\n");
+    field
+}
+
+/// Whether a character of what the client called itself means nothing in a structured field.
+fn is_harmless(c: char) -> bool {
+    c.is_ascii_alphanumeric() || ".-_:[]".contains(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use empath_common::ReversePath;
+
+    use super::*;
+
+    fn field(helo: &str, peer: &str, protocol: Protocol, recipients: &[&str], smtputf8: bool) -> String {
+        let client = Client {
+            peer: peer.parse().unwrap(),
+            local: "192.0.2.25:25".parse().unwrap(),
+            helo: Some(helo.into()),
+            context: Arc::default(),
+        };
+        let mut envelope = Envelope::new(ReversePath::Null, recipients[0].parse().unwrap());
+        for recipient in recipients {
+            envelope.add(recipient.parse().unwrap(), 10).unwrap();
+        }
+        envelope.smtputf8 = smtputf8;
+        let hostname = Domain::parse("mx.test").unwrap();
+        let id = MessageId::from_bytes([0; 16]);
+        let now = "2026-11-21T09:08:07Z".parse().unwrap();
+        received(&client, protocol, &hostname, &envelope, id, now)
+    }
+
+    #[test]
+    fn the_field_says_from_whom_by_whom_with_what_for_whom_and_when() {
+        assert_eq!(
+            field(
+                "client.test",
+                "192.0.2.1:99",
+                Protocol::Esmtp,
+                &["<bob@example.test>"],
+                false
+            ),
+            "Received: from client.test ([192.0.2.1])\r\n\
+             \tby mx.test with ESMTP id 00000000000000000000000000\r\n\
+             \tfor <bob@example.test>;\r\n\
+             \tSat, 21 Nov 2026 09:08:07 +0000\r\n"
+        );
+    }
+
+    #[test]
+    fn several_recipients_are_not_named() {
+        let field = field(
+            "c.test",
+            "[2001:db8::1]:9",
+            Protocol::Smtp,
+            &["<a@example.test>", "<b@example.test>"],
+            false,
+        );
+        assert_eq!(
+            field,
+            "Received: from c.test ([IPv6:2001:db8::1])\r\n\
+             \tby mx.test with SMTP id 00000000000000000000000000;\r\n\
+             \tSat, 21 Nov 2026 09:08:07 +0000\r\n"
+        );
+    }
+
+    #[test]
+    fn smtputf8_is_said() {
+        assert!(
+            field(
+                "c.test",
+                "192.0.2.1:9",
+                Protocol::Esmtp,
+                &["<δ@example.test>"],
+                true
+            )
+            .contains("with UTF8SMTP id")
+        );
+    }
+
+    #[test]
+    fn what_the_client_calls_itself_cannot_break_the_field() {
+        let field = field(
+            "a(b;c\"d\\e<f>",
+            "192.0.2.1:9",
+            Protocol::Esmtp,
+            &["<a@example.test>"],
+            false,
+        );
+        assert!(
+            field.starts_with("Received: from a?b?c?d?e?f? ([192.0.2.1])\r\n"),
+            "{field}"
+        );
+    }
+
+    #[test]
+    fn no_line_is_longer_than_998_octets() {
+        let recipient = format!("<{}@{}>", "l".repeat(64), vec!["d".repeat(62); 3].join("."));
+        let field = field(
+            &"h".repeat(255),
+            "[2001:db8::1]:9",
+            Protocol::Esmtp,
+            &[&recipient],
+            false,
+        );
+        assert!(field.lines().all(|line| line.len() <= 998));
+    }
+}

@@ -1,0 +1,130 @@
+use empath_common::{Body, Envelope, ForwardPath, Mailbox, Metadata, MetadataFull, Reply, ReversePath};
+
+use super::{content::Content, parameter::Parameters, reply};
+
+/// How far the client has come (RFC 5321 §4.1.4). A state owns what it knows; leaving it forgets that.
+#[derive(Debug, Default)]
+pub(super) enum State {
+    /// No EHLO or HELO yet.
+    #[default]
+    Connected,
+    /// No transaction.
+    Ready,
+    /// MAIL was accepted.
+    Mail(Mail),
+    /// At least one RCPT was accepted.
+    Rcpt(Envelope),
+    /// After 354.
+    Content(Box<Content>),
+}
+
+/// What MAIL said, and what hooks stored.
+#[derive(Debug)]
+pub(super) struct Mail {
+    pub(super) reverse_path: ReversePath,
+    pub(super) body: Body,
+    pub(super) smtputf8: bool,
+    pub(super) metadata: Metadata,
+}
+
+impl Mail {
+    pub(super) fn new(reverse_path: ReversePath, parameters: Parameters) -> Self {
+        Self {
+            reverse_path,
+            body: parameters.body.unwrap_or_default(),
+            smtputf8: parameters.smtputf8,
+            metadata: Metadata::default(),
+        }
+    }
+
+    fn envelope(self, recipient: ForwardPath) -> Envelope {
+        let mut envelope = Envelope::new(self.reverse_path, recipient);
+        envelope.body = self.body;
+        envelope.smtputf8 = self.smtputf8;
+        envelope.metadata = self.metadata;
+        envelope
+    }
+}
+
+impl State {
+    /// RSET, and every end of a transaction: only whether the client has introduced itself is kept.
+    pub(super) fn reset(&mut self) {
+        if !matches!(self, Self::Connected) {
+            *self = Self::Ready;
+        }
+    }
+
+    /// Whether MAIL may come (RFC 5321 §4.1.4: no MAIL before EHLO, nor inside a transaction).
+    pub(super) fn check_mail(&self) -> Result<(), Reply> {
+        if matches!(self, Self::Ready) {
+            Ok(())
+        } else {
+            Err(reply::BAD_SEQUENCE)
+        }
+    }
+
+    /// Whether RCPT may come with this path, which needs SMTPUTF8 at MAIL if it is not ASCII (RFC 6531 §3.5).
+    pub(super) fn check_rcpt(&self, path: &ForwardPath) -> Result<(), Reply> {
+        let smtputf8 = match self {
+            Self::Mail(mail) => mail.smtputf8,
+            Self::Rcpt(envelope) => envelope.smtputf8,
+            _ => return Err(reply::BAD_SEQUENCE),
+        };
+        if !smtputf8 && path.mailbox().is_some_and(Mailbox::needs_utf8) {
+            return Err(reply::RECIPIENT_NEEDS_UTF8);
+        }
+        Ok(())
+    }
+
+    /// Whether DATA may come.
+    pub(super) fn check_data(&self) -> Result<(), Reply> {
+        if matches!(self, Self::Rcpt(_)) {
+            Ok(())
+        } else {
+            Err(reply::BAD_SEQUENCE)
+        }
+    }
+
+    /// The reverse-path, inside a transaction.
+    pub(super) fn reverse_path(&self) -> Option<&ReversePath> {
+        match self {
+            Self::Mail(mail) => Some(&mail.reverse_path),
+            Self::Rcpt(envelope) => Some(&envelope.reverse_path),
+            Self::Content(content) => Some(&content.envelope.reverse_path),
+            Self::Connected | Self::Ready => None,
+        }
+    }
+
+    /// A recipient that policy accepted, and what hooks stored with it. If it is refused here, nothing changes.
+    pub(super) fn rcpt(self, path: ForwardPath, metadata: Metadata, max: usize) -> (Self, Reply) {
+        match self {
+            Self::Mail(mut mail) => match merge(&mut mail.metadata, metadata) {
+                Ok(()) => (Self::Rcpt(mail.envelope(path)), reply::RECIPIENT_OK),
+                Err(MetadataFull) => (Self::Mail(mail), reply::TOO_MUCH_METADATA),
+            },
+            Self::Rcpt(mut envelope) => {
+                let before = envelope.metadata.clone();
+                if merge(&mut envelope.metadata, metadata).is_err() {
+                    return (Self::Rcpt(envelope), reply::TOO_MUCH_METADATA);
+                }
+                if envelope.add(path, max).is_err() {
+                    envelope.metadata = before;
+                    return (Self::Rcpt(envelope), reply::TOO_MANY_RECIPIENTS);
+                }
+                (Self::Rcpt(envelope), reply::RECIPIENT_OK)
+            }
+            other => (other, reply::BAD_SEQUENCE),
+        }
+    }
+}
+
+/// All of `metadata`, or nothing.
+fn merge(into: &mut Metadata, metadata: Metadata) -> Result<(), MetadataFull> {
+    if metadata.is_empty() {
+        return Ok(());
+    }
+    let mut merged = into.clone();
+    merged.merge(metadata)?;
+    *into = merged;
+    Ok(())
+}

@@ -1,0 +1,563 @@
+//! The client's connection against the scripted peer.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use empath_common::{Body, Reply};
+use empath_smtp::client::{
+    Connection, Failure, FailureKind, GarbledReason, MAX_LINE, Outgoing, Sent, Stage, Timeouts,
+};
+use empath_testkit::peer::{Act, At, Peer, Script};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+const CONTENT: &str = "Subject: hi\r\n\r\n.hello\r\n";
+
+fn message(to: &[&str]) -> Outgoing {
+    Outgoing {
+        reverse_path: "<alice@home.test>".parse().unwrap(),
+        recipients: to.iter().map(|to| format!("<{to}>").parse().unwrap()).collect(),
+        body: Body::SevenBit,
+        smtputf8: false,
+        content: Bytes::from_static(CONTENT.as_bytes()),
+    }
+}
+
+async fn open(peer: &Peer) -> Result<Connection, Failure> {
+    Connection::open(peer.address(), "client.test", Arc::default()).await
+}
+
+async fn send_to(script: Script, to: &[&str]) -> (Peer, Sent) {
+    let peer = Peer::start(script).await.unwrap();
+    let sent = open(&peer).await.unwrap().send(&message(to)).await;
+    (peer, sent)
+}
+
+fn failure(stage: Stage, kind: FailureKind) -> Failure {
+    Failure { stage, kind }
+}
+
+#[tokio::test]
+async fn a_message_arrives_as_it_is_and_the_connection_takes_the_next() {
+    let peer = Peer::start(Script::new()).await.unwrap();
+    let mut connection = open(&peer).await.unwrap();
+    assert_eq!(connection.peer(), peer.address());
+    for to in ["bob@example.test", "carol@example.test"] {
+        let sent = connection.send(&message(&[to])).await;
+        assert_eq!(sent.recipients, [Ok(Reply::new(250, (2, 0, 0), "Ok: queued"))]);
+        assert!(sent.reusable);
+    }
+    connection.quit().await;
+    let messages = peer.wait_for_messages(2).await;
+    assert_eq!(messages[0].from, "alice@home.test");
+    assert_eq!(messages[0].to, ["bob@example.test"]);
+    assert_eq!(messages[0].params, [format!("SIZE={}", CONTENT.len())]);
+    assert_eq!(messages[0].content, CONTENT.as_bytes());
+    assert_eq!(messages[1].to, ["carol@example.test"]);
+    assert_eq!((messages[0].connection, messages[1].connection), (0, 0));
+    assert_eq!(peer.violations(), Vec::<String>::new());
+    assert!(
+        peer.transcript().contains("0 C: EHLO client.test\n"),
+        "{}",
+        peer.transcript()
+    );
+    assert!(
+        peer.transcript().ends_with("0 C: QUIT\n0 S: 221 2.0.0 Bye\n"),
+        "{}",
+        peer.transcript()
+    );
+}
+
+#[tokio::test]
+async fn a_server_without_pipelining_is_never_rushed() {
+    let pause = Act::Delay(Duration::from_millis(20));
+    let script = Script::new()
+        .offer([])
+        .on(At::MailFrom, pause.clone())
+        .on(At::RcptTo, pause.clone())
+        .on(At::Data, pause);
+    let (peer, sent) = send_to(script, &["bob@example.test", "carol@example.test"]).await;
+    assert!(
+        sent.recipients.iter().all(Result::is_ok) && sent.reusable,
+        "{sent:?}"
+    );
+    assert_eq!(peer.violations(), Vec::<String>::new());
+    assert_eq!(peer.messages()[0].params, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_ehlo_gets_helo() {
+    let script = Script::new().on(At::Ehlo, Act::reply("502 5.5.1 What?"));
+    let (peer, sent) = send_to(script, &["bob@example.test"]).await;
+    assert!(sent.recipients[0].is_ok(), "{sent:?}");
+    let plain = "0 C: HELO client.test\n0 S: 250 peer.test\n0 C: MAIL FROM:<alice@home.test>\n";
+    assert!(peer.transcript().contains(plain), "{}", peer.transcript());
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_or_not_willing_fails_to_open() {
+    let mut peer = Peer::start(Script::new()).await.unwrap();
+    peer.stop().await;
+    let refused = failure(Stage::Connect, FailureKind::Io(io::ErrorKind::ConnectionRefused));
+    assert_eq!(open(&peer).await.unwrap_err(), refused);
+
+    let no = || FailureKind::Refused(Reply::plain(554, "no service here"));
+    let unexpected = FailureKind::Garbled(GarbledReason::Unexpected);
+    let greeting = |act| Script::new().on(At::Greeting, act);
+    let ehlo = |act: Act| Script::new().on(At::Ehlo, act.clone()).on(At::Helo, act);
+    for (script, stage, kind) in [
+        (greeting(Act::Close), Stage::Greeting, FailureKind::Closed),
+        (greeting(Act::reply("554 no service here")), Stage::Greeting, no()),
+        (
+            greeting(Act::reply("SSH-2.0-OpenSSH_9.2")),
+            Stage::Greeting,
+            FailureKind::Garbled(GarbledReason::NoCode),
+        ),
+        (
+            greeting(Act::reply("354 go on")),
+            Stage::Greeting,
+            unexpected.clone(),
+        ),
+        (
+            greeting(Act::reply("220 hello\n220 more")),
+            Stage::Ehlo,
+            unexpected,
+        ),
+        (ehlo(Act::Close), Stage::Ehlo, FailureKind::Closed),
+        (ehlo(Act::reply("554 no service here")), Stage::Ehlo, no()),
+    ] {
+        peer.restart_with(script).await.unwrap();
+        assert_eq!(open(&peer).await.unwrap_err(), failure(stage, kind));
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_take_the_connection_is_not_waited_for_forever() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let short = Duration::from_millis(100);
+    let timeouts = Arc::new(Timeouts {
+        connect: short,
+        greeting: short,
+        ..Timeouts::default()
+    });
+    // Nobody accepts: when the queue is full, the system answers no more.
+    for _ in 0..10 {
+        let failed = Connection::open(address, "client.test", timeouts.clone())
+            .await
+            .unwrap_err();
+        assert_eq!(failed.kind, FailureKind::Timeout);
+        if failed.stage == Stage::Connect {
+            return;
+        }
+    }
+    panic!("the connection was always taken");
+}
+
+#[tokio::test]
+async fn a_server_that_closes_at_any_step_defers_everybody() {
+    for (at, stage) in [
+        (At::MailFrom, Stage::MailFrom),
+        (At::RcptTo, Stage::RcptTo),
+        (At::Data, Stage::Data),
+        // The final dot is out: the server may have the message, and did not say so.
+        (At::EndOfData, Stage::EndOfData),
+    ] {
+        for keywords in [&["PIPELINING"][..], &[]] {
+            let script = Script::new()
+                .offer(keywords.iter().copied())
+                .on(at.clone(), Act::Close);
+            let (_, sent) = send_to(script, &["bob@example.test", "carol@example.test"]).await;
+            let closed = Err(failure(stage, FailureKind::Closed));
+            assert_eq!(
+                sent,
+                Sent {
+                    recipients: vec![closed; 2],
+                    reusable: false
+                },
+                "{at:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_421_at_any_step_is_the_result_and_the_end() {
+    for (at, stage) in [
+        (At::MailFrom, Stage::MailFrom),
+        (At::RcptTo, Stage::RcptTo),
+        (At::Data, Stage::Data),
+        (At::EndOfData, Stage::EndOfData),
+    ] {
+        let script = Script::new().on(at.clone(), Act::reply_and_close("421 4.3.2 shutting down"));
+        let (_, sent) = send_to(script, &["bob@example.test"]).await;
+        let bye = Err(failure(
+            stage,
+            FailureKind::Refused(Reply::new(421, (4, 3, 2), "shutting down")),
+        ));
+        assert_eq!(
+            sent,
+            Sent {
+                recipients: vec![bye],
+                reusable: false
+            },
+            "{at:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn garbage_in_place_of_a_reply_defers_and_ends_the_connection() {
+    for (octets, reason) in [
+        ("ok\r\n".to_owned(), GarbledReason::NoCode),
+        ("999 ok\r\n".to_owned(), GarbledReason::Code),
+        ("250-ok\r\n251 ok\r\n".to_owned(), GarbledReason::MixedCodes),
+        ("2".repeat(MAX_LINE + 1), GarbledReason::LineTooLong),
+        ("250-ok\r\n".repeat(1000), GarbledReason::TooManyLines),
+    ] {
+        let script = Script::new().on(At::EndOfData, Act::raw(octets));
+        let (_, sent) = send_to(script, &["bob@example.test"]).await;
+        let garbled = Err(failure(Stage::EndOfData, FailureKind::Garbled(reason)));
+        assert_eq!(
+            sent,
+            Sent {
+                recipients: vec![garbled],
+                reusable: false
+            }
+        );
+    }
+}
+
+#[tokio::test]
+async fn recipients_are_told_apart_and_the_next_message_starts_clean() {
+    let script = Script::new()
+        .on(
+            At::Recipient("bob@example.test".into()),
+            Act::reply("550-5.1.1 no\n550 5.1.1 such user"),
+        )
+        .nth(
+            At::Recipient("carol@example.test".into()),
+            1,
+            Act::reply("451 4.7.1 greylisted"),
+        );
+    let peer = Peer::start(script).await.unwrap();
+    let mut connection = open(&peer).await.unwrap();
+    let refused = |reply| Err(failure(Stage::RcptTo, FailureKind::Refused(reply)));
+    let no = refused(Reply::new(550, (5, 1, 1), "no\nsuch user"));
+    let wait = refused(Reply::new(451, (4, 7, 1), "greylisted"));
+
+    let sent = connection
+        .send(&message(&["bob@example.test", "carol@example.test"]))
+        .await;
+    assert_eq!(
+        sent,
+        Sent {
+            recipients: vec![no.clone(), wait],
+            reusable: true
+        }
+    );
+    let to = ["bob@example.test", "carol@example.test", "dave@example.test"];
+    let sent = connection.send(&message(&to)).await;
+    assert_eq!(sent.recipients[0], no);
+    assert!(
+        sent.recipients[1].is_ok() && sent.recipients[2].is_ok() && sent.reusable,
+        "{sent:?}"
+    );
+    assert_eq!(peer.messages().len(), 1);
+    assert_eq!(peer.messages()[0].to, ["carol@example.test", "dave@example.test"]);
+}
+
+#[tokio::test]
+async fn content_for_nobody_is_a_lone_dot() {
+    let script = Script::new()
+        .on(At::RcptTo, Act::reply("550 5.1.1 no such user"))
+        .on(At::Data, Act::reply("354 go on"));
+    let (peer, sent) = send_to(script, &["bob@example.test"]).await;
+    assert!(sent.recipients[0].is_err() && sent.reusable, "{sent:?}");
+    assert!(
+        peer.messages()
+            .iter()
+            .all(|message| message.content.is_empty() && message.to.is_empty())
+    );
+    assert!(
+        peer.transcript().contains("0 S: 354 go on\n0 C: .\n"),
+        "{}",
+        peer.transcript()
+    );
+}
+
+#[tokio::test]
+async fn large_content_passes_and_so_does_content_that_must_be_changed() {
+    let peer = Peer::start(Script::new()).await.unwrap();
+    let mut connection = open(&peer).await.unwrap();
+    let clean = format!("{}\r\n", "x".repeat(98)).repeat(30_000);
+    let dirty = clean.replace("\r\n", "\n.\n");
+    let canonical = clean.replace("\r\n", "\r\n.\r\n");
+    for (content, arrives) in [(clean.clone(), clean), (dirty, canonical)] {
+        let outgoing = Outgoing {
+            content: content.into(),
+            ..message(&["bob@example.test"])
+        };
+        let sent = connection.send(&outgoing).await;
+        assert!(sent.recipients[0].is_ok() && sent.reusable, "{sent:?}");
+        assert!(peer.messages().pop().unwrap().content == arrives.into_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_breaks_off_the_content_is_heard() {
+    let content = format!("{}\r\n", "x".repeat(998)).repeat(16_000).into();
+    let large = Outgoing {
+        content,
+        ..message(&["bob@example.test"])
+    };
+    let refused = FailureKind::Refused(Reply::new(552, (5, 3, 4), "too large"));
+    let unexpected = FailureKind::Garbled(GarbledReason::Unexpected);
+    for (act, kinds) in [
+        (Act::reply("552 5.3.4 too large"), [&refused, &refused]),
+        (
+            Act::reply_and_close("552 5.3.4 too large"),
+            [&refused, &FailureKind::Closed],
+        ),
+        // It can't have accepted what it has not read.
+        (Act::reply("250 2.0.0 fine"), [&unexpected, &unexpected]),
+        (
+            Act::reply_and_close("250 2.0.0 fine"),
+            [&unexpected, &FailureKind::Closed],
+        ),
+        (Act::Close, [&FailureKind::Closed, &FailureKind::Closed]),
+    ] {
+        let peer = Peer::start(Script::new().on(At::Content, act)).await.unwrap();
+        let sent = open(&peer).await.unwrap().send(&large).await;
+        let [
+            Err(Failure {
+                stage: Stage::Content,
+                kind,
+            }),
+        ] = &sent.recipients[..]
+        else {
+            panic!("{sent:?}")
+        };
+        assert!(kinds.contains(&kind), "{kind:?} is none of {kinds:?}");
+        assert!(!sent.reusable);
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_the_server_ends_is_noticed() {
+    for act in [Act::Close, Act::reply("421 4.4.2 idle too long")] {
+        let peer = Peer::start(Script::new().nth(At::Idle, 1, act)).await.unwrap();
+        let mut connection = open(&peer).await.unwrap();
+        assert!(connection.send(&message(&["bob@example.test"])).await.recipients[0].is_ok());
+        connection.closed().await;
+        let sent = connection.send(&message(&["carol@example.test"])).await;
+        let closed = Err(failure(Stage::MailFrom, FailureKind::Closed));
+        assert_eq!(
+            sent,
+            Sent {
+                recipients: vec![closed],
+                reusable: false
+            }
+        );
+        connection.quit().await;
+        assert_eq!(peer.messages().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_lives_is_left_alone() {
+    let peer = Peer::start(Script::new()).await.unwrap();
+    let mut connection = open(&peer).await.unwrap();
+    tokio::select! {
+        biased;
+        () = connection.closed() => panic!("closed"),
+        () = std::future::ready(()) => {}
+    }
+    assert!(connection.send(&message(&["bob@example.test"])).await.recipients[0].is_ok());
+}
+
+#[tokio::test]
+async fn a_connection_left_in_the_middle_takes_no_further_message() {
+    let peer = Peer::start(Script::new().on(At::MailFrom, Act::Stall))
+        .await
+        .unwrap();
+    let mut connection = open(&peer).await.unwrap();
+    let first = message(&["bob@example.test"]);
+    tokio::select! {
+        biased;
+        sent = connection.send(&first) => panic!("{sent:?}"),
+        () = std::future::ready(()) => {}
+    }
+    let sent = connection.send(&message(&["carol@example.test"])).await;
+    assert_eq!(
+        sent.recipients,
+        [Err(failure(Stage::MailFrom, FailureKind::Closed))]
+    );
+    assert!(!sent.reusable);
+}
+
+/// Over a pipe of 1 KiB. With time paused, whole minutes pass at once, and only when both sides wait.
+async fn served(script: Script, timeouts: Timeouts) -> (Peer, Result<Connection<DuplexStream>, Failure>) {
+    let peer = Peer::start(script).await.unwrap();
+    let (ours, theirs) = tokio::io::duplex(1024);
+    tokio::spawn(peer.serve(theirs));
+    (peer, greet(ours, timeouts).await)
+}
+
+async fn greet(stream: DuplexStream, timeouts: Timeouts) -> Result<Connection<DuplexStream>, Failure> {
+    let address = SocketAddr::from(([192, 0, 2, 1], 25));
+    Connection::greet(stream, address, "client.test", Arc::new(timeouts)).await
+}
+
+/// More than the pipe holds.
+fn long_message() -> Outgoing {
+    Outgoing {
+        content: "x\r\n".repeat(10_000).into(),
+        ..message(&["bob@example.test"])
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_step_has_its_own_time() {
+    let second = Duration::from_secs(1);
+    let timeouts = Timeouts {
+        connect: 99 * second,
+        greeting: 2 * second,
+        ehlo: 3 * second,
+        mail_from: 4 * second,
+        rcpt_to: 5 * second,
+        data: 6 * second,
+        data_block: 7 * second,
+        data_termination: 8 * second,
+        quit: 9 * second,
+    };
+    for (at, stage, seconds) in [
+        (At::Greeting, Stage::Greeting, 2),
+        (At::Ehlo, Stage::Ehlo, 3),
+        (At::MailFrom, Stage::MailFrom, 4),
+        (At::RcptTo, Stage::RcptTo, 5),
+        (At::Data, Stage::Data, 6),
+        (At::Content, Stage::Content, 7),
+        (At::EndOfData, Stage::EndOfData, 8),
+    ] {
+        let start = tokio::time::Instant::now();
+        let (_peer, connection) = served(Script::new().on(at.clone(), Act::Stall), timeouts.clone()).await;
+        let failed = match connection {
+            Err(failure) => failure,
+            Ok(mut connection) => connection
+                .send(&long_message())
+                .await
+                .recipients
+                .remove(0)
+                .unwrap_err(),
+        };
+        assert_eq!(failed, failure(stage, FailureKind::Timeout), "{at:?}");
+        assert_eq!(start.elapsed().as_secs(), seconds, "{at:?}");
+    }
+
+    // RSET and QUIT: nobody's result depends on them.
+    let start = tokio::time::Instant::now();
+    let script = Script::new()
+        .on(At::RcptTo, Act::reply("550 5.1.1 no"))
+        .on(At::Rset, Act::Stall);
+    let (_peer, connection) = served(script, timeouts.clone()).await;
+    let sent = connection.unwrap().send(&long_message()).await;
+    assert!(
+        matches!(
+            sent.recipients[0],
+            Err(Failure {
+                stage: Stage::RcptTo,
+                ..
+            })
+        ),
+        "{sent:?}"
+    );
+    assert!(!sent.reusable);
+    assert_eq!(start.elapsed().as_secs(), 9);
+
+    let start = tokio::time::Instant::now();
+    let (_peer, connection) = served(Script::new().on(At::Quit, Act::Stall), timeouts).await;
+    connection.unwrap().quit().await;
+    assert_eq!(start.elapsed().as_secs(), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_server_is_waited_for() {
+    let seconds = |seconds| Act::Delay(Duration::from_secs(seconds));
+    let script = Script::new()
+        .on(At::Greeting, seconds(280))
+        .on(At::MailFrom, seconds(280))
+        .on(At::RcptTo, seconds(280))
+        .on(At::Data, seconds(110))
+        .on(At::Content, seconds(170))
+        .on(At::EndOfData, seconds(590));
+    let (_peer, connection) = served(script, Timeouts::default()).await;
+    let sent = connection.unwrap().send(&long_message()).await;
+    assert!(sent.recipients[0].is_ok(), "{sent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_dribbles_its_reply_is_not_waited_for_forever() {
+    let (ours, mut theirs) = tokio::io::duplex(64);
+    tokio::spawn(async move {
+        while theirs.write_all(b"2").await.is_ok() {
+            tokio::time::sleep(Duration::from_mins(1)).await;
+        }
+    });
+    let start = tokio::time::Instant::now();
+    let opened = greet(ours, Timeouts::default()).await;
+    assert_eq!(
+        opened.unwrap_err(),
+        failure(Stage::Greeting, FailureKind::Timeout)
+    );
+    assert_eq!(start.elapsed().as_secs(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_before_it_reads_on_does_not_lock_up() {
+    // The pipe holds no whole group and no two replies: each side must read for the other to write on.
+    let (ours, mut theirs) = tokio::io::duplex(64);
+    tokio::spawn(async move {
+        theirs.write_all(b"220 x\r\n").await.unwrap();
+        let mut line = Vec::new();
+        loop {
+            line.push(theirs.read_u8().await.unwrap());
+            if line.ends_with(b"\n") {
+                let reply = if line.starts_with(b"EHLO") {
+                    "250-x\r\n250 PIPELINING\r\n".to_owned()
+                } else {
+                    format!("550 5.1.1 {}\r\n", "no ".repeat(15))
+                };
+                theirs.write_all(reply.as_bytes()).await.unwrap();
+                line.clear();
+            }
+        }
+    });
+    let mut connection = greet(ours, Timeouts::default()).await.unwrap();
+    let to: Vec<_> = (0..90).map(|i| format!("user{i}@example.test")).collect();
+    let to: Vec<_> = to.iter().map(String::as_str).collect();
+    let sent = connection.send(&message(&to)).await;
+    let refused = |result: &_| {
+        matches!(
+            result,
+            Err(Failure {
+                stage: Stage::MailFrom,
+                kind: FailureKind::Refused(_)
+            })
+        )
+    };
+    assert!(sent.recipients.iter().all(refused) && sent.reusable, "{sent:?}");
+}
+
+#[test]
+fn a_timeout_of_zero_is_a_problem() {
+    assert_eq!(Timeouts::default().validate(), []);
+    let zero = Timeouts {
+        data_block: Duration::ZERO,
+        ..Timeouts::default()
+    };
+    let keys: Vec<_> = zero.validate().into_iter().map(|problem| problem.key).collect();
+    assert_eq!(keys, ["data_block"]);
+}

@@ -1,0 +1,57 @@
+use empath_smtp::server::Config;
+
+fn problems(json: &str) -> Vec<String> {
+    let config: Config = serde_json::from_str(json).unwrap();
+    config.validate().into_iter().map(|problem| problem.key).collect()
+}
+
+#[test]
+fn the_defaults_are_those_that_the_manual_names() {
+    let config = Config::default();
+    assert!(config.validate().is_empty());
+    let json = serde_json::to_value(&config).unwrap();
+    assert_eq!(json["listeners"][0]["socket"], "[::]:25");
+    assert_eq!(json["listeners"][0]["timeouts"]["command"], "5m");
+    assert_eq!(
+        json["relay_networks"],
+        serde_json::json!(["127.0.0.0/8", "::1/128"])
+    );
+    assert_eq!(json["limits"]["message_size"], "25MiB");
+    assert_eq!(json["bare_newlines"], "Reject");
+    assert_eq!(
+        serde_json::to_value(serde_json::from_str::<Config>("{}").unwrap()).unwrap(),
+        json
+    );
+}
+
+#[test]
+fn every_problem_is_found_at_its_place() {
+    let json = r#"{
+        "listeners": [
+            {"socket": "127.0.0.1:25", "timeouts": {"command": "0s"}},
+            {"socket": "127.0.0.1:25"},
+            {"socket": "127.0.0.1:0"},
+            {"socket": "127.0.0.1:0"}
+        ],
+        "limits": {"recipients": 0, "message_size": "1GiB"}
+    }"#;
+    let places = [
+        "listeners[0].timeouts.command",
+        "listeners[1].socket",
+        "limits.recipients",
+        "limits.content_memory",
+    ];
+    assert_eq!(problems(json), places);
+}
+
+#[test]
+fn unknown_keys_are_refused_in_every_table() {
+    for json in [
+        r#"{"spurious": 1}"#,
+        r#"{"limits": {"spurious": 1}}"#,
+        r#"{"listeners": [{"spurious": 1}]}"#,
+        r#"{"listeners": [{"timeouts": {"spurious": "1s"}}]}"#,
+    ] {
+        assert!(serde_json::from_str::<Config>(json).is_err(), "{json}");
+    }
+}

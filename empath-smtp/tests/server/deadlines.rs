@@ -1,0 +1,243 @@
+//! The driver and time. Time is tokio's and paused, so hours take no time.
+
+use std::{sync::Arc, time::Duration};
+
+use empath_smtp::server::{Config, Session, Timeouts, serve};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    task::JoinHandle,
+    time::{Instant, advance, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{intake::Shelf, machine, script::default_config};
+
+struct Connected {
+    client: DuplexStream,
+    served: JoinHandle<()>,
+    stop: CancellationToken,
+    shelf: Shelf,
+}
+
+const TO_DATA: &str = "EHLO c.example\r\nMAIL FROM:<a@o.example>\r\nRCPT TO:<b@test.example>\r\nDATA\r\n";
+
+fn timeouts() -> Timeouts {
+    let seconds = Duration::from_secs;
+    Timeouts {
+        command: seconds(10),
+        data_init: seconds(20),
+        data_block: seconds(30),
+        data_termination: seconds(40),
+        connection: seconds(300),
+    }
+}
+
+fn connect(shelf: Shelf, timeouts: Timeouts) -> Connected {
+    let config: Config = serde_json::from_value(default_config()).unwrap();
+    let (client, stream) = duplex(1024);
+    let stop = CancellationToken::new();
+    let (stopped, intake) = (stop.clone(), shelf.clone());
+    let served = tokio::spawn(async move {
+        let server = machine::server(&config, &intake);
+        let session = Session::new(
+            Arc::clone(&server.settings),
+            machine::client("203.0.113.9".parse().unwrap()),
+        );
+        serve(stream, session, &server, &timeouts, &stopped).await;
+    });
+    Connected {
+        client,
+        served,
+        stop,
+        shelf,
+    }
+}
+
+impl Connected {
+    async fn send(&mut self, text: &str) {
+        self.client.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Reads until a reply line starts with this.
+    async fn until(&mut self, start: &str) {
+        let mut line = Vec::new();
+        loop {
+            line.push(self.client.read_u8().await.unwrap());
+            if line.ends_with(b"\n") {
+                if line.starts_with(start.as_bytes()) {
+                    return;
+                }
+                line.clear();
+            }
+        }
+    }
+
+    /// What comes until the server closes, and after how many seconds it does.
+    async fn closed(&mut self) -> (String, u64) {
+        let (started, mut rest) = (Instant::now(), String::new());
+        self.client.read_to_string(&mut rest).await.unwrap();
+        (rest, started.elapsed().as_secs())
+    }
+}
+
+const TIMEOUT: &str = "421 4.4.2 Timeout exceeded; closing connection\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_sent_away_after_the_command_timeout() {
+    let mut connected = connect(Shelf::default(), timeouts());
+    connected.until("220").await;
+    assert_eq!(connected.closed().await, (TIMEOUT.to_owned(), 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn octets_that_end_no_command_win_no_time() {
+    let mut connected = connect(Shelf::default(), timeouts());
+    connected.until("220").await;
+    let started = Instant::now();
+    for _ in 0..9 {
+        connected.send("N").await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    connected.until("421 4.4.2").await;
+    assert_eq!(started.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_command_starts_the_command_timeout_anew() {
+    let mut connected = connect(Shelf::default(), timeouts());
+    for _ in 0..10 {
+        sleep(Duration::from_secs(9)).await;
+        connected.send("NOOP\r\nNO").await;
+        connected.until("250").await;
+        connected.send("OP\r\n").await;
+        connected.until("250").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_does_not_begin_ends_the_session_after_data_init() {
+    let mut connected = connect(Shelf::default(), timeouts());
+    connected.send(TO_DATA).await;
+    connected.until("354").await;
+    assert_eq!(connected.closed().await, (TIMEOUT.to_owned(), 20));
+    connected.served.await.unwrap();
+    assert_eq!(
+        (connected.shelf.messages().len(), connected.shelf.drafts()),
+        (0, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_stops_ends_the_session_after_data_block() {
+    let mut connected = connect(Shelf::default(), timeouts());
+    connected.send(TO_DATA).await;
+    connected.until("354").await;
+    connected.send("Subject: x\r\n").await;
+    sleep(Duration::from_secs(29)).await;
+    connected.send("\r\nx").await;
+    assert_eq!(connected.closed().await, (TIMEOUT.to_owned(), 30));
+    connected.served.await.unwrap();
+    assert_eq!(
+        (connected.shelf.messages().len(), connected.shelf.drafts()),
+        (0, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_after_the_connection_timeout_however_busy_it_is() {
+    let mut connected = connect(Shelf::default(), timeouts());
+    let started = Instant::now();
+    connected.send(TO_DATA).await;
+    connected.until("354").await;
+    let mut rest = String::new();
+    loop {
+        connected.client.write_all(b"x\r\n").await.unwrap();
+        let ended = timeout(Duration::from_secs(7), connected.client.read_to_string(&mut rest)).await;
+        if ended.is_ok() {
+            break;
+        }
+    }
+    assert_eq!((rest.as_str(), started.elapsed().as_secs()), (TIMEOUT, 300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_left_after_the_command_timeout() {
+    let mut connected = connect(Shelf::default(), timeouts());
+    let started = Instant::now();
+    // More than the pipe and the gathered replies hold, all of it answered.
+    let flood = "HELP\r\n".repeat(90);
+    let sent = timeout(
+        Duration::from_mins(1),
+        connected.client.write_all(flood.as_bytes()),
+    )
+    .await;
+    assert!(sent.is_ok(), "the commands themselves fit");
+    connected.served.await.unwrap();
+    assert_eq!(started.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn storage_that_takes_too_long_is_no_answer_but_the_message_is_seen_to_its_end() {
+    let mut connected = connect(Shelf::gated(), timeouts());
+    connected.send(TO_DATA).await;
+    connected.until("354").await;
+    connected.send("x\r\n.\r\n").await;
+    assert_eq!(connected.closed().await, (String::new(), 40));
+    advance(Duration::from_secs(100)).await;
+    assert!(!connected.served.is_finished());
+    connected.shelf.open();
+    connected.served.await.unwrap();
+    assert_eq!(connected.shelf.messages().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_being_stored_gets_its_answer_after_the_connection_timeout() {
+    let mut connected = connect(
+        Shelf::gated(),
+        Timeouts {
+            connection: Duration::from_secs(5),
+            ..timeouts()
+        },
+    );
+    connected.send(TO_DATA).await;
+    connected.until("354").await;
+    connected.send("x\r\n.\r\n").await;
+    sleep(Duration::from_secs(30)).await;
+    connected.shelf.open();
+    connected.until("250 2.0.0 Ok: queued as ").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_ends_a_session_between_commands_at_once_and_a_message_first_ends() {
+    let mut idle = connect(Shelf::default(), timeouts());
+    idle.until("220").await;
+    idle.stop.cancel();
+    let farewell = "421 4.3.2 Service shutting down; closing connection\r\n".to_owned();
+    assert_eq!(idle.closed().await, (farewell.clone(), 0));
+
+    let mut busy = connect(Shelf::gated(), timeouts());
+    busy.send(TO_DATA).await;
+    busy.until("354").await;
+    busy.stop.cancel();
+    busy.send("x\r\n").await;
+    sleep(Duration::from_secs(3)).await;
+    busy.send("y\r\n.\r\n").await;
+    sleep(Duration::from_secs(3)).await;
+    busy.shelf.open();
+    busy.until("250 2.0.0 Ok: queued as ").await;
+    assert_eq!(busy.closed().await, (farewell, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_away_inside_content_commits_nothing() {
+    let mut connected = connect(Shelf::default(), timeouts());
+    connected.send(TO_DATA).await;
+    connected.until("354").await;
+    connected.send("Subject: x\r\n\r\nx\r\n.").await;
+    drop(connected.client);
+    connected.served.await.unwrap();
+    assert_eq!(
+        (connected.shelf.messages().len(), connected.shelf.drafts()),
+        (0, 0)
+    );
+}

@@ -1,0 +1,15 @@
+//! The server, seen from outside: dialogues, the end of data, deadlines, listeners.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod config;
+mod deadlines;
+mod dialogues;
+mod hooks;
+mod intake;
+mod listener;
+mod machine;
+mod memory;
+mod metrics;
+mod random;
+mod script;
+mod smuggling;

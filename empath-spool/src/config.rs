@@ -1,0 +1,133 @@
+use std::path::{Component, Path, PathBuf};
+
+use empath_common::{ByteSize, Problem};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where accepted messages live until their end.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The directory of the spool.
+    ///
+    /// It is created with mode 0700 if it does not exist, must belong to the daemon's user and is used by one daemon
+    /// at a time. It holds every message that was answered 250 and not yet delivered: put it on a disk that honours
+    /// fdatasync, and never remove anything from it by hand. It can't lie in a directory of the system (`/etc`,
+    /// `/usr`, …), nor have `..` in it. Relative to the configuration file. Default: `"/var/spool/empath"`.
+    pub path: PathBuf,
+
+    /// How messages are kept.
+    ///
+    /// `File` is the journal: a message survives power loss from the moment of the 250. `Memory` keeps nothing
+    /// across a restart, which RFC 5321 §6.1 does not allow for mail that anyone wants: for tests and benches.
+    /// Default: `File`.
+    pub backend: Backend,
+
+    /// Octets of one file of the journal.
+    ///
+    /// The disk space of ended messages comes back a whole file at a time; larger files are changed less often. Two
+    /// of them are allocated in advance. A message that is larger gets a file of its own. From `"64KiB"` to `"1GiB"`.
+    /// Default: `"64MiB"`.
+    pub segment_size: ByteSize,
+}
+
+/// How messages are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Backend {
+    /// A journal in files.
+    #[default]
+    File,
+    /// In memory, gone when the process ends.
+    Memory,
+}
+
+/// Directories where no spool may be.
+const SYSTEM: [&str; 8] = ["/etc", "/bin", "/sbin", "/usr", "/boot", "/sys", "/proc", "/dev"];
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            path: "/var/spool/empath".into(),
+            backend: Backend::default(),
+            segment_size: ByteSize(64 << 20),
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong beyond what the types say.
+    pub fn validate(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Err(reason) = check(&self.path) {
+            problems.push(Problem::new("path", format!("{}: {reason}", self.path.display())));
+        }
+        if !(64 << 10..=1 << 30).contains(&self.segment_size.0) {
+            problems.push(Problem::new("segment_size", "must be from 64KiB to 1GiB"));
+        }
+        problems
+    }
+}
+
+/// Why a directory can't be a spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathProblem {
+    /// It goes up.
+    #[error("a spool path has no \"..\"; write the path that is meant")]
+    Parent,
+    /// It is part of the system.
+    #[error("the spool can't be in {0}, which belongs to the system; choose a directory below /var/spool")]
+    System(&'static str),
+    /// There is none.
+    #[error("the spool path is empty; name a directory")]
+    Empty,
+}
+
+/// The rules that a path keeps, with symbolic links resolved and without.
+pub(crate) fn check(path: &Path) -> Result<(), PathProblem> {
+    if path.as_os_str().is_empty() {
+        return Err(PathProblem::Empty);
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(PathProblem::Parent);
+    }
+    // `/usr` and `/usr/x`, not `/usrlocal`.
+    SYSTEM
+        .iter()
+        .find(|system| path.starts_with(system))
+        .map_or(Ok(()), |system| Err(PathProblem::System(system)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_system_and_paths_that_go_up_are_refused() {
+        for (path, expected) in [
+            ("/var/spool/empath", Ok(())),
+            ("var/spool", Ok(())),
+            ("/usrlocal/spool", Ok(())),
+            ("/etc", Err(PathProblem::System("/etc"))),
+            ("/usr/spool", Err(PathProblem::System("/usr"))),
+            ("//dev///shm", Err(PathProblem::System("/dev"))),
+            ("/var/./spool", Ok(())),
+            ("/var/../etc", Err(PathProblem::Parent)),
+            ("..", Err(PathProblem::Parent)),
+            ("", Err(PathProblem::Empty)),
+        ] {
+            assert_eq!(check(Path::new(path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_problem_is_reported_under_its_key() {
+        let config = Config {
+            path: "/etc/spool".into(),
+            segment_size: ByteSize(1),
+            ..Config::default()
+        };
+        let keys: Vec<_> = config.validate().into_iter().map(|problem| problem.key).collect();
+        assert_eq!(keys, ["path", "segment_size"]);
+        assert!(Config::default().validate().is_empty());
+    }
+}

@@ -1,0 +1,100 @@
+//! What could not be read, and where it is kept.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IoSlice},
+    path::{Path, PathBuf},
+};
+
+use empath_common::MessageId;
+
+use crate::files::Files;
+
+/// A range of the journal that does not verify.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment, as in the name of its file.
+    pub segment: u32,
+    /// Where the range begins.
+    pub offset: u64,
+    /// Its octets.
+    pub length: u64,
+    /// Why it does not verify.
+    pub reason: DamageReason,
+    /// The messages that were lost or lost some of their progress, as far as the damage shows.
+    pub ids: Vec<MessageId>,
+    /// The copy; `None` if it could not be made, and then the segment stays until it can.
+    pub copy: Option<PathBuf>,
+}
+
+/// Why a range does not verify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DamageReason {
+    /// A record does not verify.
+    #[error(transparent)]
+    Record(#[from] crate::record::RecordError),
+    /// The segment's first record does not verify, and nothing else says what belongs to the segment.
+    #[error("the segment's first record does not verify")]
+    Begin,
+    /// The file is shorter than it was.
+    #[error("the file is cut off")]
+    CutOff,
+    /// A record that verifies has fields that make no sense.
+    #[error("a record has fields that make no sense")]
+    Fields,
+    /// The last write before a crash did not finish.
+    #[error("the last write before a crash did not finish")]
+    Unfinished,
+    /// The disk refuses to read it.
+    #[error("the disk cannot read it")]
+    Unreadable,
+}
+
+/// Copies a damaged range to `damaged/`, the octets and a report, synced. Doing it again changes nothing.
+pub(crate) fn quarantine(
+    files: &dyn Files,
+    directory: &Path,
+    damage: &Damage,
+    epoch: u64,
+    octets: &[u8],
+) -> io::Result<PathBuf> {
+    let name = format!("{:08}-{:010}-{epoch:016x}", damage.segment, damage.offset);
+    let copy = directory.join(&name).with_extension("octets");
+    let report = directory.join(&name).with_extension("report");
+    if files.list(directory)?.contains(&format!("{name}.report")) {
+        return Ok(copy);
+    }
+    replace(files, &copy, octets)?;
+    files.sync_dir(directory)?;
+    // The report comes last: where it is, the copy is whole.
+    replace(files, &report, describe(damage).as_bytes())?;
+    files.sync_dir(directory)?;
+    Ok(copy)
+}
+
+fn describe(damage: &Damage) -> String {
+    let Damage {
+        segment,
+        offset,
+        length,
+        reason,
+        ..
+    } = damage;
+    let mut text = format!("segment: {segment:08}\noffset: {offset}\nlength: {length}\nreason: {reason}\n");
+    for id in &damage.ids {
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "message: {id}");
+    }
+    text
+}
+
+/// Writes a file that an interrupted start may have left half-written.
+fn replace(files: &dyn Files, path: &Path, octets: &[u8]) -> io::Result<()> {
+    let file = match files.create(path) {
+        Err(failure) if failure.kind() == io::ErrorKind::AlreadyExists => files.open(path)?,
+        created => created?,
+    };
+    file.truncate(0)?;
+    file.write_all_at(&mut [IoSlice::new(octets)], 0)?;
+    file.sync()
+}

@@ -1,0 +1,196 @@
+//! The heads of records: which field has which number. Numbers are never given a second meaning.
+
+use crate::{
+    Entry,
+    fields::{Field, FieldError, fields, nest, put, put_time},
+    outcome,
+    record::{Kind, Record},
+};
+use empath_common::{Body, Charset, Envelope, ForwardPath, Mailbox, MessageId, Metadata, ReversePath};
+
+/// Field 1 of every record about a message.
+pub(crate) const ID: u16 = 1;
+
+mod accepted {
+    pub(super) const RECEIVED_AT: u16 = 2;
+    pub(super) const REVERSE_PATH: u16 = 3;
+    pub(super) const RECIPIENT: u16 = 4;
+    pub(super) const BODY: u16 = 5;
+    pub(super) const SMTPUTF8: u16 = 6;
+    pub(super) const METADATA: u16 = 7;
+    pub(super) const NAME: u16 = 1;
+    pub(super) const VALUE: u16 = 2;
+}
+
+/// Encodes one entry of a batch.
+pub(crate) fn encode(entry: Entry, place: u32) -> Record {
+    match entry {
+        Entry::Accepted {
+            id,
+            envelope,
+            content,
+        } => Record::new(Kind::Accepted, place, content, |out| {
+            put(out, ID, &id.to_bytes());
+            put_envelope(out, &envelope);
+        }),
+        Entry::Progress(progress) => Record::new(Kind::Progress, place, bytes::Bytes::new(), |out| {
+            put(out, ID, &progress.id.to_bytes());
+            outcome::put_updates(out, &progress.updates);
+        }),
+        Entry::Removed(id) => Record::new(Kind::Removed, place, bytes::Bytes::new(), |out| {
+            put(out, ID, &id.to_bytes());
+        }),
+    }
+}
+
+/// The message that a record is about.
+pub(crate) fn id(head: &[u8]) -> Result<MessageId, FieldError> {
+    for field in fields(head) {
+        let field = field?;
+        if field.number == ID {
+            return field.octets().map(MessageId::from_bytes);
+        }
+    }
+    Err(FieldError::Missing)
+}
+
+fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
+    put_time(out, accepted::RECEIVED_AT, envelope.received_at);
+    put(
+        out,
+        accepted::REVERSE_PATH,
+        envelope.reverse_path.as_str().as_bytes(),
+    );
+    for recipient in envelope.recipients() {
+        put(
+            out,
+            accepted::RECIPIENT,
+            recipient.mailbox().map_or("", Mailbox::as_str).as_bytes(),
+        );
+    }
+    put(
+        out,
+        accepted::BODY,
+        &[u8::from(envelope.body == Body::EightBitMime)],
+    );
+    put(out, accepted::SMTPUTF8, &[u8::from(envelope.smtputf8)]);
+    for (name, value) in envelope.metadata.iter() {
+        nest(out, accepted::METADATA, |out| {
+            put(out, accepted::NAME, name.as_bytes());
+            put(out, accepted::VALUE, value.as_bytes());
+        });
+    }
+}
+
+/// Decodes the head of an `Accepted` record.
+pub(crate) fn envelope(head: &[u8]) -> Result<Envelope, FieldError> {
+    let mut envelope: Option<Envelope> = None;
+    let (mut reverse_path, mut received_at) = (None, None);
+    let (mut body, mut smtputf8) = (Body::default(), false);
+    let mut metadata = Metadata::default();
+    for field in fields(head) {
+        let field = field?;
+        match field.number {
+            accepted::RECEIVED_AT => received_at = Some(field.time()?),
+            accepted::REVERSE_PATH => {
+                reverse_path = Some(mailbox(field)?.map_or(ReversePath::Null, ReversePath::Mailbox));
+            }
+            accepted::RECIPIENT => {
+                let recipient = mailbox(field)?.map_or(ForwardPath::Postmaster, ForwardPath::Mailbox);
+                match &mut envelope {
+                    // A recipient is known by its place, so every one that was stored must be taken.
+                    Some(envelope) => envelope
+                        .add(recipient, usize::MAX)
+                        .map_err(|_| FieldError::Value)?,
+                    None => envelope = Some(Envelope::new(ReversePath::Null, recipient)),
+                }
+            }
+            accepted::BODY => {
+                body = if field.byte()? == 0 {
+                    Body::SevenBit
+                } else {
+                    Body::EightBitMime
+                }
+            }
+            accepted::SMTPUTF8 => smtputf8 = field.byte()? != 0,
+            accepted::METADATA => {
+                let (name, value) = named(field)?;
+                metadata.insert(name, value).map_err(|_| FieldError::Value)?;
+            }
+            _ => {}
+        }
+    }
+    let mut envelope = envelope.ok_or(FieldError::Missing)?;
+    envelope.reverse_path = reverse_path.ok_or(FieldError::Missing)?;
+    envelope.received_at = received_at.ok_or(FieldError::Missing)?;
+    envelope.body = body;
+    envelope.smtputf8 = smtputf8;
+    envelope.metadata = metadata;
+    Ok(envelope)
+}
+
+/// Empty is the null reverse-path or the bare `<Postmaster>`.
+fn mailbox(field: Field<'_>) -> Result<Option<Mailbox>, FieldError> {
+    if field.value.is_empty() {
+        return Ok(None);
+    }
+    Mailbox::parse(field.value, Charset::Utf8)
+        .map(Some)
+        .map_err(|_| FieldError::Value)
+}
+
+fn named(metadata: Field<'_>) -> Result<(String, String), FieldError> {
+    let (mut name, mut value) = (None, None);
+    for field in fields(metadata.value) {
+        let field = field?;
+        match field.number {
+            accepted::NAME => name = Some(field.text()?),
+            accepted::VALUE => value = Some(field.text()?),
+            _ => {}
+        }
+    }
+    Ok((
+        name.ok_or(FieldError::Missing)?.to_owned(),
+        value.ok_or(FieldError::Missing)?.to_owned(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_missing_field_is_an_error_and_no_default() {
+        let mut fields = Vec::new();
+        put(&mut fields, ID, &[9; 16]);
+        assert_eq!(envelope(&fields), Err(FieldError::Missing));
+        assert_eq!(id(&[]), Err(FieldError::Missing));
+    }
+
+    #[test]
+    fn a_recipient_that_is_not_an_address_is_an_error_and_not_left_out() {
+        let mut fields = Vec::new();
+        put(&mut fields, accepted::RECIPIENT, b"bob@example.test");
+        put(&mut fields, accepted::RECIPIENT, b"no address");
+        assert_eq!(envelope(&fields), Err(FieldError::Value));
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_make_a_decoder_panic(octets: Vec<u8>) {
+            let _ = (id(&octets), envelope(&octets));
+        }
+
+        #[test]
+        fn no_change_of_an_envelope_makes_a_decoder_panic(at: prop::sample::Index, octet: u8) {
+            let mut octets = Vec::new();
+            put(&mut octets, ID, &[9; 16]);
+            put_envelope(&mut octets, &Envelope::new(ReversePath::Null, ForwardPath::Postmaster));
+            let at = at.index(octets.len());
+            octets[at] = octet;
+            let _ = (id(&octets), envelope(&octets));
+        }
+    }
+}

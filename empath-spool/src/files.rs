@@ -1,0 +1,248 @@
+//! Every file operation of the spool goes through [`Files`], so that tests can make any of them fail.
+
+use std::{
+    collections::hash_map::RandomState,
+    fmt,
+    fs::{self, DirBuilder, OpenOptions, Permissions},
+    hash::BuildHasher,
+    io::{self, IoSlice, Read, Write},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FallocateFlags, FlockOperation};
+
+/// A directory tree. A new or renamed name survives power loss only after [`sync_dir`](Self::sync_dir).
+pub trait Files: Send + Sync + 'static {
+    /// Creates a directory of mode 0700; one that exists is fine and gets this mode.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, sorted; those that are not UTF-8 are left out, for none of ours is.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// Creates a file of mode 0600, which must not exist.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
+    /// Opens an existing file for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn File>>;
+    /// Gives a file another name, in place of what has it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// The path without symbolic links.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
+    /// The user who owns a path.
+    fn owner(&self, path: &Path) -> io::Result<u32>;
+    /// The user that we are.
+    fn user(&self) -> u32;
+    /// Locks a file for this process until the lock is dropped.
+    fn lock(&self, path: &Path) -> Result<Lock, LockError>;
+    /// Octets that we may still write to the file system of `path`.
+    fn free_space(&self, path: &Path) -> io::Result<u64>;
+    /// A number that nobody outside can guess.
+    fn secret(&self) -> u64;
+}
+
+/// An open file.
+pub trait File: Send + Sync {
+    /// Takes the space for the first `len` octets, or fails with `StorageFull`.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Writes some of the octets, as one vectored write; returns how many.
+    fn write_at(&self, octets: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
+    /// Reads some octets; none at the end of the file.
+    fn read_at(&self, octets: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Makes content and length durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Octets in the file.
+    fn size(&self) -> io::Result<u64>;
+    /// Cuts the file off.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+}
+
+/// What a lock holds on to.
+pub type Lock = Box<dyn Send + Sync>;
+
+/// Why the lock was not given.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it; its number, where it could be read.
+    #[error("another process has the lock")]
+    Held(Option<u32>),
+    /// The file could not be opened or locked.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Most slices in one vectored write (`IOV_MAX` of Linux).
+const MAX_SLICES: usize = 1024;
+
+impl fmt::Debug for dyn File + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("File")
+    }
+}
+
+impl dyn File + '_ {
+    /// Writes everything, with as few calls as the system allows.
+    pub(crate) fn write_all_at(&self, mut octets: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        // Empty slices at the front would look like a write that makes no progress.
+        IoSlice::advance_slices(&mut octets, 0);
+        while !octets.is_empty() {
+            let some = octets.get(..MAX_SLICES).unwrap_or(octets);
+            match self.write_at(some, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut octets, written);
+                    offset += written as u64;
+                }
+                Err(failure) if failure.kind() == io::ErrorKind::Interrupted => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `octets` as far as the file goes; returns how many there were.
+    pub(crate) fn read_all_at(&self, mut octets: &mut [u8], mut offset: u64) -> io::Result<usize> {
+        let wanted = octets.len();
+        while !octets.is_empty() {
+            match self.read_at(octets, offset) {
+                Ok(0) => break,
+                Ok(read) => {
+                    octets = octets.get_mut(read..).unwrap_or_default();
+                    offset += read as u64;
+                }
+                Err(failure) if failure.kind() == io::ErrorKind::Interrupted => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(wanted - octets.len())
+    }
+}
+
+/// The machine's file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disk;
+
+impl Files for Disk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(failure) if failure.kind() != io::ErrorKind::AlreadyExists => return Err(failure),
+            _ => {}
+        }
+        if fs::metadata(path)?.mode() & 0o7777 != 0o700 {
+            fs::set_permissions(path, Permissions::from_mode(0o700))?;
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(path)?.sync_all()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        // The umask may have taken bits away, even ours.
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        Ok(Box::new(file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(path)
+    }
+
+    fn owner(&self, path: &Path) -> io::Result<u32> {
+        Ok(fs::metadata(path)?.uid())
+    }
+
+    fn user(&self) -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    fn lock(&self, path: &Path) -> Result<Lock, LockError> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                file.read_to_string(&mut pid)?;
+                return Err(LockError::Held(pid.trim().parse().ok()));
+            }
+            locked => locked.map_err(io::Error::from)?,
+        }
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.set_len(0)?;
+        writeln!(file, "{}", std::process::id())?;
+        Ok(Box::new(file))
+    }
+
+    fn free_space(&self, path: &Path) -> io::Result<u64> {
+        let system = rustix::fs::statvfs(path)?;
+        Ok(system.f_bavail.saturating_mul(system.f_frsize))
+    }
+
+    fn secret(&self) -> u64 {
+        // SipHash with keys from the operating system's randomness.
+        RandomState::new().hash_one(0_u8)
+    }
+}
+
+impl File for fs::File {
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(self, FallocateFlags::empty(), 0, len) {
+            // A file system without it takes the space when it is written.
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            allocated => Ok(allocated?),
+        }
+    }
+
+    fn write_at(&self, octets: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        Ok(rustix::io::pwritev(self, octets, offset)?)
+    }
+
+    fn read_at(&self, octets: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, octets, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+}

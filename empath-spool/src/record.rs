@@ -1,0 +1,246 @@
+//! The one structure on disk: a record with a fixed header, a head of fields, and a body of content.
+
+use bytes::Bytes;
+
+/// What a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The first record of a segment: which segment, what came before.
+    Begin,
+    /// A message was accepted: the envelope in the head, the content in the body.
+    Accepted,
+    /// Delivery made progress.
+    Progress,
+    /// A message ended.
+    Removed,
+    /// The spool was closed in order; nothing follows in this segment.
+    End,
+    /// Of a newer version; it is skipped.
+    Unknown(u8),
+}
+
+/// The header of a record as it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
+    /// Whether the batch ends with this record.
+    pub(crate) last: bool,
+    /// The segment's secret number: what has another is a leftover of an earlier use of the file.
+    pub(crate) epoch: u64,
+    /// Where in the segment the write began that the record was part of.
+    pub(crate) start: u32,
+    /// The record's place in its batch.
+    pub(crate) place: u32,
+    pub(crate) head: u32,
+    pub(crate) body: u32,
+    body_crc: u32,
+    crc: u32,
+}
+
+/// Why octets are not a record of this segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// No record begins here.
+    #[error("no record begins here")]
+    Magic,
+    /// A record of another epoch.
+    #[error("a record of another epoch")]
+    Epoch,
+    /// A record in a later format.
+    #[error("a record in a later format")]
+    Version,
+    /// A record that goes beyond the end.
+    #[error("a record is cut off")]
+    CutOff,
+    /// The checksum of header and head does not match.
+    #[error("the checksum of the record's head does not match")]
+    Head,
+    /// Other records of its batch are missing.
+    #[error("other records of the batch are missing")]
+    Batch,
+    /// The checksum of the body does not match.
+    #[error("the checksum of the content does not match")]
+    Body,
+}
+
+/// A record on its way to disk. Everything is encoded in the thread that commits; only the segment is not yet
+/// known then.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// Header and head.
+    pub(crate) head: Vec<u8>,
+    pub(crate) body: Bytes,
+    head_crc: u32,
+}
+
+/// A verified record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Read<'a> {
+    pub(crate) header: Header,
+    pub(crate) head: &'a [u8],
+}
+
+/// Octets of a header.
+pub(crate) const HEADER: usize = 40;
+pub(crate) const MAGIC: [u8; 4] = *b"EMPR";
+const VERSION: u8 = 1;
+const LAST: u16 = 1;
+
+impl Kind {
+    fn number(self) -> u8 {
+        match self {
+            Self::Begin => 1,
+            Self::Accepted => 2,
+            Self::Progress => 3,
+            Self::Removed => 4,
+            Self::End => 5,
+            Self::Unknown(number) => number,
+        }
+    }
+
+    fn of(number: u8) -> Self {
+        match number {
+            1 => Self::Begin,
+            2 => Self::Accepted,
+            3 => Self::Progress,
+            4 => Self::Removed,
+            5 => Self::End,
+            number => Self::Unknown(number),
+        }
+    }
+}
+
+impl Record {
+    /// A record whose fields `write` appends.
+    pub(crate) fn new(kind: Kind, place: u32, body: Bytes, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut head = Vec::with_capacity(256);
+        head.extend_from_slice(&MAGIC);
+        head.extend_from_slice(&[VERSION, kind.number(), 0, 0]);
+        head.extend_from_slice(&[0; 12]);
+        head.extend_from_slice(&place.to_le_bytes());
+        head.extend_from_slice(&[0; 4]);
+        head.extend_from_slice(&length(body.len()).to_le_bytes());
+        head.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        head.extend_from_slice(&[0; 4]);
+        write(&mut head);
+        let fields = head.get(HEADER..).unwrap_or_default();
+        let (head_length, head_crc) = (length(fields.len()), crc32c::crc32c(fields));
+        set(&mut head, 24, &head_length.to_le_bytes());
+        Self { head, body, head_crc }
+    }
+
+    /// Says whether the batch ends with this record.
+    pub(crate) fn last(mut self, last: bool) -> Self {
+        set(&mut self.head, 6, &(if last { LAST } else { 0 }).to_le_bytes());
+        self
+    }
+
+    /// Makes the record part of a write to a segment.
+    pub(crate) fn seal(&mut self, epoch: u64, start: u32) {
+        set(&mut self.head, 8, &epoch.to_le_bytes());
+        set(&mut self.head, 16, &start.to_le_bytes());
+        let crc = crc32c::crc32c_append(self.head_crc, self.head.get(..HEADER - 4).unwrap_or_default());
+        set(&mut self.head, HEADER - 4, &crc.to_le_bytes());
+    }
+
+    /// Octets on disk.
+    pub(crate) fn len(&self) -> u64 {
+        self.head.len() as u64 + self.body.len() as u64
+    }
+
+    /// Octets of head and body, as in the header.
+    pub(crate) fn lengths(&self) -> (u32, u32) {
+        (
+            length(self.head.len().saturating_sub(HEADER)),
+            length(self.body.len()),
+        )
+    }
+}
+
+/// Batches that do not fit are refused before they are encoded, so no length is cut.
+fn length(octets: usize) -> u32 {
+    u32::try_from(octets).unwrap_or(u32::MAX)
+}
+
+fn set(octets: &mut [u8], at: usize, value: &[u8]) {
+    if let Some(place) = octets.get_mut(at..at + value.len()) {
+        place.copy_from_slice(value);
+    }
+}
+
+impl Header {
+    /// Reads a header. What it says is true only when [`verify_head`](Self::verify_head) says so.
+    pub(crate) fn parse(octets: &[u8], epoch: Option<u64>) -> Result<Self, RecordError> {
+        let octets: &[u8; HEADER] = octets.first_chunk().ok_or(RecordError::CutOff)?;
+        let [m0, m1, m2, m3, version, kind, f0, f1, rest @ ..] = *octets;
+        if [m0, m1, m2, m3] != MAGIC {
+            return Err(RecordError::Magic);
+        }
+        let [e0, e1, e2, e3, e4, e5, e6, e7, words @ ..] = rest;
+        let found = u64::from_le_bytes([e0, e1, e2, e3, e4, e5, e6, e7]);
+        if epoch.is_some_and(|epoch| epoch != found) {
+            return Err(RecordError::Epoch);
+        }
+        if version != VERSION {
+            return Err(RecordError::Version);
+        }
+        let mut words = words
+            .chunks_exact(4)
+            .map(|word| word.try_into().map_or(0, u32::from_le_bytes));
+        let mut word = || words.next().unwrap_or(0);
+        Ok(Self {
+            kind: Kind::of(kind),
+            last: u16::from_le_bytes([f0, f1]) & LAST != 0,
+            epoch: found,
+            start: word(),
+            place: word(),
+            head: word(),
+            body: word(),
+            body_crc: word(),
+            crc: word(),
+        })
+    }
+
+    /// Checks header and head. `octets` begin with the header.
+    pub(crate) fn verify_head<'a>(&self, octets: &'a [u8]) -> Result<&'a [u8], RecordError> {
+        let (header, rest) = octets.split_at_checked(HEADER).ok_or(RecordError::CutOff)?;
+        let head = rest.get(..size(self.head)).ok_or(RecordError::CutOff)?;
+        let covered = header.get(..HEADER - 4).unwrap_or_default();
+        if crc32c::crc32c_append(crc32c::crc32c(head), covered) == self.crc {
+            Ok(head)
+        } else {
+            Err(RecordError::Head)
+        }
+    }
+
+    /// Checks the body.
+    pub(crate) fn verify_body(&self, body: &[u8]) -> Result<(), RecordError> {
+        if crc32c::crc32c(body) == self.body_crc {
+            Ok(())
+        } else {
+            Err(RecordError::Body)
+        }
+    }
+
+    /// Octets on disk.
+    pub(crate) fn len(&self) -> usize {
+        HEADER
+            .saturating_add(size(self.head))
+            .saturating_add(size(self.body))
+    }
+}
+
+/// Reads and verifies the record at the start of `octets`; any epoch will do where none is given.
+pub(crate) fn read(octets: &[u8], epoch: Option<u64>) -> Result<Read<'_>, RecordError> {
+    let header = Header::parse(octets, epoch)?;
+    let head = header.verify_head(octets)?;
+    let body = octets
+        .get(HEADER + head.len()..header.len())
+        .ok_or(RecordError::CutOff)?;
+    header.verify_body(body)?;
+    Ok(Read { header, head })
+}
+
+pub(crate) fn size(octets: u32) -> usize {
+    usize::try_from(octets).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,319 @@
+//! Finding the batches in the octets of a segment, and what is not one.
+
+use std::ops::Range;
+
+use empath_common::MessageId;
+
+use crate::{
+    encoding,
+    record::{self, Header, Kind, MAGIC, Read, RecordError},
+};
+
+/// A stretch of a segment.
+#[derive(Debug)]
+pub(crate) enum Found<'a> {
+    /// A whole batch: each record with its offset.
+    Batch(Vec<(usize, Read<'a>)>),
+    /// Octets that are not a whole batch, with valid batches behind them.
+    Damage(Damaged),
+    /// Octets behind the last whole batch that begin like one: a write that did not finish.
+    Unfinished(Damaged),
+}
+
+/// What can be said about octets that do not verify.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Damaged {
+    pub(crate) range: Range<usize>,
+    pub(crate) reason: RecordError,
+    /// The messages that the records seem to be about.
+    pub(crate) ids: Vec<MessageId>,
+}
+
+/// Finds the batches of a segment, and what else is there. `complete` says that every octet belongs to a batch.
+///
+/// The last write may not have finished: its blocks reach the disk in any order. Batches behind a gap in it are not
+/// taken, since whoever committed them relies on those before.
+pub(crate) fn scan(octets: &[u8], epoch: u64, complete: bool) -> Vec<Found<'_>> {
+    let mut found: Vec<_> = Scan {
+        octets,
+        epoch,
+        complete,
+        at: 0,
+        damage: None,
+    }
+    .collect();
+    let last_batch = found.iter().rev().find_map(|found| match found {
+        Found::Batch(batch) => batch.last(),
+        _ => None,
+    });
+    let Some((at, last)) = last_batch.filter(|_| !complete) else {
+        return found;
+    };
+    let (start, end) = (record::size(last.header.start), at + last.header.len());
+    let gap = found
+        .iter()
+        .position(|found| matches!(found, Found::Damage(damage) if damage.range.end > start));
+    let rest = gap.map(|gap| found.split_off(gap)).unwrap_or_default();
+    if let Some(Found::Damage(mut damage)) = rest.into_iter().next() {
+        damage.range.end = end;
+        found.push(Found::Unfinished(damage));
+    }
+    found
+}
+
+/// Walks through a segment.
+struct Scan<'a> {
+    octets: &'a [u8],
+    epoch: u64,
+    /// Whether every octet belongs to a batch, so that what does not is damage.
+    complete: bool,
+    at: usize,
+    /// The damage that is being passed.
+    damage: Option<Damaged>,
+}
+
+impl<'a> Scan<'a> {
+    fn read(&self, at: usize) -> Result<Read<'a>, RecordError> {
+        record::read(self.octets.get(at..).unwrap_or_default(), Some(self.epoch))
+    }
+
+    /// The whole batch that begins at `at`, and where it ends.
+    fn batch(&self, mut at: usize) -> Result<(Vec<(usize, Read<'a>)>, usize), RecordError> {
+        let mut batch = Vec::with_capacity(1);
+        loop {
+            let read = self.read(at)?;
+            // A record that misses those before it, or of the next batch.
+            if record::size(read.header.place) != batch.len() {
+                return Err(RecordError::Batch);
+            }
+            batch.push((at, read));
+            at += read.header.len();
+            if read.header.last {
+                return Ok((batch, at));
+            }
+        }
+    }
+
+    fn begins_here(&self) -> bool {
+        Header::parse(self.octets.get(self.at..).unwrap_or_default(), Some(self.epoch)).is_ok()
+    }
+
+    /// Notes that the octets up to `to` belong to no whole batch.
+    fn pass(&mut self, to: usize, reason: RecordError) {
+        let from = self.at;
+        let id = self.seeming_id(from);
+        let damage = self.damage.get_or_insert(Damaged {
+            range: from..to,
+            reason,
+            ids: Vec::new(),
+        });
+        damage.range.end = to;
+        damage.ids.extend(id);
+        self.at = to;
+    }
+
+    /// The message of a record whose header can be read, be it true or not.
+    fn seeming_id(&self, at: usize) -> Option<MessageId> {
+        let octets = self.octets.get(at..)?;
+        let header = Header::parse(octets, Some(self.epoch)).ok()?;
+        if matches!(header.kind, Kind::Begin | Kind::End) {
+            return None;
+        }
+        encoding::id(octets.get(record::HEADER..)?).ok()
+    }
+
+    /// Where the next record of this epoch may begin.
+    fn next_candidate(&self, mut at: usize) -> Option<usize> {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        let epoch = self.epoch.to_le_bytes();
+        loop {
+            let rest = self.octets.get(at..)?;
+            // Preallocated space is passed quickly: no part of a magic number is zero.
+            if rest.starts_with(&ZEROS) {
+                at += ZEROS.len();
+                continue;
+            }
+            let stretch = rest.get(..ZEROS.len()).unwrap_or(rest);
+            let Some(found) = stretch.iter().position(|octet| octet == &MAGIC[0]) else {
+                if stretch.len() == rest.len() {
+                    return None;
+                }
+                at += stretch.len();
+                continue;
+            };
+            at += found;
+            let candidate = self.octets.get(at..)?;
+            if candidate.starts_with(&MAGIC) && candidate.get(8..16) == Some(&epoch) {
+                return Some(at);
+            }
+            at += 1;
+        }
+    }
+}
+
+impl<'a> Iterator for Scan<'a> {
+    type Item = Found<'a>;
+
+    fn next(&mut self) -> Option<Found<'a>> {
+        loop {
+            match self.batch(self.at) {
+                Ok((batch, end)) => {
+                    if let Some(damage) = self.damage.take() {
+                        return Some(Found::Damage(damage));
+                    }
+                    self.at = end;
+                    return Some(Found::Batch(batch));
+                }
+                Err(_) if self.at >= self.octets.len() => {
+                    let tail = self.damage.take()?;
+                    return Some(if self.complete {
+                        Found::Damage(tail)
+                    } else {
+                        Found::Unfinished(tail)
+                    });
+                }
+                Err(reason) => match self.next_candidate(self.at + 1) {
+                    Some(candidate) => self.pass(candidate, reason),
+                    // Nothing of this epoch is left: the rest is empty space, or the end of a broken write.
+                    None if self.complete || self.damage.is_some() || self.begins_here() => {
+                        self.pass(self.octets.len(), reason);
+                    }
+                    None => return None,
+                },
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::Record;
+
+    const EPOCH: u64 = 0x0102_0304_0506_0708;
+
+    /// A batch of so many records, as on disk, behind all other writes.
+    fn batch(records: u32) -> Vec<u8> {
+        batch_of(u32::MAX, records)
+    }
+
+    /// A batch of the write that began at `start`.
+    fn batch_of(start: u32, records: u32) -> Vec<u8> {
+        let record = |place| {
+            let mut record = Record::new(Kind::Removed, place, Bytes::from_static(b"body"), |out| {
+                out.extend([7; 30]);
+            })
+            .last(place + 1 == records);
+            record.seal(EPOCH, start);
+            [&record.head[..], &record.body[..]].concat()
+        };
+        (0..records).flat_map(record).collect()
+    }
+
+    /// What was found, in short: records of a batch, or the range of what is none.
+    fn scan(octets: &[u8], complete: bool) -> Vec<String> {
+        let show = |found| match found {
+            Found::Batch(batch) => format!("{}", batch.len()),
+            Found::Damage(damaged) => format!("damage {:?}", damaged.range),
+            Found::Unfinished(tail) => format!("unfinished {:?}", tail.range),
+        };
+        super::scan(octets, EPOCH, complete)
+            .into_iter()
+            .map(show)
+            .collect()
+    }
+
+    #[test]
+    fn a_batch_with_one_bad_record_is_damage_as_a_whole() {
+        let length = batch(1).len();
+        for bad in 0..3 {
+            let mut octets = [batch(1), batch(3), batch(2)].concat();
+            octets[length * (bad + 1) + 20] ^= 1;
+            let expected = [
+                "1".to_owned(),
+                format!("damage {length}..{}", length * 4),
+                "2".to_owned(),
+            ];
+            assert_eq!(scan(&octets, false), expected, "bad record {bad}");
+        }
+    }
+
+    #[test]
+    fn empty_space_is_nothing_unless_the_segment_was_full_to_there() {
+        let octets = [batch(1), vec![0; 10_000]].concat();
+        let length = batch(1).len();
+        assert_eq!(scan(&octets, false), ["1"]);
+        assert_eq!(
+            scan(&octets, true),
+            ["1".to_owned(), format!("damage {length}..{}", octets.len())]
+        );
+    }
+
+    #[test]
+    fn zeros_between_batches_are_damage() {
+        let octets = [batch(1), vec![0; 10_000], batch(1)].concat();
+        let length = batch(1).len();
+        assert_eq!(
+            scan(&octets, false),
+            [
+                "1".to_owned(),
+                format!("damage {length}..{}", length + 10_000),
+                "1".to_owned()
+            ]
+        );
+    }
+
+    #[test]
+    fn batches_behind_a_gap_in_the_last_write_are_not_taken() {
+        let length = batch(1).len();
+        let second = u32::try_from(2 * length).unwrap();
+        // Two writes of two and three batches.
+        let whole = [
+            batch_of(0, 1),
+            batch_of(0, 1),
+            batch_of(second, 1),
+            batch_of(second, 1),
+            batch_of(second, 1),
+        ];
+        let broken = |at: usize| {
+            let mut octets = whole.concat();
+            octets[at * length..][..length].fill(0);
+            octets
+        };
+        let (range, all) = (
+            |what, from, to| format!("{what} {}..{}", from * length, to * length),
+            5,
+        );
+        // The first write was synced before the second began: its gap is damage.
+        assert_eq!(scan(&broken(0), false)[1..], ["1"; 4]);
+        assert_eq!(
+            scan(&broken(1), false)[1..],
+            [range("damage", 1, 2), "1".into(), "1".into(), "1".into()]
+        );
+        assert_eq!(scan(&broken(2), false)[2..], [range("unfinished", 2, all)]);
+        assert_eq!(scan(&broken(3), false)[3..], [range("unfinished", 3, all)]);
+        // A later segment says that all of them were finished.
+        assert_eq!(scan(&broken(3), true)[3..], [range("damage", 3, 4), "1".into()]);
+    }
+
+    #[test]
+    fn records_of_another_epoch_are_leftovers() {
+        let mut old = batch(1);
+        old[8] ^= 1;
+        assert_eq!(scan(&[batch(2), old].concat(), false), ["2"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_make_the_scan_panic_or_spin(octets: Vec<u8>, cut in 0_usize..500, complete: bool) {
+            let records = batch(4);
+            let octets = [records.clone(), octets, records[cut.min(records.len())..].to_vec()].concat();
+            let found = scan(&octets, complete);
+            prop_assert_eq!(&found[0], "4");
+            prop_assert!(found.len() <= 4);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Segments: the files of the journal, their names and their first record.
+
+use std::{
+    io::{self, IoSlice},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    fields::{FieldError, fields, put},
+    files::{File, Files},
+    record::{Kind, Read, Record},
+};
+
+const SEGMENT: u16 = 1;
+const PREVIOUS: u16 = 2;
+const PREVIOUS_EPOCH: u16 = 3;
+const PREVIOUS_END: u16 = 4;
+
+/// What the first record of a segment says. It is durable before any batch is written behind it.
+///
+/// It decides about everything before: the previous segment is valid up to `end` and not an octet further, and
+/// segments between the two hold nothing. So a batch that was refused, because its sync failed, stays refused
+/// even when its octets are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Begin {
+    pub(crate) segment: u32,
+    /// None for the first segment of a journal.
+    pub(crate) previous: Option<Previous>,
+}
+
+/// The segment that was written before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Previous {
+    pub(crate) segment: u32,
+    pub(crate) epoch: u64,
+    /// Everything before this offset is valid.
+    pub(crate) end: u64,
+}
+
+impl Begin {
+    pub(crate) fn record(&self) -> Record {
+        Record::new(Kind::Begin, 0, Bytes::new(), |out| {
+            put(out, SEGMENT, &self.segment.to_le_bytes());
+            if let Some(previous) = self.previous {
+                put(out, PREVIOUS, &previous.segment.to_le_bytes());
+                put(out, PREVIOUS_EPOCH, &previous.epoch.to_le_bytes());
+                put(out, PREVIOUS_END, &previous.end.to_le_bytes());
+            }
+        })
+        .last(true)
+    }
+
+    pub(crate) fn decode(record: &Read<'_>) -> Result<Self, FieldError> {
+        if record.header.kind != Kind::Begin {
+            return Err(FieldError::Missing);
+        }
+        let (mut segment, mut previous, mut epoch, mut end) = (None, None, None, None);
+        for field in fields(record.head) {
+            let field = field?;
+            match field.number {
+                SEGMENT => segment = Some(field.word()?),
+                PREVIOUS => previous = Some(field.word()?),
+                PREVIOUS_EPOCH => epoch = Some(field.long()?),
+                PREVIOUS_END => end = Some(field.long()?),
+                _ => {}
+            }
+        }
+        let previous = match (previous, epoch, end) {
+            (Some(segment), Some(epoch), Some(end)) => Some(Previous { segment, epoch, end }),
+            _ => None,
+        };
+        Ok(Self {
+            segment: segment.ok_or(FieldError::Missing)?,
+            previous,
+        })
+    }
+}
+
+/// Octets that a segment needs beside its batches: its first record and an `End`.
+pub(crate) const OVERHEAD: usize = 256;
+
+/// The directory of the journal and what is in it.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    pub(crate) files: Arc<dyn Files>,
+    pub(crate) directory: PathBuf,
+    pub(crate) segment_size: u64,
+}
+
+/// A segment that is being written.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) number: u32,
+    pub(crate) epoch: u64,
+    pub(crate) file: Box<dyn File>,
+    pub(crate) size: u64,
+}
+
+/// What a name in the journal's directory stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name {
+    Segment(u32),
+    Spare(u32),
+}
+
+impl Name {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let (number, kind) = name.split_once('.')?;
+        if number.len() < 8 || !number.bytes().all(|octet| octet.is_ascii_digit()) {
+            return None;
+        }
+        let number = number.parse().ok()?;
+        match kind {
+            "seg" => Some(Self::Segment(number)),
+            "spare" => Some(Self::Spare(number)),
+            _ => None,
+        }
+    }
+}
+
+impl Journal {
+    pub(crate) fn segment(&self, number: u32) -> PathBuf {
+        self.directory.join(format!("{number:08}.seg"))
+    }
+
+    pub(crate) fn spare(&self, number: u32) -> PathBuf {
+        self.directory.join(format!("{number:08}.spare"))
+    }
+
+    /// Creates a file full of zeros, synced: writing into it later changes no metadata of the file system, so that
+    /// a sync of the data is a sync of the data alone (measured: 1.5 times as many syncs as into space that is
+    /// only allocated, twice as many as at the end of a growing file).
+    pub(crate) fn prepare(&self, path: &Path, size: u64) -> io::Result<Box<dyn File>> {
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        let fill = || {
+            let file = self.files.create(path)?;
+            file.allocate(size)?;
+            let mut offset = 0;
+            while offset < size {
+                let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
+                let mut zeros: [IoSlice<'_>; 16] = [IoSlice::new(&[]); 16];
+                let mut some = 0;
+                for slice in &mut zeros {
+                    let zeros = ZEROS.get(..(left - some).min(ZEROS.len())).unwrap_or_default();
+                    *slice = IoSlice::new(zeros);
+                    some += zeros.len();
+                }
+                file.write_all_at(&mut zeros, offset)?;
+                offset += some as u64;
+            }
+            file.sync()?;
+            Ok(file)
+        };
+        fill().inspect_err(|_: &io::Error| {
+            // Best effort: what stays is a spare file that the next start removes.
+            let _ = self.files.remove(path);
+        })
+    }
+
+    /// Gives a file another name, for good.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.files.rename(from, to)?;
+        self.files.sync_dir(&self.directory)
+    }
+
+    /// Removes a file for good.
+    pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
+        match self.files.remove(path) {
+            Err(failure) if failure.kind() != io::ErrorKind::NotFound => Err(failure),
+            _ => self.files.sync_dir(&self.directory),
+        }
+    }
+}

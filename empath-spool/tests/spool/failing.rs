@@ -1,0 +1,180 @@
+//! Files that fail when a test says so.
+
+use std::{
+    io::{self, IoSlice},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    },
+};
+
+use empath_spool::files::{Disk, File, Files, Lock, LockError};
+
+/// The machine's files with faults. Cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Failing(Arc<Faults>);
+
+#[derive(Debug, Default)]
+struct Faults {
+    /// Every write fails like this.
+    write: Mutex<Option<io::ErrorKind>>,
+    /// So many more syncs of files fail, after they have done their work.
+    syncs: AtomicU32,
+    /// No file can be created or renamed.
+    no_new_files: AtomicBool,
+    /// Nothing can be cut off a file.
+    no_truncate: AtomicBool,
+    /// We are another user than the owner of the files.
+    stranger: AtomicBool,
+    /// A write takes only a few octets.
+    short: AtomicBool,
+}
+
+impl Failing {
+    pub(crate) fn fail_writes(&self, with: Option<io::ErrorKind>) {
+        *self.0.write.lock().unwrap_or_else(PoisonError::into_inner) = with;
+    }
+
+    pub(crate) fn fail_syncs(&self, count: u32) {
+        self.0.syncs.store(count, SeqCst);
+    }
+
+    pub(crate) fn refuse_new_files(&self, refuse: bool) {
+        self.0.no_new_files.store(refuse, SeqCst);
+    }
+
+    pub(crate) fn write_short(&self, short: bool) {
+        self.0.short.store(short, SeqCst);
+    }
+
+    pub(crate) fn refuse_truncate(&self, refuse: bool) {
+        self.0.no_truncate.store(refuse, SeqCst);
+    }
+
+    pub(crate) fn be_a_stranger(&self) {
+        self.0.stranger.store(true, SeqCst);
+    }
+
+    fn wrap(&self, file: Box<dyn File>) -> Box<dyn File> {
+        Box::new(FailingFile {
+            faults: Arc::clone(&self.0),
+            file,
+        })
+    }
+
+    fn new_name(&self) -> io::Result<()> {
+        if self.0.no_new_files.load(SeqCst) {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Files for Failing {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        Disk.create_dir(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        Disk.sync_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        Disk.list(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.new_name()?;
+        Disk.create(path).map(|file| self.wrap(file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        Disk.open(path).map(|file| self.wrap(file))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.new_name()?;
+        Disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        Disk.resolve(path)
+    }
+
+    fn owner(&self, path: &Path) -> io::Result<u32> {
+        Disk.owner(path)
+    }
+
+    fn user(&self) -> u32 {
+        Disk.user() + u32::from(self.0.stranger.load(SeqCst))
+    }
+
+    fn lock(&self, path: &Path) -> Result<Lock, LockError> {
+        Disk.lock(path)
+    }
+
+    fn free_space(&self, path: &Path) -> io::Result<u64> {
+        Disk.free_space(path)
+    }
+
+    fn secret(&self) -> u64 {
+        Disk.secret()
+    }
+}
+
+struct FailingFile {
+    faults: Arc<Faults>,
+    file: Box<dyn File>,
+}
+
+impl File for FailingFile {
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.file.allocate(len)
+    }
+
+    fn write_at(&self, octets: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        if let Some(kind) = *self.faults.write.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(kind.into());
+        }
+        match octets.iter().find(|slice| !slice.is_empty()) {
+            Some(slice) if self.faults.short.load(SeqCst) => self
+                .file
+                .write_at(&[IoSlice::new(slice.get(..100).unwrap_or(slice))], offset),
+            _ => self.file.write_at(octets, offset),
+        }
+    }
+
+    fn read_at(&self, octets: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(octets, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // The worst case: everything is on disk, and still it is said to have failed.
+        self.file.sync()?;
+        match self
+            .faults
+            .syncs
+            .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1))
+        {
+            Ok(_) => Err(io::Error::other("sync failed")),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        if self.faults.no_truncate.load(SeqCst) {
+            return Err(io::Error::other("truncate failed"));
+        }
+        self.file.truncate(len)
+    }
+}

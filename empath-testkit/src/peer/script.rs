@@ -1,0 +1,151 @@
+use std::time::Duration;
+
+use super::Count;
+
+/// What a [`Peer`](super::Peer) does where. Without rules it accepts everything.
+#[derive(Debug)]
+pub struct Script {
+    pub(super) keywords: Vec<String>,
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    at: At,
+    act: Act,
+    /// Only at this occurrence; the first is 1.
+    only: Option<usize>,
+    seen: Count,
+}
+
+/// A step of the dialogue, seen from the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum At {
+    /// A client has connected and waits for the greeting.
+    Greeting,
+    /// EHLO.
+    Ehlo,
+    /// HELO.
+    Helo,
+    /// MAIL.
+    MailFrom,
+    /// Any RCPT.
+    RcptTo,
+    /// RCPT with this address.
+    Recipient(String),
+    /// DATA.
+    Data,
+    /// Content is about to come; a reply here is sent before any of it is read. [`Act::Close`] waits for its
+    /// first octets.
+    Content,
+    /// The end of data has been read.
+    EndOfData,
+    /// RSET.
+    Rset,
+    /// QUIT.
+    Quit,
+    /// The reply to the end of data has been written; [`Act::Raw`] says something unasked.
+    Idle,
+}
+
+/// What to do in place of the usual reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// Answer this; lines are separated by `\n`.
+    Reply(String),
+    /// Answer this, then close.
+    ReplyAndClose(String),
+    /// Write these octets, then go on as after a refusal.
+    Raw(Vec<u8>),
+    /// Close without an answer.
+    Close,
+    /// Answer as usual after this time.
+    Delay(Duration),
+    /// Never answer, and read no more.
+    Stall,
+}
+
+impl Act {
+    /// Answer this.
+    pub fn reply(text: impl Into<String>) -> Self {
+        Self::Reply(text.into())
+    }
+
+    /// Answer this, then close.
+    pub fn reply_and_close(text: impl Into<String>) -> Self {
+        Self::ReplyAndClose(text.into())
+    }
+
+    /// Write these octets.
+    pub fn raw(octets: impl Into<Vec<u8>>) -> Self {
+        Self::Raw(octets.into())
+    }
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Script {
+    /// Accepts everything and offers PIPELINING, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES and SIZE.
+    pub fn new() -> Self {
+        let keywords = [
+            "PIPELINING",
+            "8BITMIME",
+            "SMTPUTF8",
+            "ENHANCEDSTATUSCODES",
+            "SIZE",
+        ];
+        Self {
+            keywords: keywords.map(String::from).into(),
+            rules: Vec::new(),
+        }
+    }
+
+    /// Offers these extensions only.
+    #[must_use]
+    pub fn offer<'a>(self, keywords: impl IntoIterator<Item = &'a str>) -> Self {
+        Self {
+            keywords: keywords.into_iter().map(String::from).collect(),
+            ..self
+        }
+    }
+
+    /// Does this every time. The first rule that matches decides.
+    #[must_use]
+    pub fn on(self, at: At, act: Act) -> Self {
+        self.rule(at, act, None)
+    }
+
+    /// Does this at one occurrence only, counted over all connections from 1.
+    #[must_use]
+    pub fn nth(self, at: At, occurrence: usize, act: Act) -> Self {
+        self.rule(at, act, Some(occurrence))
+    }
+
+    fn rule(mut self, at: At, act: Act, only: Option<usize>) -> Self {
+        self.rules.push(Rule {
+            at,
+            act,
+            only,
+            seen: Count::default(),
+        });
+        self
+    }
+
+    /// The rule for this step. A recipient is looked up by its address and as any RCPT.
+    pub(super) fn act(&self, at: &At) -> Option<&Act> {
+        let matches =
+            |rule: &&Rule| rule.at == *at || (rule.at == At::RcptTo && matches!(at, At::Recipient(_)));
+        let mut found = None;
+        for rule in self.rules.iter().filter(matches) {
+            let occurrence = rule.seen.next();
+            if found.is_none() && rule.only.is_none_or(|only| only == occurrence) {
+                found = Some(&rule.act);
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,275 @@
+use std::{
+    future::{pending, poll_fn},
+    io,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+
+use super::{Act, At, Log, ReceivedMessage, Script};
+
+/// One connection.
+struct Session<S> {
+    stream: BufReader<S>,
+    number: usize,
+    log: Log,
+    script: Arc<Script>,
+    pipelining: bool,
+    mail: Option<ReceivedMessage>,
+}
+
+/// Counts the connection as left when it ends, however it does.
+struct Open(Log);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.left();
+    }
+}
+
+/// Whether the usual reply was given.
+#[derive(PartialEq, Eq)]
+enum Answered {
+    AsUsual,
+    Otherwise,
+}
+
+pub(super) async fn serve<S>(stream: S, log: Log, script: Arc<Script>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let number = log.connected();
+    let _open = Open(log.clone());
+    let stream = BufReader::new(stream);
+    let mut session = Session {
+        stream,
+        number,
+        log,
+        script,
+        pipelining: false,
+        mail: None,
+    };
+    // An error means that the client is gone, or that the script closes the connection.
+    let _ = session.run().await;
+    let _ = session.stream.shutdown().await;
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
+    async fn run(&mut self) -> io::Result<()> {
+        self.answer(&At::Greeting, "220 peer.test ESMTP").await?;
+        loop {
+            let line = self.line().await?;
+            self.log.said(self.number, 'C', &line);
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let verb = line
+                .split([' ', '\r'])
+                .next()
+                .unwrap_or_default()
+                .to_ascii_uppercase();
+            if !self.pipelining || matches!(verb.as_str(), "EHLO" | "HELO" | "DATA" | "QUIT") {
+                self.check_waits(&line).await;
+            }
+            match verb.as_str() {
+                "EHLO" => self.ehlo().await?,
+                "HELO" => {
+                    self.answer(&At::Helo, "250 peer.test").await?;
+                }
+                "MAIL" => self.mail(&line).await?,
+                "RCPT" => self.rcpt(&line).await?,
+                "DATA" => self.data().await?,
+                "RSET" => {
+                    self.mail = None;
+                    self.answer(&At::Rset, "250 2.0.0 Ok").await?;
+                }
+                "NOOP" => self.write(b"250 2.0.0 Ok\r\n").await?,
+                "QUIT" => {
+                    self.answer(&At::Quit, "221 2.0.0 Bye").await?;
+                    return Ok(());
+                }
+                _ => self.write(b"500 5.5.1 What?\r\n").await?,
+            }
+        }
+    }
+
+    async fn ehlo(&mut self) -> io::Result<()> {
+        let script = self.script.clone();
+        self.pipelining = script.keywords.iter().any(|keyword| keyword == "PIPELINING");
+        let mut lines = vec!["peer.test"];
+        lines.extend(script.keywords.iter().map(String::as_str));
+        let last = lines.len() - 1;
+        let reply: Vec<_> = lines
+            .iter()
+            .enumerate()
+            .map(|(i, line)| format!("250{}{line}", if i == last { ' ' } else { '-' }))
+            .collect();
+        if self.answer(&At::Ehlo, &reply.join("\n")).await? == Answered::Otherwise {
+            self.pipelining = false;
+        }
+        Ok(())
+    }
+
+    async fn mail(&mut self, line: &str) -> io::Result<()> {
+        if self.mail.is_some() {
+            return self.write(b"503 5.5.1 There is a transaction already\r\n").await;
+        }
+        let (from, params) = path(line);
+        if self.answer(&At::MailFrom, "250 2.1.0 Ok").await? == Answered::AsUsual {
+            let (to, content, connection) = (Vec::new(), Vec::new(), self.number);
+            self.mail = Some(ReceivedMessage {
+                from,
+                params,
+                to,
+                content,
+                connection,
+            });
+        }
+        Ok(())
+    }
+
+    async fn rcpt(&mut self, line: &str) -> io::Result<()> {
+        if self.mail.is_none() {
+            return self.write(b"503 5.5.1 MAIL first\r\n").await;
+        }
+        let (to, _) = path(line);
+        if self.answer(&At::Recipient(to.clone()), "250 2.1.5 Ok").await? == Answered::AsUsual
+            && let Some(mail) = &mut self.mail
+        {
+            mail.to.push(to);
+        }
+        Ok(())
+    }
+
+    async fn data(&mut self) -> io::Result<()> {
+        // A rule decides before the state does, so that a peer can answer 354 where it should not.
+        let script = self.script.clone();
+        match script.act(&At::Data) {
+            Some(Act::Reply(text)) if text.starts_with('3') => self.write(crlf(text).as_bytes()).await?,
+            None if self.mail.as_ref().is_none_or(|mail| mail.to.is_empty()) => {
+                return self.write(b"554 5.5.1 No valid recipients\r\n").await;
+            }
+            None => self.write(b"354 Go on\r\n").await?,
+            Some(act) => {
+                if self.perform(act, "354 Go on").await? == Answered::Otherwise {
+                    return Ok(());
+                }
+            }
+        }
+        if let Some(act) = script.act(&At::Content) {
+            self.stream.fill_buf().await?;
+            self.perform(act, "").await?;
+        }
+        let content = self.content().await?;
+        let mail = self.mail.take();
+        if self.answer(&At::EndOfData, "250 2.0.0 Ok: queued").await? == Answered::AsUsual
+            && let Some(mail) = mail
+        {
+            self.log.received(ReceivedMessage { content, ..mail });
+        }
+        match script.act(&At::Idle) {
+            Some(act) => self.perform(act, "").await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// The content, unstuffed, up to the end of data: CRLF.CRLF and nothing else.
+    async fn content(&mut self) -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        let mut after_crlf = true;
+        loop {
+            let line = self.line().await?;
+            if after_crlf && line == b".\r\n" {
+                self.log.said(self.number, 'C', b".");
+                return Ok(content);
+            }
+            let stuffed = after_crlf && line.starts_with(b".");
+            content.extend_from_slice(line.get(usize::from(stuffed)..).unwrap_or_default());
+            after_crlf = line.ends_with(b"\r\n");
+        }
+    }
+
+    async fn answer(&mut self, at: &At, usual: &str) -> io::Result<Answered> {
+        let script = self.script.clone();
+        match script.act(at) {
+            Some(act) => self.perform(act, usual).await,
+            None => self
+                .write(crlf(usual).as_bytes())
+                .await
+                .map(|()| Answered::AsUsual),
+        }
+    }
+
+    async fn perform(&mut self, act: &Act, usual: &str) -> io::Result<Answered> {
+        match act {
+            Act::Reply(text) => self.write(crlf(text).as_bytes()).await?,
+            Act::Raw(octets) => self.write(octets).await?,
+            Act::ReplyAndClose(text) => {
+                self.write(crlf(text).as_bytes()).await?;
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            Act::Close => return Err(io::ErrorKind::ConnectionAborted.into()),
+            Act::Stall => pending().await,
+            Act::Delay(time) => {
+                tokio::time::sleep(*time).await;
+                if !usual.is_empty() {
+                    if !self.pipelining {
+                        self.check_waits("after a delay").await;
+                    }
+                    self.write(crlf(usual).as_bytes()).await?;
+                }
+                return Ok(Answered::AsUsual);
+            }
+        }
+        // A reply that grants what was asked has the usual consequences.
+        let granted = matches!(act, Act::Reply(text) if text.starts_with('2'));
+        Ok(if granted {
+            Answered::AsUsual
+        } else {
+            Answered::Otherwise
+        })
+    }
+
+    async fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.log.said(self.number, 'S', octets);
+        self.stream.write_all(octets).await?;
+        self.stream.flush().await
+    }
+
+    async fn line(&mut self) -> io::Result<Vec<u8>> {
+        let mut line = Vec::new();
+        match self.stream.read_until(b'\n', &mut line).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(line),
+        }
+    }
+
+    /// Notes if the client has said more before its command is answered.
+    async fn check_waits(&mut self, command: &str) {
+        let early = poll_fn(|cx| {
+            let more = pin!(self.stream.fill_buf()).poll(cx);
+            Poll::Ready(matches!(more, Poll::Ready(Ok(octets)) if !octets.is_empty()))
+        });
+        if early.await {
+            self.log.violation(format!(
+                "{} {}: more before the reply",
+                self.number,
+                command.trim_end()
+            ));
+        }
+    }
+}
+
+/// The address and the parameters of `MAIL FROM:<address> parameters`.
+fn path(line: &str) -> (String, Vec<String>) {
+    let inner = line.split_once('<').map_or("", |(_, inner)| inner);
+    let (address, params) = inner.rsplit_once('>').unwrap_or((inner, ""));
+    (
+        address.to_owned(),
+        params.split_whitespace().map(String::from).collect(),
+    )
+}
+
+fn crlf(text: &str) -> String {
+    text.replace('\n', "\r\n") + "\r\n"
+}

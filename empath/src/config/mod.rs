@@ -1,0 +1,220 @@
+//! The configuration file: found, read with all its errors at once, and documented.
+
+mod error;
+mod outline;
+mod read;
+mod reference;
+
+use std::{
+    env, fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use empath_common::{Domain, Problem};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use error::{Error, Errors, Place, Reason};
+pub use outline::{Entry, Key, Node};
+pub use reference::reference;
+
+/// The configuration of an Empath daemon.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename = "Empath", default, deny_unknown_fields)]
+pub struct Config {
+    /// Our own name, in the greeting, in EHLO and in `Received` fields.
+    ///
+    /// A fully qualified domain name that resolves to this machine (RFC 5321 §2.3.5, §4.1.1.1); other servers may
+    /// refuse mail from a host with a name of its own invention. Default: the system's host name.
+    pub hostname: Option<Domain>,
+    /// The receiving of mail over SMTP.
+    pub smtp: empath_smtp::server::Config,
+    /// Where accepted messages live until their end.
+    pub spool: empath_spool::Config,
+    /// How accepted messages are delivered.
+    pub delivery: empath_delivery::Config,
+    /// How senders are told about messages that could not be delivered (RFC 3464).
+    pub dsn: empath_delivery::DsnConfig,
+    /// The socket of `empathctl`.
+    ///
+    /// Only the user that the daemon runs as can connect. Relative to the configuration file. Default:
+    /// `"/run/empath/control.sock"`.
+    #[schemars(with = "String")]
+    pub control_socket: PathBuf,
+    /// Health and readiness over HTTP.
+    pub health: empath_health::HealthConfig,
+    /// Metrics over HTTP.
+    pub metrics: empath_health::MetricsConfig,
+    /// What is logged.
+    pub log: empath_metrics::LogConfig,
+    /// Plugin modules, which have a say in what is accepted, in the order in which they are asked.
+    ///
+    /// Default: `[]`.
+    pub modules: Vec<empath_ffi::ModuleConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hostname: None,
+            smtp: empath_smtp::server::Config::default(),
+            spool: empath_spool::Config::default(),
+            delivery: empath_delivery::Config::default(),
+            dsn: empath_delivery::DsnConfig::default(),
+            control_socket: "/run/empath/control.sock".into(),
+            health: empath_health::HealthConfig::default(),
+            metrics: empath_health::MetricsConfig::default(),
+            log: empath_metrics::LogConfig::default(),
+            modules: Vec::new(),
+        }
+    }
+}
+
+/// A configuration without errors, its paths resolved.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration. Its `hostname` is there.
+    pub config: Config,
+    /// The file that it came from.
+    pub path: PathBuf,
+    /// The directory of the file, absolute: relative paths start here.
+    pub dir: PathBuf,
+}
+
+/// Where the configuration is looked for when nobody says where it is.
+const USUAL_PLACES: [&str; 2] = ["./empath.config.ron", "/etc/empath/empath.config.ron"];
+
+/// Octets of a configuration file.
+const MAX_SIZE: u64 = 10 << 20;
+
+impl Config {
+    /// Our own name: the configured one, else the system's.
+    pub fn hostname(&self) -> Domain {
+        self.hostname
+            .clone()
+            .or_else(system_name)
+            .unwrap_or_else(Domain::localhost)
+    }
+
+    /// What is wrong beyond what the types say, with paths from the root.
+    pub fn validate(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.hostname.is_none() {
+            let message = "is needed, since the host name of the system is not a domain name";
+            problems.push(Problem::new("hostname", message));
+        }
+        if self.control_socket.file_name().is_none() {
+            problems.push(Problem::new("control_socket", "is not the path of a socket"));
+        }
+        let mut add = |section: &str, found: Vec<Problem>| {
+            problems.extend(found.into_iter().map(|problem| problem.within(section)));
+        };
+        add("smtp", self.smtp.validate());
+        add("spool", self.spool.validate());
+        add("delivery", self.delivery.validate());
+        add("dsn", self.dsn.validate());
+        add("health", self.health.validate());
+        add("log", self.log.validate());
+        for (n, module) in self.modules.iter().enumerate() {
+            add(&format!("modules[{n}]"), module.validate());
+        }
+        if self.health.enabled
+            && self.metrics.enabled
+            && self.health.listen_address == self.metrics.listen_address
+        {
+            let message = "is the address of the health server too: give each its own port";
+            problems.push(Problem::new("metrics.listen_address", message));
+        }
+        problems
+    }
+
+    /// Makes relative paths absolute, and takes from the system what it is to say.
+    fn resolve(&mut self, dir: &Path) {
+        self.hostname = self.hostname.take().or_else(system_name);
+        let maildirs = self
+            .delivery
+            .domains
+            .values_mut()
+            .filter_map(|domain| domain.maildir.as_mut());
+        let modules = self.modules.iter_mut().map(|module| &mut module.path);
+        let paths = [&mut self.control_socket, &mut self.spool.path];
+        for path in paths.into_iter().chain(maildirs).chain(modules) {
+            // An empty path stays what it is: an error.
+            if !path.as_os_str().is_empty() {
+                *path = dir.join(&path);
+            }
+        }
+    }
+}
+
+/// The host name of the system, if it is a domain name.
+fn system_name() -> Option<Domain> {
+    rustix::system::uname().nodename().to_str().ok()?.parse().ok()
+}
+
+/// Finds, reads and validates the configuration: `explicit`, else `EMPATH_CONFIG`, else one of the usual places.
+pub fn load(explicit: Option<&Path>) -> Result<Loaded, Errors> {
+    let named = explicit.map(Path::to_path_buf).or_else(|| {
+        env::var_os("EMPATH_CONFIG")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+    });
+    let usual = || USUAL_PLACES.iter().map(PathBuf::from).find(|path| path.exists());
+    let Some(path) = named.or_else(usual) else {
+        let reason = Reason::NoFile(USUAL_PLACES.join(", "));
+        return Err(Errors {
+            file: None,
+            errors: vec![Error { place: None, reason }],
+        });
+    };
+    match load_file(&path) {
+        Ok((config, dir)) => Ok(Loaded { config, path, dir }),
+        Err(errors) => Err(Errors {
+            file: Some(path),
+            errors,
+        }),
+    }
+}
+
+fn load_file(path: &Path) -> Result<(Config, PathBuf), Vec<Error>> {
+    let failed = |error: io::Error| {
+        vec![Error {
+            place: None,
+            reason: Reason::Read(error),
+        }]
+    };
+    let mut octets = Vec::new();
+    let file = fs::File::open(path).map_err(failed)?;
+    file.take(MAX_SIZE + 1).read_to_end(&mut octets).map_err(failed)?;
+    let text = text(octets)?;
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let dir = fs::canonicalize(parent).map_err(failed)?;
+    let config = read::read(&text, |config: &mut Config| {
+        config.resolve(&dir);
+        config.validate()
+    })?;
+    Ok((config, dir))
+}
+
+/// The octets of a file as text that may be a configuration.
+fn text(octets: Vec<u8>) -> Result<String, Vec<Error>> {
+    let whole = |reason| Err(vec![Error { place: None, reason }]);
+    if octets.len() as u64 > MAX_SIZE {
+        return whole(Reason::TooLarge(MAX_SIZE));
+    }
+    if octets.starts_with(b"\xef\xbb\xbf") {
+        return whole(Reason::ByteOrderMark);
+    }
+    String::from_utf8(octets).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes());
+        vec![Error {
+            place: Some(read::place(&text, valid)),
+            reason: Reason::NotUtf8,
+        }]
+    })
+}

@@ -1,0 +1,191 @@
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use empath_common::{Domain, MessageId};
+use empath_control::{Filter, Selection, Status};
+
+/// Looks into a running Empath daemon, and changes its queue.
+///
+/// Exit status: 0 done, 1 refused or failed, 2 called wrongly, 3 no daemon answers.
+#[derive(Debug, Parser)]
+#[command(name = "empathctl", version)]
+pub(super) struct Arguments {
+    /// The control socket of the daemon.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "EMPATH_CONTROL_SOCKET",
+        default_value = "/run/empath/control.sock"
+    )]
+    pub(super) control_socket: PathBuf,
+    /// Print JSON, one object per line; errors too, on standard error.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// The daemon as a whole.
+    #[command(subcommand)]
+    System(SystemCommand),
+    /// The messages that are on their way.
+    #[command(subcommand)]
+    Queue(QueueCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SystemCommand {
+    /// Ask whether the daemon answers.
+    Ping,
+    /// Show how the daemon is.
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QueueCommand {
+    /// List messages, oldest first.
+    List(List),
+    /// Show everything about a message but its body.
+    View {
+        /// The id of the message.
+        id: MessageId,
+    },
+    /// Count messages by status and by domain.
+    Stats,
+    /// Make deferred messages due now.
+    Retry(Messages),
+    /// Delete messages; nobody is told.
+    Delete(Delete),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    pub(super) conditions: Conditions,
+    /// List at most this many.
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Delete {
+    #[command(flatten)]
+    pub(super) messages: Messages,
+    /// Don't ask.
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+/// Messages by their ids, by conditions, or all.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("selection")
+    .args(["ids", "all", "status", "domain", "sender"])
+    .required(true)
+    .multiple(true))]
+pub(super) struct Messages {
+    /// Ids of messages.
+    #[arg(value_name = "ID", conflicts_with_all = ["status", "domain", "sender", "all"])]
+    pub(super) ids: Vec<MessageId>,
+    /// The whole queue.
+    #[arg(long, conflicts_with_all = ["status", "domain", "sender"])]
+    pub(super) all: bool,
+    #[command(flatten)]
+    pub(super) conditions: Conditions,
+}
+
+/// All of them must hold.
+#[derive(Debug, Args)]
+pub(super) struct Conditions {
+    /// Only messages with this status: pending, `in_progress`, deferred, held, completed, failed or expired.
+    #[arg(long, value_parser = status)]
+    status: Option<Status>,
+    /// Only messages with a recipient in this domain.
+    #[arg(long)]
+    domain: Option<Domain>,
+    /// Only messages of this sender; "" is the null reverse-path.
+    #[arg(long, value_name = "ADDRESS")]
+    sender: Option<String>,
+}
+
+impl Conditions {
+    pub(super) fn filter(&self) -> Filter {
+        Filter {
+            status: self.status,
+            domain: self.domain.clone(),
+            sender: self.sender.clone(),
+        }
+    }
+}
+
+impl Messages {
+    pub(super) fn selection(&self) -> Selection {
+        if self.all {
+            Selection::All
+        } else if self.ids.is_empty() {
+            Selection::Filter(self.conditions.filter())
+        } else {
+            Selection::Ids(self.ids.clone())
+        }
+    }
+}
+
+/// The name of no status.
+#[derive(Debug, thiserror::Error)]
+#[error("one of pending, in_progress, deferred, held, completed, failed, expired was expected")]
+struct StatusError;
+
+fn status(text: &str) -> Result<Status, StatusError> {
+    Status::ALL
+        .into_iter()
+        .find(|status| status.to_string() == text)
+        .ok_or(StatusError)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    const ID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(["empathctl"].into_iter().chain(line.split(' ')))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn messages_are_selected_in_exactly_one_way() {
+        for (line, good) in [
+            ("queue retry", false),
+            ("queue retry --all", true),
+            ("queue retry --domain b.test --status deferred", true),
+            ("queue retry --sender=", true),
+            ("queue retry --all --domain b.test", false),
+            ("queue retry --domain not/a/domain", false),
+            ("queue delete --status late", false),
+            ("queue delete ../../etc/passwd", false),
+            ("queue delete", false),
+        ] {
+            assert_eq!(parse(line).is_ok(), good, "{line}");
+        }
+        assert!(parse(&format!("queue delete {ID} {ID}")).is_ok());
+        assert!(parse(&format!("queue delete {ID} --all")).is_err());
+        assert!(parse(&format!("queue delete {ID} --domain b.test")).is_err());
+    }
+
+    #[test]
+    fn global_options_are_taken_behind_the_command_too() {
+        let arguments = parse("queue stats --json -c /x").unwrap();
+        assert!(arguments.json);
+        assert_eq!(arguments.control_socket, PathBuf::from("/x"));
+    }
+}

@@ -1,0 +1,88 @@
+//! `empathctl`: asks a running daemon over its control socket, for people and for scripts.
+
+mod arguments;
+mod output;
+mod queue;
+mod system;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use empath_control::{Client, ClientError, Failure};
+
+use arguments::{Arguments, Command, QueueCommand, SystemCommand};
+use output::Output;
+
+/// Done.
+const DONE: u8 = 0;
+/// Refused or failed.
+const FAILED: u8 = 1;
+/// No daemon answers. (2 is for wrong usage, which clap tells.)
+const UNREACHABLE: u8 = 3;
+
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+enum CtlError {
+    /// The daemon can't be asked or refuses.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Nobody confirmed a command that changes many messages.
+    #[error("this changes every message that matches: add --yes to say that you mean it")]
+    Unconfirmed,
+    /// The person at the terminal said no.
+    #[error("nothing was changed")]
+    Declined,
+    /// The reader of our output is gone, or the disk full.
+    #[error("the output can't be written: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// Runs the command of the process' arguments.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut output = Output::new(arguments.json);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return ExitCode::from(report(&output, &error.into())),
+    };
+    let outcome = runtime.block_on(command(&arguments, &mut output));
+    match outcome.and_then(|()| Ok(output.flush()?)) {
+        Ok(()) => ExitCode::from(DONE),
+        Err(error) => ExitCode::from(report(&output, &error)),
+    }
+}
+
+async fn command(arguments: &Arguments, output: &mut Output) -> Result<(), CtlError> {
+    if let Command::Queue(QueueCommand::Delete(delete)) = &arguments.command {
+        queue::confirm(delete)?;
+    }
+    let mut client = Client::connect(&arguments.control_socket).await?;
+    match &arguments.command {
+        Command::System(SystemCommand::Ping) => system::ping(&mut client, output).await,
+        Command::System(SystemCommand::Status) => system::status(&mut client, output).await,
+        Command::Queue(QueueCommand::List(list)) => queue::list(&mut client, output, list).await,
+        Command::Queue(QueueCommand::View { id }) => queue::view(&mut client, output, *id).await,
+        Command::Queue(QueueCommand::Stats) => queue::stats(&mut client, output).await,
+        Command::Queue(QueueCommand::Retry(messages)) => queue::retry(&mut client, output, messages).await,
+        Command::Queue(QueueCommand::Delete(delete)) => queue::delete(&mut client, output, delete).await,
+    }
+}
+
+/// Says what went wrong, and returns the exit code that says so to scripts.
+fn report(output: &Output, error: &CtlError) -> u8 {
+    let (exit, code) = match error {
+        // `empathctl … | head` is no failure.
+        CtlError::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return DONE,
+        CtlError::Output(_) => (FAILED, "output"),
+        CtlError::Unconfirmed => (FAILED, "unconfirmed"),
+        CtlError::Declined => (FAILED, "declined"),
+        CtlError::Client(ClientError::Unreachable { .. }) => (UNREACHABLE, "unreachable"),
+        CtlError::Client(ClientError::Refused(Failure { code, message })) => {
+            output.failure(&code.to_string(), message);
+            return FAILED;
+        }
+        CtlError::Client(_) => (FAILED, "protocol"),
+    };
+    output.failure(code, &error.to_string());
+    exit
+}

@@ -1,0 +1,32 @@
+use empath_control::{Client, Pong, Request, SystemStatus};
+
+use super::{
+    CtlError,
+    output::{Output, escaped},
+};
+
+pub(super) async fn ping(client: &mut Client, output: &mut Output) -> Result<(), CtlError> {
+    let pong: Pong = client.ask(&Request::Ping {}).await?;
+    output.answer(&pong, || format!("Empath {} answers\n", escaped(&pong.version)))?;
+    Ok(())
+}
+
+pub(super) async fn status(client: &mut Client, output: &mut Output) -> Result<(), CtlError> {
+    let status: SystemStatus = client.ask(&Request::Status {}).await?;
+    output.answer(&status, || {
+        let SystemStatus { uptime_seconds: up, queue_size, ready, connections, .. } = &status;
+        format!(
+            "version      {}\nup           {}d {:02}:{:02}:{:02}\nready        {}\nqueue        {queue_size} messages\n\
+             connections  {} in, {} out\n",
+            escaped(&status.version),
+            up / 86_400,
+            up / 3600 % 24,
+            up / 60 % 60,
+            up % 60,
+            if *ready { "yes" } else { "no" },
+            connections.inbound,
+            connections.outbound,
+        )
+    })?;
+    Ok(())
+}

@@ -1,0 +1,284 @@
+//! The daemon: everything is opened and bound, then `ready`, then it runs until a signal and drains in order.
+
+mod own;
+
+use std::{io, sync::Arc, time::Duration};
+
+use empath_common::{Clock, Hook, Hooks, SystemClock};
+use empath_control::{ControlServer, SocketError};
+use empath_delivery::{Processor, Resolver};
+use empath_ffi::Module;
+use empath_health::{HttpServer, Part, Readiness};
+use empath_metrics::{Registry, log::LogError};
+use empath_smtp::server::{Listener, RelayControl, Server, Settings};
+use empath_spool::Spool;
+use sd_notify::NotifyState;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{Config, Loaded},
+    intake::Intake,
+    operations::Operations,
+};
+
+/// How long sessions and deliveries in flight may take to finish after a signal.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log could not be set up.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The runtime could not be started, or signals not be caught.
+    #[error("the daemon cannot start: {0}")]
+    System(#[from] io::Error),
+    /// The spool could not be opened.
+    #[error(transparent)]
+    Spool(#[from] empath_spool::OpenError),
+    /// The resolver could not be set up.
+    #[error(transparent)]
+    Resolver(#[from] empath_delivery::resolve::ResolverError),
+    /// An SMTP address could not be bound.
+    #[error(transparent)]
+    Smtp(#[from] empath_smtp::server::BindError),
+    /// An HTTP address could not be bound.
+    #[error(transparent)]
+    Http(#[from] empath_health::BindError),
+    /// The control socket could not be bound.
+    #[error(transparent)]
+    Control(#[from] SocketError),
+    /// A plugin module could not be loaded.
+    #[error(transparent)]
+    Module(#[from] empath_ffi::LoadError),
+}
+
+/// Runs the daemon until SIGTERM or SIGINT; a second signal ends it at once.
+pub fn run(loaded: &Loaded) -> Result<(), StartError> {
+    let _logging = empath_metrics::log::start(&loaded.config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let daemon = Daemon::start(&loaded.config).await?;
+        info!(version = env!("CARGO_PKG_VERSION"), config = %loaded.path.display(), "ready");
+        notify(NotifyState::Ready);
+        signals.next().await;
+        notify(NotifyState::Stopping);
+        info!("stopping: sessions and deliveries in flight may finish; a second signal ends this at once");
+        tokio::select! {
+            () = daemon.stop() => info!("stopped"),
+            () = signals.next() => warn!("stopped by a second signal; what was in flight is repeated after the next start"),
+        }
+        Ok(())
+    });
+    // A thread that hangs in a plugin module must not keep the process.
+    runtime.shutdown_background();
+    if let Err(failure) = &outcome {
+        error!(error = %failure, "the daemon did not start");
+    }
+    outcome
+}
+
+struct Daemon {
+    smtp: Tasks,
+    processor: Processor,
+    spool: Arc<dyn Spool>,
+    services: Tasks,
+    readiness: Readiness,
+}
+
+/// Tasks that end together.
+struct Tasks {
+    stop: CancellationToken,
+    running: JoinSet<()>,
+}
+
+impl Daemon {
+    /// Opens, recovers and binds everything; serves only when all of it has succeeded.
+    async fn start(config: &Config) -> Result<Self, StartError> {
+        let registry = Registry::default();
+        empath_metrics::process::define(&registry);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let hostname = config.hostname();
+        let hooks = hooks(config)?;
+
+        let listeners = config
+            .smtp
+            .listeners
+            .iter()
+            .map(Listener::bind)
+            .collect::<Result<Vec<_>, _>>()?;
+        let control = ControlServer::bind(&config.control_socket)?;
+        let readiness = Readiness::new(config.health.max_queue_size);
+        let mut http = Vec::new();
+        if config.health.enabled {
+            let pages = empath_health::health(readiness.clone(), env!("CARGO_PKG_VERSION"));
+            http.push(HttpServer::bind(config.health.listen_address, pages).await?);
+        }
+        if config.metrics.enabled {
+            let pages = empath_health::metrics(registry.clone());
+            http.push(HttpServer::bind(config.metrics.listen_address, pages).await?);
+        }
+
+        let spool = open_spool(config, &registry).await?;
+        let addresses: Vec<_> = listeners.iter().map(Listener::address).collect();
+        let delivery = empath_delivery::Settings {
+            delivery: config.delivery.clone(),
+            dsn: config.dsn.clone(),
+            hostname: hostname.clone(),
+            own_names: config.smtp.local_domains.clone(),
+            own_addresses: own::addresses(&addresses),
+            content_memory: config.smtp.limits.content_memory.as_usize(),
+        };
+        let parts = empath_delivery::Parts {
+            spool: Arc::clone(&spool),
+            resolver: Arc::new(Resolver::new(&config.delivery.dns)?),
+            clock: Arc::clone(&clock),
+            metrics: empath_delivery::Metrics::new(&registry),
+            rng: fastrand::Rng::new(),
+        };
+        let processor = Processor::start(delivery, parts);
+        processor.recover().await;
+
+        let intake = Intake::new(
+            Arc::clone(&spool),
+            processor.clone(),
+            Arc::clone(&clock),
+            &config.smtp.limits,
+        );
+        let settings = Settings::new(
+            &config.smtp,
+            hostname,
+            empath_smtp::server::Metrics::new(&registry),
+        );
+        let server = Arc::new(Server::new(settings, hooks, intake, clock));
+
+        report_readiness(&readiness, &spool, &processor);
+        let mut services = Tasks::new();
+        let operations = Operations {
+            processor: processor.clone(),
+            spool: Arc::clone(&spool),
+            readiness: readiness.clone(),
+            inbound: Arc::clone(&server.connections),
+            started: Instant::now(),
+        };
+        services.spawn(|stop| control.serve(Arc::new(operations), stop));
+        for page in http {
+            services.spawn(|stop| page.serve(stop));
+        }
+        let mut smtp = Tasks::new();
+        for listener in listeners {
+            smtp.spawn(|stop| listener.serve(Arc::clone(&server), stop));
+        }
+        Ok(Self {
+            smtp,
+            processor,
+            spool,
+            services,
+            readiness,
+        })
+    }
+
+    /// Listeners first, then sessions, then deliveries, then the spool; health and control answer to the last.
+    async fn stop(mut self) {
+        self.readiness.set(Part::Smtp, false);
+        let drained = timeout(DRAIN, async {
+            tokio::join!(self.smtp.stop(), self.processor.shutdown(DRAIN));
+        });
+        if drained.await.is_err() {
+            warn!("sessions were cut off: they took longer than {DRAIN:?}");
+        }
+        self.smtp.abort().await;
+        self.readiness.set(Part::Delivery, false);
+        self.spool.close().await;
+        self.services.stop().await;
+    }
+}
+
+impl Tasks {
+    fn new() -> Self {
+        Self {
+            stop: CancellationToken::new(),
+            running: JoinSet::new(),
+        }
+    }
+
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&mut self, task: impl FnOnce(CancellationToken) -> F) {
+        self.running.spawn(task(self.stop.clone()));
+    }
+
+    async fn stop(&mut self) {
+        self.stop.cancel();
+        while self.running.join_next().await.is_some() {}
+    }
+
+    async fn abort(&mut self) {
+        self.running.shutdown().await;
+    }
+}
+
+/// Core policy first, then the modules in configured order.
+fn hooks(config: &Config) -> Result<Hooks, StartError> {
+    let mut hooks: Vec<Arc<dyn Hook>> = vec![Arc::new(RelayControl::new(&config.smtp))];
+    for module in &config.modules {
+        let module = Module::load(module)?;
+        info!(module = module.name(), "module loaded");
+        hooks.push(Arc::new(module));
+    }
+    Ok(Hooks::new(hooks))
+}
+
+/// Recovery reads the whole journal, so it has a thread of its own.
+async fn open_spool(config: &Config, registry: &Registry) -> Result<Arc<dyn Spool>, StartError> {
+    let (config, metrics) = (config.spool.clone(), empath_spool::Metrics::new(registry));
+    let opened = tokio::task::spawn_blocking(move || empath_spool::open(&config, metrics));
+    let (spool, report) = opened.await.map_err(io::Error::other)??;
+    info!(
+        messages = report.messages,
+        damaged = report.damaged.len(),
+        "spool recovered"
+    );
+    Ok(spool)
+}
+
+fn report_readiness(readiness: &Readiness, spool: &Arc<dyn Spool>, processor: &Processor) {
+    let (spool, queue) = (Arc::clone(spool), processor.clone());
+    readiness.check(Part::Spool, move || spool.is_healthy());
+    readiness.queue_size(move || queue.queue_len() as u64);
+    for part in [Part::Smtp, Part::Spool, Part::Delivery, Part::Dns] {
+        readiness.set(part, true);
+    }
+}
+
+/// Tells systemd, where it listens.
+fn notify(state: NotifyState<'_>) {
+    if let Err(failure) = sd_notify::notify(&[state]) {
+        warn!(error = %failure, "systemd could not be notified");
+    }
+}
+
+/// The signals that end the daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! What the control socket can ask of the daemon.
+
+use std::sync::Arc;
+
+use empath_common::MessageId;
+use empath_control::{
+    Answers, Changed, Connections, Failure, FailureCode, Filter, Handler, HistoryEntry, LastReply, Pong,
+    Priority, QueueEntry, QueueStats, QueueView, RecipientEntry, Request, Selection, Status, SystemStatus,
+};
+use empath_delivery::{
+    HistoryView, MessageStatus, MessageView, Processor, RecipientStatus, RecipientView, ReplyView, Touched,
+};
+use empath_health::Readiness;
+use empath_smtp::server;
+use empath_spool::Spool;
+use tokio::time::Instant;
+
+/// The daemon as the control socket sees it.
+pub struct Operations {
+    /// Whose queue it is.
+    pub processor: Processor,
+    /// Where the content of queued messages is.
+    pub spool: Arc<dyn Spool>,
+    /// What `/health/ready` says.
+    pub readiness: Readiness,
+    /// Connections of clients.
+    pub inbound: Arc<server::Connections>,
+    /// When the daemon started.
+    pub started: Instant,
+}
+
+/// The version of the daemon.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Messages that are looked up between two answers.
+const PAGE: usize = 128;
+
+impl Handler for Operations {
+    async fn handle(&self, request: Request, answers: &mut Answers) -> Result<(), Failure> {
+        match request {
+            Request::Ping {} => {
+                answers
+                    .send(&Pong {
+                        pong: true,
+                        version: VERSION.to_owned(),
+                    })
+                    .await
+            }
+            Request::Status {} => answers.send(&self.status()).await,
+            Request::List { filter, limit } => self.list(&filter, limit, answers).await,
+            Request::View { id } => answers.send(&self.view(id).await?).await,
+            Request::Stats {} => answers.send(&self.stats().await).await,
+            Request::Retry { messages } => {
+                let mut changed = Changed::default();
+                for filter in selected(&messages) {
+                    add(&mut changed, self.processor.retry(&filter).await);
+                }
+                answers.send(&found(&messages, changed)?).await
+            }
+            Request::Delete { messages } => {
+                let mut changed = Changed::default();
+                for filter in selected(&messages) {
+                    let deleted = self.processor.delete(&filter).await;
+                    let failed = |error| Failure::new(FailureCode::Failed, format!("not deleted: {error}"));
+                    add(&mut changed, deleted.map_err(failed)?);
+                }
+                answers.send(&found(&messages, changed)?).await
+            }
+        }
+    }
+}
+
+impl Operations {
+    fn status(&self) -> SystemStatus {
+        SystemStatus {
+            version: VERSION.to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            queue_size: self.processor.queue_len() as u64,
+            ready: self.readiness.is_ready(),
+            connections: Connections {
+                inbound: self.inbound.count() as u64,
+                outbound: self.processor.connections() as u64,
+            },
+            dns_cache_entries: None,
+        }
+    }
+
+    async fn list(&self, filter: &Filter, limit: Option<u64>, answers: &mut Answers) -> Result<(), Failure> {
+        let Some(filter) = delivery_filter(filter) else {
+            return Ok(());
+        };
+        let mut left = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut after = None;
+        while left > 0 {
+            let page = self.processor.list(&filter, after, left.min(PAGE)).await;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            left -= page.len();
+            for message in page {
+                answers.send(&entry(message)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn view(&self, id: MessageId) -> Result<QueueView, Failure> {
+        let Some((message, history)) = self.processor.view(id).await else {
+            return Err(unknown(&[id]));
+        };
+        let content = self.spool.content(id).await;
+        let content = content.map_err(|error| Failure::new(FailureCode::Failed, error.to_string()))?;
+        Ok(QueueView {
+            entry: entry(message),
+            headers: headers(&content),
+            history: history.into_iter().map(past).collect(),
+        })
+    }
+
+    async fn stats(&self) -> QueueStats {
+        let stats = self.processor.stats().await;
+        let by_status = stats
+            .by_status
+            .into_iter()
+            .map(|(status, count)| (message_status(status), count as u64));
+        QueueStats {
+            total: stats.total as u64,
+            by_status: by_status.collect(),
+            by_domain: stats
+                .by_domain
+                .into_iter()
+                .map(|(domain, count)| (domain, count as u64))
+                .collect(),
+            oldest_seconds: stats.oldest_seconds,
+        }
+    }
+}
+
+fn selected(messages: &Selection) -> Vec<empath_delivery::Filter> {
+    match messages {
+        Selection::All => vec![empath_delivery::Filter::default()],
+        Selection::Ids(ids) => ids
+            .iter()
+            .map(|id| empath_delivery::Filter {
+                id: Some(*id),
+                ..empath_delivery::Filter::default()
+            })
+            .collect(),
+        Selection::Filter(filter) => delivery_filter(filter).into_iter().collect(),
+    }
+}
+
+/// `None` when no message of the queue can have the status.
+fn delivery_filter(filter: &Filter) -> Option<empath_delivery::Filter> {
+    let Filter {
+        status,
+        domain,
+        sender,
+    } = filter.clone();
+    let status = match status {
+        None => None,
+        Some(wanted) => Some(
+            MessageStatus::ALL
+                .into_iter()
+                .find(|status| message_status(*status) == wanted)?,
+        ),
+    };
+    Some(empath_delivery::Filter {
+        id: None,
+        status,
+        domain,
+        sender,
+    })
+}
+
+fn add(changed: &mut Changed, touched: Touched) {
+    changed.matched += touched.matched as u64;
+    changed.changed += touched.changed as u64;
+}
+
+/// Ids that name nothing are an error, a filter that matches nothing is not.
+fn found(messages: &Selection, changed: Changed) -> Result<Changed, Failure> {
+    match messages {
+        Selection::Ids(ids) if changed.matched == 0 => Err(unknown(ids)),
+        _ => Ok(changed),
+    }
+}
+
+fn unknown(ids: &[MessageId]) -> Failure {
+    let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+    Failure::new(
+        FailureCode::NotFound,
+        format!("there is no message {}", ids.join(", ")),
+    )
+}
+
+fn entry(message: MessageView) -> QueueEntry {
+    QueueEntry {
+        id: message.id,
+        sender: message.sender,
+        size: message.size,
+        received_at: message.received_at,
+        status: message_status(message.status),
+        priority: Priority::default(),
+        recipients: message.recipients.into_iter().map(recipient).collect(),
+    }
+}
+
+fn recipient(recipient: RecipientView) -> RecipientEntry {
+    RecipientEntry {
+        address: recipient.address,
+        status: recipient_status(recipient.status),
+        attempts: recipient.attempts,
+        next_attempt_at: recipient.next_attempt_at,
+        next_hop: recipient.next_hop,
+        host: recipient.host,
+        last_reply: recipient.last_reply.map(reply),
+    }
+}
+
+fn past(attempt: HistoryView) -> HistoryEntry {
+    HistoryEntry {
+        at: attempt.at,
+        address: attempt.address,
+        next_hop: Some(attempt.next_hop),
+        host: attempt.host,
+        reply: reply(attempt.reply),
+    }
+}
+
+fn reply(reply: ReplyView) -> LastReply {
+    LastReply {
+        code: reply.code,
+        enhanced: reply.enhanced,
+        text: reply.text,
+    }
+}
+
+fn message_status(status: MessageStatus) -> Status {
+    match status {
+        MessageStatus::Pending => Status::Pending,
+        MessageStatus::InProgress => Status::InProgress,
+        MessageStatus::Deferred => Status::Deferred,
+    }
+}
+
+fn recipient_status(status: RecipientStatus) -> Status {
+    match status {
+        RecipientStatus::Pending => Status::Pending,
+        RecipientStatus::InProgress => Status::InProgress,
+        RecipientStatus::Deferred => Status::Deferred,
+        RecipientStatus::Completed => Status::Completed,
+        RecipientStatus::Failed => Status::Failed,
+        RecipientStatus::Expired => Status::Expired,
+    }
+}
+
+/// The fields of the header section, in order; names as they are, values unfolded and decoded.
+fn headers(content: &[u8]) -> Vec<(String, String)> {
+    let end = content
+        .windows(4)
+        .position(|octets| octets == b"\r\n\r\n")
+        .map_or(content.len(), |end| end + 2);
+    let section = content.get(..end).unwrap_or_default();
+    match mailparse::parse_headers(section) {
+        Ok((fields, _)) => fields
+            .iter()
+            .map(|field| (field.get_key(), field.get_value()))
+            .collect(),
+        // What is no header section is shown as none.
+        Err(_) => Vec::new(),
+    }
+}

@@ -1,0 +1,329 @@
+//! `empathctl` as people and scripts use it, with a daemon of a few lines at the other end.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    sync::Arc,
+};
+
+use empath_control::{
+    Answers, Changed, Connections, ControlServer, Failure, FailureCode, Handler, HistoryEntry, LastReply,
+    Pong, Priority, QueueEntry, QueueStats, QueueView, RecipientEntry, Request, Selection, Status,
+    SystemStatus,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+const ID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+const OTHER: &str = "01BX5ZZKBKACTAV9WEVGEMMVRZ";
+
+/// A daemon with one message in its queue, listed `copies` times.
+struct Fake {
+    copies: u64,
+}
+
+fn entry() -> QueueEntry {
+    QueueEntry {
+        id: ID.parse().unwrap(),
+        sender: "\u{1b}[31malice@home.test".to_owned(),
+        size: 1234,
+        received_at: "2026-01-02T03:04:05Z".parse().unwrap(),
+        status: Status::Deferred,
+        priority: Priority::Normal,
+        recipients: vec![RecipientEntry {
+            address: "bob@example.test".to_owned(),
+            status: Status::Deferred,
+            attempts: 2,
+            next_attempt_at: Some("2026-01-02T03:14:05Z".parse().unwrap()),
+            next_hop: Some("mx:example.test".to_owned()),
+            host: None,
+            last_reply: Some(reply()),
+        }],
+    }
+}
+
+fn reply() -> LastReply {
+    LastReply {
+        code: Some(451),
+        enhanced: Some("4.3.2".to_owned()),
+        text: "later".to_owned(),
+    }
+}
+
+impl Handler for Fake {
+    async fn handle(&self, request: Request, answers: &mut Answers) -> Result<(), Failure> {
+        let version = "1.2.3".to_owned();
+        match request {
+            Request::Ping {} => answers.send(&Pong { pong: true, version }).await,
+            Request::Status {} => {
+                let connections = Connections {
+                    inbound: 3,
+                    outbound: 4,
+                };
+                let (uptime_seconds, queue_size, ready, dns_cache_entries) = (93_784, 1, true, Some(7));
+                let status = SystemStatus {
+                    version,
+                    uptime_seconds,
+                    queue_size,
+                    ready,
+                    connections,
+                    dns_cache_entries,
+                };
+                answers.send(&status).await
+            }
+            Request::List { filter, limit } => {
+                for _ in 0..limit.unwrap_or(self.copies) {
+                    if filter.matches(&entry()) {
+                        answers.send(&entry()).await?;
+                    }
+                }
+                Ok(())
+            }
+            Request::View { id } if id == entry().id => {
+                let history = vec![HistoryEntry {
+                    at: "2026-01-02T03:05:05Z".parse().unwrap(),
+                    address: "bob@example.test".to_owned(),
+                    next_hop: None,
+                    host: Some("mx1.example.test[192.0.2.1]:25".to_owned()),
+                    reply: reply(),
+                }];
+                let headers = vec![("Subject".to_owned(), "\u{1b}]0;owned\u{7}".to_owned())];
+                answers
+                    .send(&QueueView {
+                        entry: entry(),
+                        headers,
+                        history,
+                    })
+                    .await
+            }
+            Request::View { id } => Err(Failure::new(
+                FailureCode::NotFound,
+                format!("there is no message {id}"),
+            )),
+            Request::Stats {} => {
+                let by_status = [(Status::Deferred, 1)].into();
+                let by_domain = [("example.test".to_owned(), 1)].into();
+                answers
+                    .send(&QueueStats {
+                        total: 1,
+                        by_status,
+                        by_domain,
+                        oldest_seconds: Some(60),
+                    })
+                    .await
+            }
+            Request::Retry { messages } | Request::Delete { messages } => {
+                let matched = match messages {
+                    Selection::All => 100,
+                    Selection::Ids(ids) => ids.len() as u64,
+                    Selection::Filter(_) => 10,
+                };
+                answers.send(&Changed { matched, changed: 1 }).await
+            }
+        }
+    }
+}
+
+struct Running {
+    directory: TempDir,
+}
+
+impl Running {
+    fn start(copies: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let server = ControlServer::bind(&directory.path().join("control.sock")).unwrap();
+        tokio::spawn(server.serve(Arc::new(Fake { copies }), CancellationToken::new()));
+        Self { directory }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("control.sock")
+    }
+
+    async fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        run(&self.path(), arguments).await
+    }
+
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let (status, stdout, stderr) = self.run(&[&["--json"], arguments].concat()).await;
+        assert_eq!((status, stderr.as_str()), (0, ""));
+        serde_json::from_str(&stdout).unwrap()
+    }
+}
+
+fn command(socket: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_empathctl"));
+    command.arg("-c").arg(socket).args(arguments).stdin(Stdio::null());
+    command
+}
+
+async fn run(socket: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command(socket, arguments).output().await.unwrap();
+    (
+        status.code().unwrap(),
+        String::from_utf8(stdout).unwrap(),
+        String::from_utf8(stderr).unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn json_answers_have_the_documented_members() {
+    let daemon = Running::start(1);
+    assert_eq!(
+        daemon.json(&["system", "ping"]).await,
+        json!({"pong": true, "version": "1.2.3"})
+    );
+    assert_eq!(
+        daemon.json(&["system", "status"]).await,
+        json!({"version": "1.2.3", "uptime_seconds": 93784, "queue_size": 1, "ready": true,
+               "connections": {"inbound": 3, "outbound": 4}, "dns_cache_entries": 7})
+    );
+    let reply = json!({"code": 451, "enhanced": "4.3.2", "text": "later"});
+    let mut message = json!({
+        "id": ID, "sender": "\u{1b}[31malice@home.test", "size": 1234, "received_at": "2026-01-02T03:04:05Z",
+        "status": "deferred", "priority": "normal",
+        "recipients": [{"address": "bob@example.test", "status": "deferred", "attempts": 2,
+                        "next_attempt_at": "2026-01-02T03:14:05Z", "next_hop": "mx:example.test", "host": null,
+                        "last_reply": reply}],
+    });
+    assert_eq!(daemon.json(&["queue", "list"]).await, message);
+    let more = message.as_object_mut().unwrap();
+    more.insert("headers".to_owned(), json!([["Subject", "\u{1b}]0;owned\u{7}"]]));
+    let attempt = json!({"at": "2026-01-02T03:05:05Z", "address": "bob@example.test", "next_hop": null,
+                         "host": "mx1.example.test[192.0.2.1]:25", "reply": reply});
+    more.insert("history".to_owned(), json!([attempt]));
+    assert_eq!(daemon.json(&["queue", "view", ID]).await, message);
+    assert_eq!(
+        daemon.json(&["queue", "stats"]).await,
+        json!({"total": 1, "by_status": {"deferred": 1}, "by_domain": {"example.test": 1}, "oldest_seconds": 60})
+    );
+}
+
+#[tokio::test]
+async fn messages_are_selected_as_the_arguments_say() {
+    let daemon = Running::start(1);
+    for (arguments, matched) in [
+        (&["queue", "retry", "--all"][..], 100),
+        (&["queue", "retry", ID, OTHER], 2),
+        (&["queue", "retry", "--domain", "example.test"], 10),
+        (&["queue", "delete", ID], 1),
+        (&["queue", "delete", "--sender", "", "--yes"], 10),
+        (&["queue", "delete", "--all", "--yes"], 100),
+    ] {
+        assert_eq!(
+            daemon.json(arguments).await,
+            json!({"matched": matched, "changed": 1}),
+            "{arguments:?}"
+        );
+    }
+    let (_, pending, _) = daemon
+        .run(&["--json", "queue", "list", "--status", "pending"])
+        .await;
+    assert_eq!(pending, "");
+    let (_, limited, _) = daemon.run(&["--json", "queue", "list", "--limit", "3"]).await;
+    assert_eq!(limited.lines().count(), 3);
+}
+
+#[tokio::test]
+async fn people_get_tables_in_which_nothing_steers_the_terminal() {
+    let daemon = Running::start(1);
+    for (arguments, words) in [
+        (
+            &["queue", "list"][..],
+            "1234  deferred  \\x1b[31malice@home.test  bob@example.test",
+        ),
+        (&["queue", "view", ID], "Subject: \\x1b]0;owned\\x07"),
+        (&["queue", "view", ID], "451 4.3.2 later"),
+        (&["queue", "stats"], "1 messages, the oldest 60 s old"),
+        (&["queue", "retry", ID], "1 of 1 messages are due now"),
+        (&["system", "status"], "up           1d 02:03:04"),
+        (&["system", "ping"], "Empath 1.2.3 answers"),
+    ] {
+        let (status, stdout, stderr) = daemon.run(arguments).await;
+        assert_eq!((status, stderr.as_str()), (0, ""), "{arguments:?}");
+        assert!(stdout.contains(words), "{stdout}");
+        assert!(!stdout.contains('\u{1b}'), "{stdout}");
+    }
+}
+
+#[tokio::test]
+async fn the_exit_status_tells_scripts_what_happened() {
+    let daemon = Running::start(1);
+    let (status, stdout, stderr) = daemon.run(&["--json", "queue", "view", OTHER]).await;
+    assert_eq!((status, stdout.as_str()), (1, ""));
+    let error = json!({"error": {"code": "not_found", "message": format!("there is no message {OTHER}")}});
+    assert_eq!(serde_json::from_str::<Value>(&stderr).unwrap(), error);
+
+    let (status, _, stderr) = daemon.run(&["queue", "view", OTHER]).await;
+    assert_eq!(
+        (status, stderr),
+        (1, format!("empathctl: there is no message {OTHER}\n"))
+    );
+
+    for usage in [
+        &["queue", "view", "../../etc/passwd"][..],
+        &["queue", "retry"],
+        &["dance"],
+    ] {
+        assert_eq!(daemon.run(usage).await.0, 2, "{usage:?}");
+    }
+
+    let nowhere = daemon.directory.path().join("nobody.sock");
+    let (status, _, stderr) = run(&nowhere, &["--json", "system", "ping"]).await;
+    assert_eq!(status, 3);
+    assert_eq!(
+        serde_json::from_str::<Value>(&stderr)
+            .unwrap()
+            .pointer("/error/code")
+            .unwrap(),
+        "unreachable"
+    );
+}
+
+#[tokio::test]
+async fn a_script_must_say_yes_before_many_messages_are_deleted() {
+    let daemon = Running::start(1);
+    for arguments in [
+        &["queue", "delete", "--all"][..],
+        &["queue", "delete", "--domain", "example.test"],
+    ] {
+        let (status, stdout, stderr) = daemon.run(arguments).await;
+        assert_eq!((status, stdout.as_str()), (1, ""));
+        assert!(stderr.contains("--yes"), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_reading_is_no_failure() {
+    let daemon = Running::start(100_000);
+    for format in [&["--json", "queue", "list"][..], &["queue", "list"]] {
+        let mut child = command(&daemon.path(), format)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().await.unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    }
+}
+
+#[tokio::test]
+async fn the_socket_may_stand_in_the_environment() {
+    let daemon = Running::start(1);
+    let output = Command::new(env!("CARGO_BIN_EXE_empathctl"))
+        .args(["system", "ping"])
+        .env("EMPATH_CONTROL_SOCKET", daemon.path())
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success());
+}
