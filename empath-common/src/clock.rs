@@ -12,10 +12,7 @@ pub trait Clock: Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place where wall-clock time enters"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place where wall-clock time enters")]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }

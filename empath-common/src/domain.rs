@@ -49,12 +49,7 @@ impl Domain {
         }
         // The same rule for hyphens as among ASCII names: `r3---sn.test` exists.
         let ascii = Uts46::new()
-            .to_ascii(
-                text.as_bytes(),
-                AsciiDenyList::STD3,
-                Hyphens::CheckFirstLast,
-                DnsLength::Verify,
-            )
+            .to_ascii(text.as_bytes(), AsciiDenyList::STD3, Hyphens::CheckFirstLast, DnsLength::Verify)
             .map_err(|_| DomainError::Idna)?;
         check(&ascii)?;
         Ok(Self(ascii.into()))
@@ -72,15 +67,12 @@ impl Domain {
 
     /// Whether this name lies below `ancestor` (`a.b.test` below `b.test` and `test`, not below itself).
     pub fn is_below(&self, ancestor: &Self) -> bool {
-        self.0
-            .strip_suffix(&*ancestor.0)
-            .is_some_and(|rest| rest.ends_with('.'))
+        self.0.strip_suffix(&*ancestor.0).is_some_and(|rest| rest.ends_with('.'))
     }
 }
 
 fn has_a_label(text: &str) -> bool {
-    text.split('.')
-        .any(|label| label.get(..4).is_some_and(|p| p.eq_ignore_ascii_case("xn--")))
+    text.split('.').any(|label| label.get(..4).is_some_and(|p| p.eq_ignore_ascii_case("xn--")))
 }
 
 /// `sub-domain *("." sub-domain)` of RFC 5321 §4.1.2 within the limits of RFC 1035 §2.3.4.

@@ -50,10 +50,7 @@ pub struct Answer {
 
 impl From<Verdict> for Answer {
     fn from(verdict: Verdict) -> Self {
-        Self {
-            verdict,
-            metadata: Metadata::default(),
-        }
+        Self { verdict, metadata: Metadata::default() }
     }
 }
 
@@ -92,10 +89,7 @@ impl Hooks {
             let full = metadata.merge(answer.metadata).is_err();
             match answer.verdict {
                 Verdict::Refuse(reply) => {
-                    return Answer {
-                        verdict: Verdict::Refuse(refusal(reply)),
-                        metadata,
-                    };
+                    return Answer { verdict: Verdict::Refuse(refusal(reply)), metadata };
                 }
                 Verdict::Accept if full => {
                     return Verdict::Refuse(Reply::new(451, (4, 3, 0), "Too much metadata for one message"))
@@ -104,10 +98,7 @@ impl Hooks {
                 Verdict::Accept => {}
             }
         }
-        Answer {
-            verdict: Verdict::Accept,
-            metadata,
-        }
+        Answer { verdict: Verdict::Accept, metadata }
     }
 }
 

@@ -19,10 +19,7 @@ impl FromStr for AddressLiteral {
     type Err = LiteralError;
 
     fn from_str(text: &str) -> Result<Self, LiteralError> {
-        let inner = text
-            .strip_prefix('[')
-            .and_then(|t| t.strip_suffix(']'))
-            .ok_or(LiteralError)?;
+        let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).ok_or(LiteralError)?;
         let address = match inner.split_at_checked(5) {
             Some((tag, v6)) if tag.eq_ignore_ascii_case("IPv6:") => v6.parse::<Ipv6Addr>().map(IpAddr::V6),
             _ => inner.parse::<Ipv4Addr>().map(IpAddr::V4),

@@ -83,11 +83,7 @@ impl Mailbox {
             Host::Domain(Domain::parse(host)?)
         };
         let local_len = u8::try_from(local_len).map_err(|_| MailboxError::LocalPartTooLong)?;
-        Ok(Self {
-            text: text.into(),
-            local_len,
-            host,
-        })
+        Ok(Self { text: text.into(), local_len, host })
     }
 
     /// The local part as it was written, quotes included.
@@ -139,10 +135,7 @@ fn local_part_len(text: &str) -> Result<usize, MailboxError> {
     }
     let len = text.find('@').ok_or(MailboxError::NoDomain)?;
     let local = text.get(..len).unwrap_or_default();
-    if local
-        .split('.')
-        .all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
-    {
+    if local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext)) {
         Ok(len)
     } else {
         Err(MailboxError::LocalPart)

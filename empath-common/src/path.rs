@@ -50,10 +50,7 @@ impl ReversePath {
         if inner.is_empty() {
             return Ok((Self::Null, rest));
         }
-        Ok((
-            Self::Mailbox(Mailbox::parse(without_route(inner, charset)?, charset)?),
-            rest,
-        ))
+        Ok((Self::Mailbox(Mailbox::parse(without_route(inner, charset)?, charset)?), rest))
     }
 
     /// The mailbox, unless the path is null.
@@ -82,10 +79,7 @@ impl ForwardPath {
         if inner.eq_ignore_ascii_case(b"postmaster") {
             return Ok((Self::Postmaster, rest));
         }
-        Ok((
-            Self::Mailbox(Mailbox::parse(without_route(inner, charset)?, charset)?),
-            rest,
-        ))
+        Ok((Self::Mailbox(Mailbox::parse(without_route(inner, charset)?, charset)?), rest))
     }
 
     /// The mailbox, unless this is the bare `<Postmaster>`.
@@ -141,10 +135,7 @@ fn without_route(inner: &[u8], charset: Charset) -> Result<&[u8], PathError> {
     if inner.first() != Some(&b'@') {
         return Ok(inner);
     }
-    let colon = inner
-        .iter()
-        .position(|b| *b == b':')
-        .ok_or(PathError::SourceRoute)?;
+    let colon = inner.iter().position(|b| *b == b':').ok_or(PathError::SourceRoute)?;
     let (route, mailbox) = inner.split_at(colon);
     let route = str::from_utf8(route).map_err(|_| PathError::SourceRoute)?;
     if charset == Charset::Ascii && !route.is_ascii() {
@@ -184,9 +175,5 @@ impl FromStr for ForwardPath {
 }
 
 fn whole<T>((path, rest): (T, &[u8])) -> Result<T, PathError> {
-    if rest.is_empty() {
-        Ok(path)
-    } else {
-        Err(PathError::Brackets)
-    }
+    if rest.is_empty() { Ok(path) } else { Err(PathError::Brackets) }
 }

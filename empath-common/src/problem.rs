@@ -13,24 +13,14 @@ pub struct Problem {
 impl Problem {
     /// A problem at `key`.
     pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            message: message.into(),
-        }
+        Self { key: key.into(), message: message.into() }
     }
 
     /// The same problem seen from one level up: `retry.max_delay` within `delivery` is `delivery.retry.max_delay`.
     #[must_use]
     pub fn within(self, parent: &str) -> Self {
-        let separator = if self.key.is_empty() || self.key.starts_with('[') {
-            ""
-        } else {
-            "."
-        };
-        Self {
-            key: format!("{parent}{separator}{}", self.key),
-            ..self
-        }
+        let separator = if self.key.is_empty() || self.key.starts_with('[') { "" } else { "." };
+        Self { key: format!("{parent}{separator}{}", self.key), ..self }
     }
 }
 

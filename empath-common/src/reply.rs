@@ -12,11 +12,7 @@ pub struct ReplyCodeError;
 impl ReplyCode {
     /// A code from its number. Any second and third digit is taken: the first alone decides (RFC 5321 §4.3.2).
     pub const fn new(code: u16) -> Result<Self, ReplyCodeError> {
-        if code >= 200 && code <= 599 {
-            Ok(Self(code))
-        } else {
-            Err(ReplyCodeError)
-        }
+        if code >= 200 && code <= 599 { Ok(Self(code)) } else { Err(ReplyCodeError) }
     }
 
     /// The number.
@@ -70,11 +66,7 @@ pub struct EnhancedStatusError;
 impl EnhancedStatus {
     /// A status from its three numbers.
     pub const fn new(class: u8, subject: u16, detail: u16) -> Self {
-        Self {
-            class,
-            subject,
-            detail,
-        }
+        Self { class, subject, detail }
     }
 }
 
@@ -101,11 +93,7 @@ impl FromStr for EnhancedStatus {
             _ => return Err(EnhancedStatusError),
         };
         match (subject.and_then(number), detail.and_then(number), parts.next()) {
-            (Some(subject), Some(detail), None) => Ok(Self {
-                class,
-                subject,
-                detail,
-            }),
+            (Some(subject), Some(detail), None) => Ok(Self { class, subject, detail }),
             _ => Err(EnhancedStatusError),
         }
     }
@@ -145,10 +133,7 @@ impl Reply {
     /// The same reply with other text.
     #[must_use]
     pub fn with_text(self, text: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            text: text.into(),
-            ..self
-        }
+        Self { text: text.into(), ..self }
     }
 }
 

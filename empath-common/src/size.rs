@@ -37,22 +37,14 @@ impl FromStr for ByteSize {
     type Err = ByteSizeError;
 
     fn from_str(text: &str) -> Result<Self, ByteSizeError> {
-        let digits = text
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(text.len());
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at_checked(digits).ok_or(ByteSizeError)?;
         let unit = unit.trim();
-        let &(_, unit) = UNITS
-            .iter()
-            .find(|(name, _)| *name == unit)
-            .ok_or(ByteSizeError)?;
+        let &(_, unit) = UNITS.iter().find(|(name, _)| *name == unit).ok_or(ByteSizeError)?;
         let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
         let whole: u64 = whole.parse().map_err(|_| ByteSizeError)?;
         let octets = whole.checked_mul(unit).ok_or(ByteSizeError)?;
-        octets
-            .checked_add(part(fraction, unit)?)
-            .map(Self)
-            .ok_or(ByteSizeError)
+        octets.checked_add(part(fraction, unit)?).map(Self).ok_or(ByteSizeError)
     }
 }
 
@@ -70,10 +62,7 @@ fn part(fraction: &str, unit: u64) -> Result<u64, ByteSizeError> {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let binary = UNITS.iter().filter(|(name, _)| name.ends_with("iB"));
-        match binary
-            .clone()
-            .find(|(_, unit)| self.0 != 0 && self.0.is_multiple_of(*unit))
-        {
+        match binary.clone().find(|(_, unit)| self.0 != 0 && self.0.is_multiple_of(*unit)) {
             Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
             None => write!(f, "{}B", self.0),
         }
@@ -98,9 +87,7 @@ impl<'de> Deserialize<'de> for ByteSize {
                 Ok(ByteSize(octets))
             }
             fn visit_i64<E: de::Error>(self, octets: i64) -> Result<ByteSize, E> {
-                u64::try_from(octets)
-                    .map(ByteSize)
-                    .map_err(|_| E::custom(ByteSizeError))
+                u64::try_from(octets).map(ByteSize).map_err(|_| E::custom(ByteSizeError))
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<ByteSize, E> {
                 text.parse().map_err(E::custom)

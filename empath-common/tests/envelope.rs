@@ -13,14 +13,7 @@ fn to(address: &str) -> ForwardPath {
 #[test]
 fn recipients_keep_their_order_and_count_once() {
     let mut envelope = Envelope::new(ReversePath::Null, to("a@one.test"));
-    for address in [
-        "b@one.test",
-        "a@ONE.test",
-        "Postmaster",
-        "POSTMASTER",
-        "A@one.test",
-        "b@one.test",
-    ] {
+    for address in ["b@one.test", "a@ONE.test", "Postmaster", "POSTMASTER", "A@one.test", "b@one.test"] {
         envelope.add(to(address), 100).unwrap();
     }
     let kept: Vec<&str> = envelope.recipients().iter().map(ForwardPath::as_str).collect();
@@ -44,15 +37,8 @@ fn metadata_takes_what_fits_to_the_octet() {
     let value = "v".repeat(Metadata::MAX_OCTETS - 4);
     metadata.insert("name".into(), value.clone()).unwrap();
     assert_eq!(metadata.insert("x".into(), String::new()), Err(MetadataFull));
-    assert_eq!(
-        metadata.insert("name".into(), format!("{value}v")),
-        Err(MetadataFull)
-    );
-    assert_eq!(
-        metadata.get("name"),
-        Some(&*value),
-        "a refused value leaves the old one"
-    );
+    assert_eq!(metadata.insert("name".into(), format!("{value}v")), Err(MetadataFull));
+    assert_eq!(metadata.get("name"), Some(&*value), "a refused value leaves the old one");
     metadata.insert("name".into(), "short".into()).unwrap();
     metadata.insert("x".into(), value[9..].to_owned()).unwrap();
     assert_eq!(metadata.iter().count(), 2);
@@ -69,10 +55,7 @@ fn merged_metadata_wins_and_what_does_not_fit_is_left_out() {
     };
     let mut metadata = of(&[("a", "old".into()), ("b", "kept".into())]);
     assert_eq!(metadata.merge(of(&[("a", "new".into())])), Ok(()));
-    assert_eq!(
-        (metadata.get("a"), metadata.get("b")),
-        (Some("new"), Some("kept"))
-    );
+    assert_eq!((metadata.get("a"), metadata.get("b")), (Some("new"), Some("kept")));
     let big = "x".repeat(Metadata::MAX_OCTETS - 1);
     assert_eq!(metadata.clone().merge(of(&[("c", big)])), Err(MetadataFull));
     assert!(Metadata::default().is_empty() && !metadata.is_empty());
@@ -85,10 +68,7 @@ fn controls_and_look_alike_directions_are_escaped() {
         (b"a\r\nb\tc\0\x1b[31m\x7f", r"a\r\nb\tc\x00\x1b[31m\x7f"),
         (b"back\\slash", r"back\\slash"),
         (b"\xff\xc3(", r"\xff\xc3("),
-        (
-            "\u{85}\u{202e}\u{2066}\u{2028}\u{feff}".as_bytes(),
-            r"\u{85}\u{202e}\u{2066}\u{2028}\u{feff}",
-        ),
+        ("\u{85}\u{202e}\u{2066}\u{2028}\u{feff}".as_bytes(), r"\u{85}\u{202e}\u{2066}\u{2028}\u{feff}"),
     ] {
         assert_eq!(Escaped(octets).to_string(), shown);
     }
@@ -147,10 +127,7 @@ fn an_id_that_would_overflow_is_none() {
         "../../../../../../etc/pass",
     ] {
         assert!(wrong.parse::<MessageId>().is_err(), "{wrong}");
-        assert!(
-            serde_json::from_value::<MessageId>(wrong.into()).is_err(),
-            "{wrong}"
-        );
+        assert!(serde_json::from_value::<MessageId>(wrong.into()).is_err(), "{wrong}");
     }
 }
 
@@ -168,18 +145,13 @@ fn enhanced_statuses_have_three_numbers() {
 fn a_reply_is_shown_on_one_line() {
     let reply = Reply::new(550, (5, 1, 1), "no such\nuser");
     assert_eq!(reply.to_string(), "550 5.1.1 no such user");
-    assert_eq!(
-        Reply::plain(354, "go on").with_text("other").to_string(),
-        "354 other"
-    );
+    assert_eq!(Reply::plain(354, "go on").with_text("other").to_string(), "354 other");
     assert_eq!(Reply::plain(99, "impossible").code.get(), 451);
 }
 
 #[test]
 fn a_problem_is_placed_from_the_root() {
-    let problem = Problem::new("[0].socket", "in use")
-        .within("listeners")
-        .within("smtp");
+    let problem = Problem::new("[0].socket", "in use").within("listeners").within("smtp");
     assert_eq!(problem.to_string(), "smtp.listeners[0].socket: in use");
     assert_eq!(Problem::new("", "wrong").within("smtp").key, "smtp");
 }

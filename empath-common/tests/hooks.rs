@@ -40,16 +40,9 @@ impl Hook for Fixed {
 fn fixed(verdict: Verdict, metadata: &[(&str, &str)], later: bool) -> Arc<Fixed> {
     let mut answer = Answer::from(verdict);
     for (name, value) in metadata {
-        answer
-            .metadata
-            .insert((*name).to_owned(), (*value).to_owned())
-            .unwrap();
+        answer.metadata.insert((*name).to_owned(), (*value).to_owned()).unwrap();
     }
-    Arc::new(Fixed {
-        answer,
-        later,
-        asked: AtomicUsize::new(0),
-    })
+    Arc::new(Fixed { answer, later, asked: AtomicUsize::new(0) })
 }
 
 fn ask(hooks: &[Arc<Fixed>]) -> Answer {
@@ -59,12 +52,7 @@ fn ask(hooks: &[Arc<Fixed>]) -> Answer {
         helo: None,
         context: Arc::default(),
     };
-    let hooks = Hooks::new(
-        hooks
-            .iter()
-            .map(|hook| Arc::clone(hook) as Arc<dyn Hook>)
-            .collect(),
-    );
+    let hooks = Hooks::new(hooks.iter().map(|hook| Arc::clone(hook) as Arc<dyn Hook>).collect());
     let mut answer = pin!(hooks.ask(Query::Connect(&client)));
     let mut context = Context::from_waker(Waker::noop());
     loop {
@@ -102,11 +90,8 @@ fn metadata_of_all_that_were_asked_is_kept_and_the_last_value_wins() {
         fixed(Verdict::Accept, &[("score", "2")], true),
         fixed(Verdict::Refuse(REFUSED), &[("by", "third")], false),
     ];
-    let stored: Vec<(String, String)> = ask(&hooks)
-        .metadata
-        .iter()
-        .map(|(n, v)| (n.to_owned(), v.to_owned()))
-        .collect();
+    let stored: Vec<(String, String)> =
+        ask(&hooks).metadata.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
     let expected = [("by", "third"), ("list", "friends"), ("score", "2")];
     assert_eq!(stored, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
 }
@@ -132,10 +117,7 @@ fn more_metadata_than_fits_is_451_unless_the_hook_refuses_anyway() {
     else {
         panic!("too much metadata was accepted")
     };
-    assert_eq!(
-        (reply.code.get(), reply.enhanced.unwrap().to_string().as_str()),
-        (451, "4.3.0")
-    );
+    assert_eq!((reply.code.get(), reply.enhanced.unwrap().to_string().as_str()), (451, "4.3.0"));
     let refuses = fixed(Verdict::Refuse(REFUSED), &[("b", &half)], false);
     assert_eq!(ask(&[first, refuses]).verdict, Verdict::Refuse(REFUSED));
 }

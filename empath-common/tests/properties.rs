@@ -23,10 +23,7 @@ fn mailbox_text() -> impl Strategy<Value = String> {
         any::<std::net::Ipv4Addr>().prop_map(|v4| format!("[{v4}]")),
         any::<std::net::Ipv6Addr>().prop_map(|v6| format!("[IPv6:{v6}]")),
     ];
-    (
-        prop_oneof![dot_string, QUOTED],
-        prop_oneof![4 => domain_text(), 1 => literal],
-    )
+    (prop_oneof![dot_string, QUOTED], prop_oneof![4 => domain_text(), 1 => literal])
         .prop_map(|(local, host)| format!("{local}@{host}"))
 }
 

@@ -24,19 +24,12 @@ pub struct Answers {
 
 impl Answers {
     pub(crate) fn new(stream: OwnedWriteHalf) -> Self {
-        Self {
-            stream,
-            waiting: Vec::new(),
-        }
+        Self { stream, waiting: Vec::new() }
     }
 
     /// Sends one object. A handler ends with the failure of this: the client is gone, or the object too large.
     pub async fn send<T: Serialize + Sync>(&mut self, object: &T) -> Result<(), Failure> {
-        self.line(&Line {
-            v: VERSION,
-            part: Part::Ok(object),
-        })
-        .await
+        self.line(&Line { v: VERSION, part: Part::Ok(object) }).await
     }
 
     /// Ends the answer to one request.
@@ -60,11 +53,7 @@ impl Answers {
                 "the answer is too large for the control protocol",
             ));
         }
-        if self.waiting.len() >= BATCH {
-            self.flush().await
-        } else {
-            Ok(())
-        }
+        if self.waiting.len() >= BATCH { self.flush().await } else { Ok(()) }
     }
 
     async fn flush(&mut self) -> Result<(), Failure> {

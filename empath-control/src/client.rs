@@ -58,13 +58,8 @@ impl Client {
     /// Connects to the daemon whose control socket is at `path`.
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
         match UnixStream::connect(path).await {
-            Ok(stream) => Ok(Self {
-                stream: BufReader::new(stream),
-            }),
-            Err(source) => Err(ClientError::Unreachable {
-                path: path.to_owned(),
-                source,
-            }),
+            Ok(stream) => Ok(Self { stream: BufReader::new(stream) }),
+            Err(source) => Err(ClientError::Unreachable { path: path.to_owned(), source }),
         }
     }
 
@@ -79,24 +74,14 @@ impl Client {
 
     /// The next object of the answer; `None` at its end.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
-        let line = timeout(READ_TIMEOUT, self.line())
-            .await
-            .map_err(|_| ClientError::Timeout)?;
+        let line = timeout(READ_TIMEOUT, self.line()).await.map_err(|_| ClientError::Timeout)?;
         let line: Line<T> =
             serde_json::from_slice(&line.map_err(ClientError::Broken)?).map_err(ClientError::Answer)?;
         match line {
             Line { v, .. } if v != VERSION => Err(ClientError::Version(v)),
-            Line {
-                part: Part::Ok(object),
-                ..
-            } => Ok(Some(object)),
-            Line {
-                part: Part::End(_), ..
-            } => Ok(None),
-            Line {
-                part: Part::Error(failure),
-                ..
-            } => Err(ClientError::Refused(failure)),
+            Line { part: Part::Ok(object), .. } => Ok(Some(object)),
+            Line { part: Part::End(_), .. } => Ok(None),
+            Line { part: Part::Error(failure), .. } => Err(ClientError::Refused(failure)),
         }
     }
 
@@ -113,14 +98,7 @@ impl Client {
     async fn line(&mut self) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
         let limit = u64::try_from(MAX_ANSWER).unwrap_or(u64::MAX);
-        (&mut self.stream)
-            .take(limit)
-            .read_until(b'\n', &mut line)
-            .await?;
-        if line.last() == Some(&b'\n') {
-            Ok(line)
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
+        (&mut self.stream).take(limit).read_until(b'\n', &mut line).await?;
+        if line.last() == Some(&b'\n') { Ok(line) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }

@@ -40,10 +40,7 @@ pub enum FailureCode {
 impl Failure {
     /// A failure with a message for people.
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+        Self { code, message: message.into() }
     }
 
     pub(crate) fn gone() -> Self {

@@ -39,16 +39,11 @@ impl Filter {
     /// Whether every condition holds.
     pub fn matches(&self, entry: &QueueEntry) -> bool {
         self.status.is_none_or(|status| entry.status == status)
-            && self
-                .sender
-                .as_ref()
-                .is_none_or(|sender| entry.sender.eq_ignore_ascii_case(sender))
+            && self.sender.as_ref().is_none_or(|sender| entry.sender.eq_ignore_ascii_case(sender))
             && self.domain.as_ref().is_none_or(|domain| {
                 entry.recipients.iter().any(|recipient| {
-                    let ended = matches!(
-                        recipient.status,
-                        Status::Completed | Status::Failed | Status::Expired
-                    );
+                    let ended =
+                        matches!(recipient.status, Status::Completed | Status::Failed | Status::Expired);
                     !ended && domain_of(&recipient.address).is_some_and(|other| other == *domain)
                 })
             })
@@ -56,9 +51,7 @@ impl Filter {
 }
 
 fn domain_of(address: &str) -> Option<Domain> {
-    address
-        .rsplit_once('@')
-        .and_then(|(_, domain)| domain.parse().ok())
+    address.rsplit_once('@').and_then(|(_, domain)| domain.parse().ok())
 }
 
 impl Selection {
@@ -113,14 +106,8 @@ mod tests {
         };
         for (filter, expected) in [
             (filter(None, None, None), true),
-            (
-                filter(Some(Status::Deferred), Some("B.test"), Some("alice@EXAMPLE.test")),
-                true,
-            ),
-            (
-                filter(Some(Status::Pending), Some("b.test"), Some("alice@example.test")),
-                false,
-            ),
+            (filter(Some(Status::Deferred), Some("B.test"), Some("alice@EXAMPLE.test")), true),
+            (filter(Some(Status::Pending), Some("b.test"), Some("alice@example.test")), false),
             (filter(Some(Status::Deferred), Some("c.test"), None), false),
             (filter(Some(Status::Deferred), Some("d.test"), None), false),
             (filter(None, None, Some("")), false),

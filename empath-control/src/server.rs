@@ -52,15 +52,9 @@ impl ControlServer {
     /// one that a living daemon serves is an error. Must be called within a tokio runtime.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         let (listener, place) = socket::bind(path)?;
-        let source = |source| SocketError::Bind {
-            path: path.to_owned(),
-            source,
-        };
+        let source = |source| SocketError::Bind { path: path.to_owned(), source };
         listener.set_nonblocking(true).map_err(source)?;
-        Ok(Self {
-            listener: UnixListener::from_std(listener).map_err(source)?,
-            _place: place,
-        })
+        Ok(Self { listener: UnixListener::from_std(listener).map_err(source)?, _place: place })
     }
 
     /// Answers until `stop` is cancelled, then finishes the requests under way.
@@ -107,9 +101,7 @@ async fn converse<H: Handler>(stream: UnixStream, handler: &H, stop: &Cancellati
     let mut reader = BufReader::new(reader);
     let mut answers = Answers::new(writer);
     loop {
-        let line = stop
-            .run_until_cancelled(timeout(READ_TIMEOUT, read_line(&mut reader)))
-            .await;
+        let line = stop.run_until_cancelled(timeout(READ_TIMEOUT, read_line(&mut reader))).await;
         // Otherwise the daemon stops, or the client is too slow, has failed or has finished.
         let Some(Ok(Ok(Some(line)))) = line else { return };
         let outcome = match line {
@@ -119,9 +111,7 @@ async fn converse<H: Handler>(stream: UnixStream, handler: &H, stop: &Cancellati
                 Err(Failure::new(FailureCode::TooLarge, message))
             }
         };
-        let too_long = outcome
-            .as_ref()
-            .is_err_and(|failure| failure.code == FailureCode::TooLarge);
+        let too_long = outcome.as_ref().is_err_and(|failure| failure.code == FailureCode::TooLarge);
         if answers.finish(outcome.as_ref().copied()).await.is_err() || too_long {
             return;
         }

@@ -60,19 +60,14 @@ impl Drop for Place {
 /// Binds `path`. At no moment can anyone but the owner connect, and at no moment after the first start is there no
 /// socket: it is made under another name, with its mode, and then renamed.
 pub(crate) fn bind(path: &Path) -> Result<(UnixListener, Place), SocketError> {
-    let failed = |source: io::Error| SocketError::Bind {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source: io::Error| SocketError::Bind { path: path.to_owned(), source };
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(failed)?;
     }
     let lock = lock(path)?;
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
-            return Err(SocketError::NotASocket {
-                path: path.to_owned(),
-            });
+            return Err(SocketError::NotASocket { path: path.to_owned() });
         }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -82,23 +77,12 @@ pub(crate) fn bind(path: &Path) -> Result<(UnixListener, Place), SocketError> {
     let _ = fs::remove_file(&new);
     let listener = private_listener(&new).map_err(|error| failed(error.into()))?;
     fs::rename(&new, path).map_err(failed)?;
-    Ok((
-        listener.into(),
-        Place {
-            path: path.to_owned(),
-            _lock: lock,
-        },
-    ))
+    Ok((listener.into(), Place { path: path.to_owned(), _lock: lock }))
 }
 
 fn private_listener(path: &Path) -> Result<OwnedFd, Errno> {
     let address = SocketAddrUnix::new(path)?;
-    let socket = socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Linux gives the bound name the mode of the socket, so it is right from the first moment on (unix(7)).
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     bind_socket(&socket, &address)?;
@@ -108,10 +92,7 @@ fn private_listener(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Whoever holds the lock owns the path. The kernel releases it with the process, however that ends.
 fn lock(path: &Path) -> Result<fs::File, SocketError> {
-    let failed = |source: io::Error| SocketError::Bind {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source: io::Error| SocketError::Bind { path: path.to_owned(), source };
     let file = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -122,9 +103,7 @@ fn lock(path: &Path) -> Result<fs::File, SocketError> {
         .map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(SocketError::InUse {
-            path: path.to_owned(),
-        }),
+        Err(Errno::WOULDBLOCK) => Err(SocketError::InUse { path: path.to_owned() }),
         Err(error) => Err(failed(error.into())),
     }
 }

@@ -72,39 +72,20 @@ mod tests {
 
     #[test]
     fn what_is_sent_is_what_is_read() {
-        let filter = crate::Filter {
-            domain: Some("b.test".parse().unwrap()),
-            ..Default::default()
-        };
+        let filter = crate::Filter { domain: Some("b.test".parse().unwrap()), ..Default::default() };
         let id = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
         for request in [
             Request::Ping {},
             Request::Status {},
-            Request::List {
-                filter: filter.clone(),
-                limit: Some(3),
-            },
-            Request::List {
-                filter: crate::Filter::default(),
-                limit: None,
-            },
+            Request::List { filter: filter.clone(), limit: Some(3) },
+            Request::List { filter: crate::Filter::default(), limit: None },
             Request::View { id },
             Request::Stats {},
-            Request::Retry {
-                messages: crate::Selection::All,
-            },
-            Request::Retry {
-                messages: crate::Selection::Filter(filter),
-            },
-            Request::Delete {
-                messages: crate::Selection::Ids(vec![id]),
-            },
+            Request::Retry { messages: crate::Selection::All },
+            Request::Retry { messages: crate::Selection::Filter(filter) },
+            Request::Delete { messages: crate::Selection::Ids(vec![id]) },
         ] {
-            let line = serde_json::to_string(&Call {
-                v: VERSION,
-                request: &request,
-            })
-            .unwrap();
+            let line = serde_json::to_string(&Call { v: VERSION, request: &request }).unwrap();
             assert!(line.starts_with(r#"{"v":1,"command":""#), "{line}");
             assert!(line.contains(request.command()), "{line}");
             assert_eq!(parse(line.as_bytes()).unwrap(), request);
@@ -121,34 +102,14 @@ mod tests {
             ("[]", BadRequest, "JSON object"),
             ("{}", BadRequest, "JSON object"),
             (r#"{"v":"1","command":"system.ping"}"#, BadRequest, "JSON object"),
-            (
-                r#"{"v":2,"command":"system.dance"}"#,
-                UnsupportedVersion,
-                "version 2",
-            ),
+            (r#"{"v":2,"command":"system.dance"}"#, UnsupportedVersion, "version 2"),
             (r#"{"v":1}"#, BadRequest, "command"),
             (r#"{"v":1,"command":"system.dance"}"#, BadRequest, "system.dance"),
-            (
-                r#"{"v":1,"command":"system.ping","hard":true}"#,
-                BadRequest,
-                "hard",
-            ),
-            (
-                r#"{"v":1,"command":"queue.view","id":"../../etc/passwd"}"#,
-                BadRequest,
-                "not a",
-            ),
+            (r#"{"v":1,"command":"system.ping","hard":true}"#, BadRequest, "hard"),
+            (r#"{"v":1,"command":"queue.view","id":"../../etc/passwd"}"#, BadRequest, "not a"),
             (r#"{"v":1,"command":"queue.delete"}"#, BadRequest, "messages"),
-            (
-                r#"{"v":1,"command":"queue.delete","messages":{"filter":{}}}"#,
-                BadRequest,
-                "no condition",
-            ),
-            (
-                r#"{"v":1,"command":"queue.list","filter":{"state":"held"}}"#,
-                BadRequest,
-                "state",
-            ),
+            (r#"{"v":1,"command":"queue.delete","messages":{"filter":{}}}"#, BadRequest, "no condition"),
+            (r#"{"v":1,"command":"queue.list","filter":{"state":"held"}}"#, BadRequest, "state"),
             (deep.as_str(), BadRequest, "recursion"),
         ] {
             let failure = parse(line.as_bytes()).unwrap_err();

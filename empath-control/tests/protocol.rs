@@ -28,14 +28,7 @@ struct Fake;
 impl Handler for Fake {
     async fn handle(&self, request: Request, answers: &mut Answers) -> Result<(), Failure> {
         match request {
-            Request::Ping {} => {
-                answers
-                    .send(&Pong {
-                        pong: true,
-                        version: "1.2.3".to_owned(),
-                    })
-                    .await
-            }
+            Request::Ping {} => answers.send(&Pong { pong: true, version: "1.2.3".to_owned() }).await,
             Request::List { limit, .. } => {
                 for n in 0..limit.unwrap_or(0) {
                     answers.send(&json!({ "n": n, "pad": "x".repeat(1000) })).await?;
@@ -43,14 +36,7 @@ impl Handler for Fake {
                 Ok(())
             }
             Request::Stats {} => answers.send(&"x".repeat(17 << 20)).await,
-            Request::Retry { .. } => {
-                answers
-                    .send(&Changed {
-                        matched: 2,
-                        changed: 1,
-                    })
-                    .await
-            }
+            Request::Retry { .. } => answers.send(&Changed { matched: 2, changed: 1 }).await,
             _ => Err(Failure::new(FailureCode::NotFound, "there is no such message")),
         }
     }
@@ -68,11 +54,7 @@ impl Running {
         let server = ControlServer::bind(&directory.path().join("control.sock")).unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn(server.serve(Arc::new(Fake), stop.clone()));
-        Self {
-            directory,
-            stop,
-            task,
-        }
+        Self { directory, stop, task }
     }
 
     fn path(&self) -> PathBuf {
@@ -106,25 +88,13 @@ async fn requests_of_one_connection_are_answered_in_order() {
         "\n",
     );
     stream.write_all(requests.as_bytes()).await.unwrap();
-    assert_eq!(
-        line(&mut stream).await,
-        json!({"v": 1, "ok": {"pong": true, "version": "1.2.3"}})
-    );
+    assert_eq!(line(&mut stream).await, json!({"v": 1, "ok": {"pong": true, "version": "1.2.3"}}));
     assert_eq!(line(&mut stream).await, json!({"v": 1, "end": true}));
     let missing = json!({"code": "not_found", "message": "there is no such message"});
     assert_eq!(line(&mut stream).await, json!({"v": 1, "error": missing}));
-    assert_eq!(
-        line(&mut stream).await.pointer("/error/code").unwrap(),
-        "bad_request"
-    );
-    assert_eq!(
-        line(&mut stream).await.pointer("/error/code").unwrap(),
-        "unsupported_version"
-    );
-    assert_eq!(
-        line(&mut stream).await,
-        json!({"v": 1, "ok": {"matched": 2, "changed": 1}})
-    );
+    assert_eq!(line(&mut stream).await.pointer("/error/code").unwrap(), "bad_request");
+    assert_eq!(line(&mut stream).await.pointer("/error/code").unwrap(), "unsupported_version");
+    assert_eq!(line(&mut stream).await, json!({"v": 1, "ok": {"matched": 2, "changed": 1}}));
 }
 
 #[tokio::test]
@@ -132,10 +102,7 @@ async fn the_client_reads_a_long_stream_to_its_end() {
     let running = Running::start();
     let mut client = Client::connect(&running.path()).await.unwrap();
     client
-        .send(&Request::List {
-            filter: empath_control::Filter::default(),
-            limit: Some(1000),
-        })
+        .send(&Request::List { filter: empath_control::Filter::default(), limit: Some(1000) })
         .await
         .unwrap();
     let mut count = 0;
@@ -153,16 +120,7 @@ async fn a_failure_reaches_the_client_as_it_is() {
     let mut client = Client::connect(&running.path()).await.unwrap();
     let id = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
     let error = client.ask::<Value>(&Request::View { id }).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ClientError::Refused(Failure {
-                code: FailureCode::NotFound,
-                ..
-            })
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, ClientError::Refused(Failure { code: FailureCode::NotFound, .. })), "{error}");
 }
 
 #[tokio::test]
@@ -180,10 +138,7 @@ async fn an_endless_request_is_cut_off() {
     let mut stream = running.raw().await;
     // The daemon closes while we still write; what it said can be read all the same.
     let _ = stream.write_all(&vec![b'x'; 1 << 20]).await;
-    assert_eq!(
-        line(&mut stream).await.pointer("/error/code").unwrap(),
-        "too_large"
-    );
+    assert_eq!(line(&mut stream).await.pointer("/error/code").unwrap(), "too_large");
 }
 
 #[tokio::test]
@@ -191,26 +146,14 @@ async fn an_answer_beyond_the_limit_is_a_failure_and_not_sent() {
     let running = Running::start();
     let mut client = Client::connect(&running.path()).await.unwrap();
     let error = client.ask::<Value>(&Request::Stats {}).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ClientError::Refused(Failure {
-                code: FailureCode::TooLarge,
-                ..
-            })
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, ClientError::Refused(Failure { code: FailureCode::TooLarge, .. })), "{error}");
 }
 
 #[tokio::test]
 async fn half_a_request_is_none() {
     let running = Running::start();
     let mut stream = running.raw().await;
-    stream
-        .write_all(br#"{"v":1,"command":"system.ping"}"#)
-        .await
-        .unwrap();
+    stream.write_all(br#"{"v":1,"command":"system.ping"}"#).await.unwrap();
     stream.shutdown().await.unwrap();
     let mut rest = String::new();
     stream.read_to_string(&mut rest).await.unwrap();
@@ -228,16 +171,7 @@ async fn too_many_clients_are_turned_away_with_a_reason_and_the_others_are_serve
     }
     let mut late = Client::connect(&running.path()).await.unwrap();
     let error = late.ask::<Pong>(&Request::Ping {}).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ClientError::Refused(Failure {
-                code: FailureCode::Busy,
-                ..
-            })
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, ClientError::Refused(Failure { code: FailureCode::Busy, .. })), "{error}");
     for client in &mut clients {
         client.ask::<Pong>(&Request::Ping {}).await.unwrap();
     }
@@ -259,10 +193,7 @@ async fn idle_clients_do_not_hold_up_the_end_and_the_socket_goes() {
     let mut client = Client::connect(&path).await.unwrap();
     client.ask::<Pong>(&Request::Ping {}).await.unwrap();
     running.stop.cancel();
-    timeout(Duration::from_secs(10), running.task)
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(10), running.task).await.unwrap().unwrap();
     assert!(!path.exists());
 }
 
@@ -284,40 +215,22 @@ impl io::Write for Log {
 async fn every_command_leaves_a_line_that_says_who_asked_for_what_and_how_it_ended() {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .json()
-        .with_writer(move || writer.clone())
-        .finish();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let running = Running::start();
     let mut client = Client::connect(&running.path()).await.unwrap();
     let id = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
     client.ask::<Value>(&Request::View { id }).await.unwrap_err();
-    client
-        .ask::<Changed>(&Request::Retry {
-            messages: empath_control::Selection::All,
-        })
-        .await
-        .unwrap();
+    client.ask::<Changed>(&Request::Retry { messages: empath_control::Selection::All }).await.unwrap();
     let mut stream = running.raw().await;
     stream.write_all(b"nonsense\n").await.unwrap();
     line(&mut stream).await;
 
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let lines: Vec<Value> = log
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let audit: Vec<_> = lines
-        .iter()
-        .filter(|line| line.get("target").unwrap() == "audit")
-        .collect();
-    let field = |name: &str| {
-        audit
-            .iter()
-            .map(|line| line.pointer(&format!("/fields/{name}")))
-            .collect::<Vec<_>>()
-    };
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let audit: Vec<_> = lines.iter().filter(|line| line.get("target").unwrap() == "audit").collect();
+    let field =
+        |name: &str| audit.iter().map(|line| line.pointer(&format!("/fields/{name}"))).collect::<Vec<_>>();
     let (view, retry) = (json!("queue.view"), json!("queue.retry"));
     assert_eq!(field("command"), [Some(&view), Some(&retry), None]);
     let outcomes = [json!("not_found"), json!("ok"), json!("bad_request")];

@@ -92,10 +92,7 @@ impl Attempted {
             result: Err(failure.clone()),
             peer: None,
         };
-        Self {
-            results: job.recipients.iter().map(failed).collect(),
-            ..Self::new(job)
-        }
+        Self { results: job.recipients.iter().map(failed).collect(), ..Self::new(job) }
     }
 }
 
@@ -147,10 +144,7 @@ struct Left {
 
 impl<'a> Attempt<'a> {
     fn new(job: &'a Job, content: Bytes) -> Self {
-        let left = |recipient: &JobRecipient| Left {
-            recipient: *recipient,
-            failed: None,
-        };
+        let left = |recipient: &JobRecipient| Left { recipient: *recipient, failed: None };
         Self {
             envelope: &job.envelope,
             content,
@@ -172,14 +166,8 @@ impl<'a> Attempt<'a> {
         rng: &mut fastrand::Rng,
     ) {
         let started = Instant::now();
-        let hosts = Hosts::of(
-            outbound.next_hop,
-            outbound.config.mx_port,
-            outbound.resolver,
-            outbound.own,
-            rng,
-        )
-        .await;
+        let hosts =
+            Hosts::of(outbound.next_hop, outbound.config.mx_port, outbound.resolver, outbound.own, rng).await;
         self.attempted.connect += started.elapsed();
         let mut hosts = match hosts {
             Ok(hosts) => hosts,
@@ -203,11 +191,7 @@ impl<'a> Attempt<'a> {
                 Ok(mut fresh) => {
                     if self.transfer(&mut fresh, false).await {
                         // One is kept: the first, which is of the better host.
-                        let spare = if open.is_none() {
-                            open.replace(fresh)
-                        } else {
-                            Some(fresh)
-                        };
+                        let spare = if open.is_none() { open.replace(fresh) } else { Some(fresh) };
                         self.attempted.spare.extend(spare);
                     }
                 }
@@ -251,19 +235,11 @@ impl<'a> Attempt<'a> {
     }
 
     fn outgoing(&self, round: &[Left]) -> Outgoing {
-        let path = |left: &Left| {
-            self.envelope
-                .recipients()
-                .get(left.recipient.index as usize)
-                .cloned()
-        };
+        let path = |left: &Left| self.envelope.recipients().get(left.recipient.index as usize).cloned();
         Outgoing {
             reverse_path: self.envelope.reverse_path.clone(),
             // The index was made from this envelope; whatever happens, results must stay in step.
-            recipients: round
-                .iter()
-                .map(|left| path(left).unwrap_or(ForwardPath::Postmaster))
-                .collect(),
+            recipients: round.iter().map(|left| path(left).unwrap_or(ForwardPath::Postmaster)).collect(),
             body: self.envelope.body,
             smtputf8: self.envelope.smtputf8,
             content: self.content.clone(),
@@ -285,32 +261,18 @@ impl<'a> Attempt<'a> {
                 Some((earlier, host)) if earlier.outweighs(&later.0) => (earlier, host),
                 _ => later,
             };
-            self.left.push(Left {
-                recipient,
-                failed: Some(failed),
-            });
+            self.left.push(Left { recipient, failed: Some(failed) });
         } else {
-            self.attempted.results.push(Tried {
-                recipient,
-                result: Err(failure),
-                peer: peer.cloned(),
-            });
+            self.attempted.results.push(Tried { recipient, result: Err(failure), peer: peer.cloned() });
         }
     }
 
     fn finish(mut self) -> Attempted {
         for Left { recipient, failed } in self.left {
             let (failure, peer) = failed.unwrap_or_else(|| {
-                (
-                    Failure::new(Scope::Destination, (4, 4, 0), "there was no host to try"),
-                    None,
-                )
+                (Failure::new(Scope::Destination, (4, 4, 0), "there was no host to try"), None)
             });
-            self.attempted.results.push(Tried {
-                recipient,
-                result: Err(failure),
-                peer,
-            });
+            self.attempted.results.push(Tried { recipient, result: Err(failure), peer });
         }
         self.attempted
     }
@@ -319,10 +281,7 @@ impl<'a> Attempt<'a> {
 /// The peer had given the connection up before it saw the message.
 fn is_stale(result: &Result<Reply, client::Failure>) -> bool {
     match result {
-        Err(client::Failure {
-            stage: Stage::MailFrom,
-            kind,
-        }) => match kind {
+        Err(client::Failure { stage: Stage::MailFrom, kind }) => match kind {
             FailureKind::Closed | FailureKind::Io(_) => true,
             FailureKind::Refused(reply) => reply.code.get() == 421,
             _ => false,
@@ -333,10 +292,7 @@ fn is_stale(result: &Result<Reply, client::Failure>) -> bool {
 
 fn is_too_many(failure: &client::Failure) -> bool {
     match failure {
-        client::Failure {
-            stage: Stage::RcptTo,
-            kind: FailureKind::Refused(reply),
-        } => {
+        client::Failure { stage: Stage::RcptTo, kind: FailureKind::Refused(reply) } => {
             matches!(reply.code.get(), 452 | 552)
         }
         _ => false,
@@ -350,20 +306,11 @@ impl Open {
             HostAddr::Name(name) => format!("{name}[{}]:{}", address.ip(), address.port()),
             HostAddr::Ip(_) => address.to_string(),
         };
-        let peer = Arc::new(Peer {
-            shown,
-            host: host.clone(),
-        });
+        let peer = Arc::new(Peer { shown, host: host.clone() });
         match Connection::open(*address, outbound.helo, Arc::clone(outbound.timeouts)).await {
             Ok(connection) => {
                 let active = Active::new(outbound.active);
-                Ok(Self {
-                    connection,
-                    peer,
-                    since: Instant::now(),
-                    messages: 0,
-                    active,
-                })
+                Ok(Self { connection, peer, since: Instant::now(), messages: 0, active })
             }
             Err(failure) => Err((failure.into(), peer)),
         }
@@ -382,9 +329,7 @@ impl Open {
 
     /// Takes leave. It bounds its time itself.
     pub(crate) async fn quit(self) {
-        let Self {
-            connection, active, ..
-        } = self;
+        let Self { connection, active, .. } = self;
         connection.quit().await;
         drop(active);
     }

@@ -67,11 +67,7 @@ impl Failure {
     pub fn new(scope: Scope, status: (u8, u16, u16), detail: impl Into<String>) -> Self {
         Self {
             scope,
-            class: if status.0 == 5 {
-                Class::Permanent
-            } else {
-                Class::Transient
-            },
+            class: if status.0 == 5 { Class::Permanent } else { Class::Transient },
             status: EnhancedStatus::new(status.0, status.1, status.2),
             reply: None,
             detail: detail.into(),
@@ -87,21 +83,14 @@ impl Failure {
 
     /// Every MX host is this host, or comes after it (RFC 5321 §5.1).
     pub fn loops_back() -> Self {
-        Self::new(
-            Scope::Destination,
-            (5, 4, 6),
-            "mail for this destination loops back to this host",
-        )
+        Self::new(Scope::Destination, (5, 4, 6), "mail for this destination loops back to this host")
     }
 
     /// One MX host could not be resolved to addresses; the others may.
     pub fn of_host(error: &ResolveError) -> Self {
         match error {
             ResolveError::NoSuchDomain(_) => Self::new(Scope::Host, (5, 4, 4), error.to_string()),
-            _ => Self {
-                scope: Scope::Host,
-                ..error.into()
-            },
+            _ => Self { scope: Scope::Host, ..error.into() },
         }
     }
 
@@ -142,11 +131,7 @@ impl From<client::Failure> for Failure {
 fn refused(stage: Stage, reply: Reply, detail: String) -> Failure {
     // RFC 5321 §4.5.3.1.10: 552 to RCPT is 452, too many recipients, from older servers.
     let too_many = stage == Stage::RcptTo && reply.code.get() == 552;
-    let class = if reply.code.is_permanent() && !too_many {
-        Class::Permanent
-    } else {
-        Class::Transient
-    };
+    let class = if reply.code.is_permanent() && !too_many { Class::Permanent } else { Class::Transient };
     let scope = match stage {
         _ if reply.code.get() == 421 => Scope::Host,
         Stage::Connect | Stage::Greeting | Stage::Ehlo => Scope::Host,
@@ -156,19 +141,10 @@ fn refused(stage: Stage, reply: Reply, detail: String) -> Failure {
     let digit = if class == Class::Permanent { 5 } else { 4 };
     // The code decides, whatever the enhanced status says (RFC 5321 §4.2).
     let status = match reply.enhanced {
-        Some(enhanced) => EnhancedStatus {
-            class: digit,
-            ..enhanced
-        },
+        Some(enhanced) => EnhancedStatus { class: digit, ..enhanced },
         None => EnhancedStatus::new(digit, 0, 0),
     };
-    Failure {
-        scope,
-        class,
-        status,
-        reply: Some(reply),
-        detail,
-    }
+    Failure { scope, class, status, reply: Some(reply), detail }
 }
 
 /// A domain that could not be resolved to hosts.
@@ -218,60 +194,33 @@ mod tests {
         at(stage, FailureKind::Refused(Reply::plain(code, "no")))
     }
 
+    /// Failure, disposition with more hosts, without, status.
+    fn check(table: &[(Failure, Disposition, Disposition, &str)]) {
+        for (failure, with_more, without, status) in table {
+            assert_eq!(disposition(failure, true), *with_more, "{failure:?}");
+            assert_eq!(disposition(failure, false), *without, "{failure:?}");
+            assert_eq!(failure.status.to_string(), *status, "{failure:?}");
+        }
+    }
+
     #[test]
-    fn every_failure_has_its_disposition_and_status() {
+    fn every_failure_of_a_transaction_has_its_disposition_and_status() {
         let refused = FailureKind::Io(io::ErrorKind::ConnectionRefused);
-        // Failure, with more hosts, without, status.
         let table = [
             (at(Stage::Connect, refused), TryNextHost, Defer, "4.4.1"),
-            (
-                at(Stage::Connect, FailureKind::Timeout),
-                TryNextHost,
-                Defer,
-                "4.4.1",
-            ),
-            (
-                at(Stage::Greeting, FailureKind::Timeout),
-                TryNextHost,
-                Defer,
-                "4.4.2",
-            ),
-            (
-                at(Stage::Content, FailureKind::Closed),
-                TryNextHost,
-                Defer,
-                "4.4.2",
-            ),
-            (
-                at(Stage::EndOfData, FailureKind::Closed),
-                TryNextHost,
-                Defer,
-                "4.4.2",
-            ),
-            (
-                at(Stage::Ehlo, FailureKind::Garbled(GarbledReason::NoCode)),
-                TryNextHost,
-                Defer,
-                "4.5.0",
-            ),
+            (at(Stage::Connect, FailureKind::Timeout), TryNextHost, Defer, "4.4.1"),
+            (at(Stage::Greeting, FailureKind::Timeout), TryNextHost, Defer, "4.4.2"),
+            (at(Stage::Content, FailureKind::Closed), TryNextHost, Defer, "4.4.2"),
+            (at(Stage::EndOfData, FailureKind::Closed), TryNextHost, Defer, "4.4.2"),
+            (at(Stage::Ehlo, FailureKind::Garbled(GarbledReason::NoCode)), TryNextHost, Defer, "4.5.0"),
             (
                 at(Stage::MailFrom, FailureKind::Unsupported(Feature::EightBitMime)),
                 TryNextHost,
                 Bounce,
                 "5.6.3",
             ),
-            (
-                at(Stage::MailFrom, FailureKind::Unsupported(Feature::Smtputf8)),
-                TryNextHost,
-                Bounce,
-                "5.6.7",
-            ),
-            (
-                at(Stage::MailFrom, FailureKind::Unsupported(Feature::Size)),
-                TryNextHost,
-                Bounce,
-                "5.3.4",
-            ),
+            (at(Stage::MailFrom, FailureKind::Unsupported(Feature::Smtputf8)), TryNextHost, Bounce, "5.6.7"),
+            (at(Stage::MailFrom, FailureKind::Unsupported(Feature::Size)), TryNextHost, Bounce, "5.3.4"),
             (reply(Stage::Greeting, 554), TryNextHost, Bounce, "5.0.0"),
             (reply(Stage::Greeting, 421), TryNextHost, Defer, "4.0.0"),
             (reply(Stage::Ehlo, 550), TryNextHost, Bounce, "5.0.0"),
@@ -284,57 +233,25 @@ mod tests {
             (reply(Stage::Data, 554), Bounce, Bounce, "5.0.0"),
             (reply(Stage::EndOfData, 552), Bounce, Bounce, "5.0.0"),
             (reply(Stage::EndOfData, 451), TryNextHost, Defer, "4.0.0"),
+        ];
+        check(&table);
+    }
+
+    #[test]
+    fn what_dns_and_this_host_say_has_its_disposition_and_status_too() {
+        let table = [
             ((&ResolveError::NullMx(name())).into(), Bounce, Bounce, "5.1.10"),
-            (
-                (&ResolveError::NoSuchDomain(name())).into(),
-                Bounce,
-                Bounce,
-                "5.1.2",
-            ),
-            (
-                (&ResolveError::ServerFailure(name())).into(),
-                TryNextHost,
-                Defer,
-                "4.4.3",
-            ),
-            (
-                (&ResolveError::Timeout(name())).into(),
-                TryNextHost,
-                Defer,
-                "4.4.3",
-            ),
-            (
-                (&ResolveError::Unusable(name())).into(),
-                TryNextHost,
-                Defer,
-                "4.4.4",
-            ),
-            (
-                Failure::of_host(&ResolveError::NoSuchDomain(name())),
-                TryNextHost,
-                Bounce,
-                "5.4.4",
-            ),
-            (
-                Failure::of_host(&ResolveError::Timeout(name())),
-                TryNextHost,
-                Defer,
-                "4.4.3",
-            ),
-            (
-                Failure::of_configured_host(&ResolveError::NoSuchDomain(name())),
-                TryNextHost,
-                Defer,
-                "4.3.5",
-            ),
+            ((&ResolveError::NoSuchDomain(name())).into(), Bounce, Bounce, "5.1.2"),
+            ((&ResolveError::ServerFailure(name())).into(), TryNextHost, Defer, "4.4.3"),
+            ((&ResolveError::Timeout(name())).into(), TryNextHost, Defer, "4.4.3"),
+            ((&ResolveError::Unusable(name())).into(), TryNextHost, Defer, "4.4.4"),
+            (Failure::of_host(&ResolveError::NoSuchDomain(name())), TryNextHost, Bounce, "5.4.4"),
+            (Failure::of_host(&ResolveError::Timeout(name())), TryNextHost, Defer, "4.4.3"),
+            (Failure::of_configured_host(&ResolveError::NoSuchDomain(name())), TryNextHost, Defer, "4.3.5"),
             (Failure::loops_back(), Bounce, Bounce, "5.4.6"),
             (Failure::local("damaged"), TryNextHost, Defer, "4.3.0"),
         ];
-        for (failure, with_more, without, status) in table {
-            assert_eq!(disposition(&failure, true), with_more, "{failure:?}");
-            assert_eq!(disposition(&failure, false), without, "{failure:?}");
-            assert_eq!(failure.status.to_string(), status, "{failure:?}");
-        }
+        check(&table);
     }
 
     #[test]
@@ -346,10 +263,7 @@ mod tests {
             (552, "5.5.3", "4.5.3"),
         ];
         for (code, said, status) in table {
-            let reply = Reply {
-                enhanced: Some(said.parse().unwrap()),
-                ..Reply::plain(code, "x")
-            };
+            let reply = Reply { enhanced: Some(said.parse().unwrap()), ..Reply::plain(code, "x") };
             let failure = at(Stage::RcptTo, FailureKind::Refused(reply));
             assert_eq!(failure.status.to_string(), status, "{code} {said}");
         }

@@ -55,28 +55,12 @@ impl<'a> Hosts<'a> {
                 let mut mx = resolver.mx(domain).await.map_err(|error| Failure::from(&error))?;
                 cut(&mut mx, &own.names)?;
                 resolve::shuffle_equals(&mut mx, rng);
-                (
-                    mx.into_iter().map(|mx| HostAddr::Name(mx.name)).collect(),
-                    mx_port,
-                    false,
-                )
+                (mx.into_iter().map(|mx| HostAddr::Name(mx.name)).collect(), mx_port, false)
             }
-            NextHop::Host {
-                host,
-                port,
-                configured,
-            } => ([host.clone()].into(), *port, *configured),
+            NextHop::Host { host, port, configured } => ([host.clone()].into(), *port, *configured),
             NextHop::Maildir(_) => (VecDeque::new(), mx_port, true),
         };
-        Ok(Self {
-            resolver,
-            own,
-            rest: hosts,
-            addresses: VecDeque::new(),
-            port,
-            configured,
-            begun: false,
-        })
+        Ok(Self { resolver, own, rest: hosts, addresses: VecDeque::new(), port, configured, begun: false })
     }
 
     /// The next address, or why a host has none.
@@ -92,20 +76,14 @@ impl<'a> Hosts<'a> {
                 Err(failure) => return Some(Err(failure)),
             };
             let address = |ip: IpAddr| SocketAddr::new(ip.to_canonical(), self.port);
-            if addresses
-                .iter()
-                .any(|ip| self.own.addresses.contains(&address(*ip)))
-            {
+            if addresses.iter().any(|ip| self.own.addresses.contains(&address(*ip))) {
                 // The hosts from here on are ourselves, or send to us.
                 self.rest.clear();
                 return first.then(|| Err(Failure::loops_back()));
             }
             self.addresses = addresses
                 .into_iter()
-                .map(|ip| Candidate {
-                    host: host.clone(),
-                    address: address(ip),
-                })
+                .map(|ip| Candidate { host: host.clone(), address: address(ip) })
                 .collect();
         }
     }
@@ -113,20 +91,12 @@ impl<'a> Hosts<'a> {
     async fn look_up(&self, host: &HostAddr) -> Result<Vec<IpAddr>, Failure> {
         match host {
             HostAddr::Name(name) => self.resolver.addresses(name).await.map_err(|error| {
-                if self.configured {
-                    Failure::of_configured_host(&error)
-                } else {
-                    Failure::of_host(&error)
-                }
+                if self.configured { Failure::of_configured_host(&error) } else { Failure::of_host(&error) }
             }),
             HostAddr::Ip(ip) if self.resolver.may_contact(*ip) => Ok(vec![*ip]),
             HostAddr::Ip(ip) => {
                 let status = if self.configured { (4, 3, 5) } else { (5, 4, 4) };
-                Err(Failure::new(
-                    Scope::Destination,
-                    status,
-                    format!("the address {ip} is never contacted"),
-                ))
+                Err(Failure::new(Scope::Destination, status, format!("the address {ip} is never contacted")))
             }
         }
     }
@@ -134,11 +104,7 @@ impl<'a> Hosts<'a> {
 
 /// Drops ourselves from the list and every host that is not better than we are (RFC 5321 §5.1).
 fn cut(hosts: &mut Vec<MxHost>, own: &[Domain]) -> Result<(), Failure> {
-    let ours = hosts
-        .iter()
-        .filter(|mx| own.contains(&mx.name))
-        .map(|mx| mx.preference)
-        .min();
+    let ours = hosts.iter().filter(|mx| own.contains(&mx.name)).map(|mx| mx.preference).min();
     if let Some(ours) = ours {
         hosts.retain(|mx| mx.preference < ours);
         if hosts.is_empty() {
@@ -152,20 +118,15 @@ fn cut(hosts: &mut Vec<MxHost>, own: &[Domain]) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
+    /// Preferences and names of MX records, and the hosts that are tried.
+    type Row<'a> = (&'a [(u16, &'a str)], Option<&'a [&'a str]>);
+
     #[test]
     fn an_mx_list_ends_where_it_comes_to_this_host() {
         let own = ["mx.home.test".parse().unwrap()];
-        let table: [(&[(u16, &str)], Option<&[&str]>); 5] = [
+        let table: [Row<'_>; 5] = [
             (&[(10, "a.test"), (20, "b.test")], Some(&["a.test", "b.test"])),
-            (
-                &[
-                    (10, "a.test"),
-                    (20, "mx.home.test"),
-                    (20, "b.test"),
-                    (30, "c.test"),
-                ],
-                Some(&["a.test"]),
-            ),
+            (&[(10, "a.test"), (20, "mx.home.test"), (20, "b.test"), (30, "c.test")], Some(&["a.test"])),
             (&[(10, "mx.home.test"), (10, "a.test")], None),
             (&[(0, "mx.home.test")], None),
             (&[(10, "a.test"), (20, "MX.home.test")], Some(&["a.test"])),

@@ -82,26 +82,11 @@ impl Lane {
             Err(failure) => (unreadable(&job, &failure), Bytes::new()),
         };
         self.observe(&job, started.1);
-        self.shared
-            .conclude(
-                &job,
-                &self.next_hop,
-                attempted,
-                (started.0, content),
-                &mut self.commits,
-            )
-            .await;
+        self.shared.conclude(&job, &self.next_hop, attempted, (started.0, content), &mut self.commits).await;
     }
 
     async fn attempt(&mut self, job: &Job, content: Bytes) -> Attempted {
-        let Self {
-            shared,
-            next_hop,
-            open,
-            rng,
-            active,
-            ..
-        } = self;
+        let Self { shared, next_hop, open, rng, active, .. } = self;
         if let NextHop::Maildir(template) = &*next_hop {
             return file(shared, template, job, content).await;
         }
@@ -124,13 +109,8 @@ impl Lane {
 
     fn observe(&mut self, job: &Job, started: Instant) {
         let paths = job.envelope.recipients();
-        let path = job
-            .recipients
-            .first()
-            .and_then(|recipient| paths.get(recipient.index as usize));
-        let domain = path
-            .and_then(|path| path.domain())
-            .unwrap_or(&self.shared.settings.hostname);
+        let path = job.recipients.first().and_then(|recipient| paths.get(recipient.index as usize));
+        let domain = path.and_then(|path| path.domain()).unwrap_or(&self.shared.settings.hostname);
         let seconds = started.elapsed().as_secs_f64();
         match &self.duration {
             Some((last, duration)) if last == domain => duration.observe(seconds),
@@ -144,13 +124,7 @@ impl Lane {
 
     /// Waits for the next job as long as the connection is worth it.
     async fn idle(&mut self) -> Option<Job> {
-        let Self {
-            shared,
-            open,
-            jobs,
-            commits,
-            ..
-        } = self;
+        let Self { shared, open, jobs, commits, .. } = self;
         if let Some(open) = open {
             let idle_timeout = sleep(shared.settings.delivery.connection_pool.idle_timeout);
             tokio::pin!(idle_timeout);
@@ -165,21 +139,14 @@ impl Lane {
                 }
             }
         }
-        if shared.leave(self.id) {
-            None
-        } else {
-            jobs.recv().await
-        }
+        if shared.leave(self.id) { None } else { jobs.recv().await }
     }
 }
 
 /// Nothing can be sent of a message that cannot be read; it waits for whoever mends the spool.
 fn unreadable(job: &Job, failure: &LoadError) -> Attempted {
     log::not_read(job.id, failure);
-    Attempted::all(
-        job,
-        &Failure::local("the content cannot be read back from the spool"),
-    )
+    Attempted::all(job, &Failure::local("the content cannot be read back from the spool"))
 }
 
 async fn file(shared: &Arc<Shared>, template: &Path, job: &Job, content: Bytes) -> Attempted {
@@ -190,11 +157,8 @@ async fn file(shared: &Arc<Shared>, template: &Path, job: &Job, content: Bytes) 
             continue;
         };
         let directory = maildir::directory(template, path, &shared.settings.hostname);
-        let (name, envelope, content) = (
-            (job.id, recipient.index),
-            Arc::clone(&job.envelope),
-            content.clone(),
-        );
+        let (name, envelope, content) =
+            ((job.id, recipient.index), Arc::clone(&job.envelope), content.clone());
         let filed = tokio::task::spawn_blocking(move || {
             maildir::deliver(&directory, name, &envelope.reverse_path, &content)
         });

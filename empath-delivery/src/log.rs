@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use empath_common::{Envelope, Escaped, ForwardPath, MessageId, Reply};
+use empath_common::{Domain, Envelope, Escaped, ForwardPath, MessageId, Reply};
 use empath_spool::{CommitError, LoadError};
 use jiff::Timestamp;
 use tracing::{error, info};
@@ -32,12 +32,7 @@ pub(crate) struct Delays {
 /// Seconds, as Postfix writes them.
 impl fmt::Display for Delays {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            received,
-            queued,
-            connect,
-            transfer,
-        } = self;
+        let Self { received, queued, connect, transfer } = self;
         let [received, queued, connect, transfer] =
             [received, queued, connect, transfer].map(Duration::as_secs_f64);
         write!(f, "{received:.3}/{queued:.3}/{connect:.3}/{transfer:.3}")
@@ -57,15 +52,25 @@ fn host(peer: Option<&Peer>) -> &str {
     peer.map_or("none", |peer| &peer.shown)
 }
 
+fn domain(recipient: &ForwardPath) -> Option<&str> {
+    recipient.domain().map(Domain::as_str)
+}
+
+fn code(failure: &Failure) -> Option<u16> {
+    failure.reply.as_ref().map(|reply| reply.code.get())
+}
+
 pub(crate) fn delivered(line: &Line<'_>, reply: &Reply) {
     info!(
-        id = %line.id,
-        recipient = %line.recipient,
+        message_id = %line.id,
+        recipient = line.recipient.as_str(),
+        domain = domain(line.recipient),
         next_hop = %line.next_hop,
         host = host(line.peer),
+        smtp_code = reply.code.get(),
         status = %reply.enhanced.unwrap_or(empath_common::EnhancedStatus::new(2, 0, 0)),
         reply = %Safe(reply),
-        attempt = line.attempt,
+        delivery_attempt = line.attempt,
         delays = %line.delays,
         "delivered"
     );
@@ -73,13 +78,15 @@ pub(crate) fn delivered(line: &Line<'_>, reply: &Reply) {
 
 pub(crate) fn deferred(line: &Line<'_>, failure: &Failure, due: Timestamp) {
     info!(
-        id = %line.id,
-        recipient = %line.recipient,
+        message_id = %line.id,
+        recipient = line.recipient.as_str(),
+        domain = domain(line.recipient),
         next_hop = %line.next_hop,
         host = host(line.peer),
+        smtp_code = code(failure),
         status = %failure.status,
         reply = %Safe(&failure.detail),
-        attempt = line.attempt,
+        delivery_attempt = line.attempt,
         delays = %line.delays,
         next_attempt_at = %due,
         "deferred"
@@ -88,13 +95,15 @@ pub(crate) fn deferred(line: &Line<'_>, failure: &Failure, due: Timestamp) {
 
 pub(crate) fn bounced(line: &Line<'_>, failure: &Failure, told: Told) {
     info!(
-        id = %line.id,
-        recipient = %line.recipient,
+        message_id = %line.id,
+        recipient = line.recipient.as_str(),
+        domain = domain(line.recipient),
         next_hop = %line.next_hop,
         host = host(line.peer),
+        smtp_code = code(failure),
         status = %failure.status,
         reply = %Safe(&failure.detail),
-        attempt = line.attempt,
+        delivery_attempt = line.attempt,
         delays = %line.delays,
         dsn = %told,
         "bounced"
@@ -103,19 +112,34 @@ pub(crate) fn bounced(line: &Line<'_>, failure: &Failure, told: Told) {
 
 /// `last` is what the last attempt came to.
 pub(crate) fn expired(id: MessageId, recipient: &ForwardPath, attempts: u32, last: &str, told: Told) {
-    info!(%id, %recipient, status = "4.4.7", reply = %Safe(last), attempt = attempts, dsn = %told, "expired");
+    info!(
+        message_id = %id,
+        recipient = recipient.as_str(),
+        domain = domain(recipient),
+        status = "4.4.7",
+        reply = %Safe(last),
+        delivery_attempt = attempts,
+        dsn = %told,
+        "expired"
+    );
 }
 
 pub(crate) fn removed(id: MessageId, recipient: &ForwardPath, attempts: u32) {
-    info!(%id, %recipient, attempt = attempts, "removed");
+    info!(
+        message_id = %id,
+        recipient = recipient.as_str(),
+        domain = domain(recipient),
+        delivery_attempt = attempts,
+        "removed"
+    );
 }
 
 /// A DSN is a message of its own.
 pub(crate) fn reported(id: MessageId, envelope: &Envelope, size: usize, about: MessageId) {
     let recipient = envelope.recipients().first();
     info!(
-        %id,
-        sender = %envelope.reverse_path,
+        message_id = %id,
+        sender = envelope.reverse_path.as_str(),
         recipient = recipient.map_or("", ForwardPath::as_str),
         size,
         about = %about,
@@ -142,9 +166,9 @@ impl fmt::Display for Told {
 }
 
 pub(crate) fn not_stored(id: MessageId, failure: &CommitError) {
-    error!(%id, error = %failure, "the spool did not take the outcome; the queue goes on in memory");
+    error!(message_id = %id, error = %failure, "the spool did not take the outcome; the queue goes on in memory");
 }
 
 pub(crate) fn not_read(id: MessageId, failure: &LoadError) {
-    error!(%id, error = %failure, "the spool did not give the message back");
+    error!(message_id = %id, error = %failure, "the spool did not give the message back");
 }

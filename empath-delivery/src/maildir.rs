@@ -59,9 +59,7 @@ const PLACEHOLDERS: [&str; 3] = ["{address}", "{local}", "{domain}"];
 /// Whether a path can be used as a template.
 pub(crate) fn check_template(template: &Path) -> Result<(), TemplateError> {
     let text = template.to_str().ok_or(TemplateError::NotText)?;
-    let rest = PLACEHOLDERS
-        .iter()
-        .fold(text.to_owned(), |text, name| text.replace(name, ""));
+    let rest = PLACEHOLDERS.iter().fold(text.to_owned(), |text, name| text.replace(name, ""));
     if rest.contains(['{', '}']) {
         return Err(TemplateError::Placeholder);
     }
@@ -131,10 +129,7 @@ pub(crate) fn deliver(
         create(&directory.join(name))?;
     }
     let name = format!("{id}.{number}");
-    let (tmp, new) = (
-        directory.join("tmp").join(&name),
-        directory.join("new").join(&name),
-    );
+    let (tmp, new) = (directory.join("tmp").join(&name), directory.join("new").join(&name));
     write(&tmp, reverse_path, content).inspect_err(|_| {
         let _ = fs::remove_file(&tmp);
     })?;
@@ -172,14 +167,8 @@ fn write(path: &Path, reverse_path: &ReversePath, content: &Bytes) -> Result<(),
 }
 
 fn sync(directory: &Path) -> Result<(), MaildirError> {
-    let directory = if directory.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        directory
-    };
-    File::open(directory)
-        .and_then(|file| file.sync_all())
-        .map_err(|source| failed(directory, source))
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    File::open(directory).and_then(|file| file.sync_all()).map_err(|source| failed(directory, source))
 }
 
 fn failed(path: &Path, source: io::Error) -> MaildirError {
@@ -221,18 +210,12 @@ mod tests {
         deliver(&to, (id, 0), &"<bob@home.test>".parse().unwrap(), &content).unwrap();
 
         let new = home.path().join("mail/alice@example.test/new");
-        let files: Vec<_> = fs::read_dir(&new)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
+        let files: Vec<_> = fs::read_dir(&new).unwrap().map(|entry| entry.unwrap().path()).collect();
         let expected = [b"Return-Path: <bob@home.test>\r\n".as_slice(), &content].concat();
         assert_eq!(files.len(), 1);
         assert_eq!(fs::read(&files[0]).unwrap(), expected);
         assert_eq!(fs::read_dir(new.with_file_name("tmp")).unwrap().count(), 0);
-        assert_eq!(
-            fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
@@ -241,13 +224,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let id = MessageId::from_bytes(ID);
         for number in [0, 1] {
-            deliver(
-                home.path(),
-                (id, number),
-                &ReversePath::Null,
-                &Bytes::from_static(b"x\r\n"),
-            )
-            .unwrap();
+            deliver(home.path(), (id, number), &ReversePath::Null, &Bytes::from_static(b"x\r\n")).unwrap();
         }
         assert_eq!(fs::read_dir(home.path().join("new")).unwrap().count(), 2);
     }
@@ -276,11 +253,7 @@ mod tests {
         }
         assert_eq!(name(".."), "%2E.");
         assert_eq!(name("."), "%2E");
-        let bare = directory(
-            Path::new("/m/{domain}/{local}"),
-            &ForwardPath::Postmaster,
-            &hostname(),
-        );
+        let bare = directory(Path::new("/m/{domain}/{local}"), &ForwardPath::Postmaster, &hostname());
         assert_eq!(bare, Path::new("/m/mx.home.test/postmaster"));
     }
 
@@ -292,12 +265,7 @@ mod tests {
         let id = MessageId::from_bytes(ID);
         let outcome = deliver(&blocked, (id, 0), &ReversePath::Null, &Bytes::new());
         assert!(matches!(outcome, Err(MaildirError::Io { .. })));
-        let outcome = deliver(
-            &home.path().join("x".repeat(300)),
-            (id, 0),
-            &ReversePath::Null,
-            &Bytes::new(),
-        );
+        let outcome = deliver(&home.path().join("x".repeat(300)), (id, 0), &ReversePath::Null, &Bytes::new());
         assert!(matches!(outcome, Err(MaildirError::NameTooLong { .. })));
         assert_eq!(fs::read(&blocked).unwrap(), b"a file where a directory is needed");
     }

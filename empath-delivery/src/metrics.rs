@@ -32,12 +32,8 @@ impl Metrics {
             "status",
             8,
         );
-        let sizes = registry.gauges(
-            "empath_delivery_queue_size",
-            "Messages in the queue by status.",
-            "status",
-            8,
-        );
+        let sizes =
+            registry.gauges("empath_delivery_queue_size", "Messages in the queue by status.", "status", 8);
         Self {
             delivered: attempts.with("delivered"),
             deferred: attempts.with("deferred"),
@@ -48,9 +44,7 @@ impl Metrics {
                 "Time that attempts took from a job's start to its result, by the recipient's domain.",
                 "domain",
                 MAX_LABELS,
-                &[
-                    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
-                ],
+                &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0],
             ),
             active: registry.gauges(
                 "empath_delivery_active_connections",

@@ -109,10 +109,7 @@ impl Resolver {
                 });
                 NameServerConfig::new(address.ip(), true, connections.into())
             };
-            (
-                config.servers.iter().map(server).collect(),
-                ResolverOpts::default(),
-            )
+            (config.servers.iter().map(server).collect(), ResolverOpts::default())
         };
         options.timeout = config.timeout;
         // The library counts repetitions.
@@ -128,13 +125,8 @@ impl Resolver {
         let servers = ResolverConfig::from_name_servers(servers);
         let mut builder = TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
-        let dns = builder
-            .build()
-            .map_err(|error| ResolverError::Setup(io::Error::other(error)))?;
-        Ok(Self {
-            dns,
-            private_addresses: config.private_addresses,
-        })
+        let dns = builder.build().map_err(|error| ResolverError::Setup(io::Error::other(error)))?;
+        Ok(Self { dns, private_addresses: config.private_addresses })
     }
 
     /// The hosts that take mail for `domain`, best preference first, equal ones in no particular order: see
@@ -150,19 +142,10 @@ impl Resolver {
             },
         };
         let records = || {
-            found.iter().filter_map(|record| {
-                if let RData::MX(mx) = &record.data {
-                    Some(mx)
-                } else {
-                    None
-                }
-            })
+            found.iter().filter_map(|record| if let RData::MX(mx) = &record.data { Some(mx) } else { None })
         };
         if records().next().is_none() {
-            return Ok(vec![MxHost {
-                preference: 0,
-                name: domain.clone(),
-            }]);
+            return Ok(vec![MxHost { preference: 0, name: domain.clone() }]);
         }
         if records().all(|mx| mx.exchange.is_root()) {
             return Err(ResolveError::NullMx(domain.clone()));
@@ -170,10 +153,7 @@ impl Resolver {
         // RFC 7505 §3: "." beside other hosts means nothing. Other names that are no host names lead nowhere.
         let host = |mx: &MX| {
             let name = Domain::parse(mx.exchange.to_ascii().trim_end_matches('.')).ok()?;
-            Some(MxHost {
-                preference: mx.preference,
-                name,
-            })
+            Some(MxHost { preference: mx.preference, name })
         };
         let mut hosts: Vec<MxHost> = records().filter_map(host).collect();
         hosts.sort_by(|a, b| (a.preference, &a.name).cmp(&(b.preference, &b.name)));
@@ -181,11 +161,7 @@ impl Resolver {
         let mut seen = HashSet::new();
         hosts.retain(|host| seen.insert(host.name.clone()));
         hosts.truncate(MAX_HOSTS);
-        if hosts.is_empty() {
-            Err(ResolveError::NoHost(domain.clone()))
-        } else {
-            Ok(hosts)
-        }
+        if hosts.is_empty() { Err(ResolveError::NoHost(domain.clone())) } else { Ok(hosts) }
     }
 
     /// The addresses of `host` that may be contacted, IPv6 and IPv4 in turn, IPv6 first.
@@ -196,20 +172,16 @@ impl Resolver {
         let (v6, v4) = tokio::join!(self.dns.ipv6_lookup(name.clone()), self.dns.ipv4_lookup(name));
         let error = match (&v6, &v4) {
             // A failure may hide an address: it is tried again before the host counts as having none.
-            (Err(v6), Err(v4)) => [failure(host, v6), failure(host, v4)]
-                .into_iter()
-                .min_by_key(ResolveError::is_permanent),
+            (Err(v6), Err(v4)) => {
+                [failure(host, v6), failure(host, v4)].into_iter().min_by_key(ResolveError::is_permanent)
+            }
             _ => None,
         };
         let v6 = v6.iter().flat_map(records).filter_map(address);
         let v4 = v4.iter().flat_map(records).filter_map(address);
         let all: Vec<IpAddr> = alternate(v6, v4).collect();
-        let usable: Vec<_> = all
-            .iter()
-            .copied()
-            .filter(|ip| self.may_contact(*ip))
-            .take(MAX_ADDRESSES)
-            .collect();
+        let usable: Vec<_> =
+            all.iter().copied().filter(|ip| self.may_contact(*ip)).take(MAX_ADDRESSES).collect();
         match (usable.is_empty(), error) {
             (false, _) => Ok(usable),
             (true, Some(error)) => Err(error),

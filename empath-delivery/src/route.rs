@@ -71,10 +71,7 @@ impl Routes {
         let mut routes = Self {
             exact: HashMap::new(),
             below: HashMap::new(),
-            any: Policy {
-                next_hop: None,
-                max_connections: max_per_server,
-            },
+            any: Policy { next_hop: None, max_connections: max_per_server },
             mx_port: config.mx_port,
             hostname,
         };
@@ -89,10 +86,7 @@ impl Routes {
                 (None, None) => None,
             };
             let max_connections = domain.max_connections.unwrap_or(max_per_server);
-            let policy = Policy {
-                next_hop,
-                max_connections,
-            };
+            let policy = Policy { next_hop, max_connections };
             match pattern {
                 DomainPattern::Exact(name) => {
                     routes.exact.insert(name.clone(), policy);
@@ -155,10 +149,7 @@ mod tests {
     use crate::config::DomainConfig;
 
     fn routes(domains: &[(&str, DomainConfig)]) -> Routes {
-        let mut config = Config {
-            mx_port: 2025,
-            ..Config::default()
-        };
+        let mut config = Config { mx_port: 2025, ..Config::default() };
         for (pattern, domain) in domains {
             config.domains.insert(pattern.parse().unwrap(), domain.clone());
         }
@@ -166,10 +157,7 @@ mod tests {
     }
 
     fn over(host: &str) -> DomainConfig {
-        DomainConfig {
-            mx_override: Some(host.parse().unwrap()),
-            ..DomainConfig::default()
-        }
+        DomainConfig { mx_override: Some(host.parse().unwrap()), ..DomainConfig::default() }
     }
 
     fn shown(routes: &Routes, path: &str) -> String {
@@ -183,13 +171,7 @@ mod tests {
             ("*.test", over("192.0.2.1:26")),
             ("*.b.test", over("[::1]:27")),
             ("a.b.test", over("exact.test:28")),
-            (
-                "plain.test",
-                DomainConfig {
-                    max_connections: Some(9),
-                    ..DomainConfig::default()
-                },
-            ),
+            ("plain.test", DomainConfig { max_connections: Some(9), ..DomainConfig::default() }),
         ]);
         let table = [
             ("<u@a.b.test>", "smtp:exact.test:28"),
@@ -207,14 +189,8 @@ mod tests {
         for (path, next_hop) in table {
             assert_eq!(shown(&routes, path), next_hop, "{path}");
         }
-        assert_eq!(
-            routes.route(&"<u@plain.test>".parse().unwrap()).max_connections,
-            9
-        );
-        assert_eq!(
-            routes.route(&"<u@other.test>".parse().unwrap()).max_connections,
-            5
-        );
+        assert_eq!(routes.route(&"<u@plain.test>".parse().unwrap()).max_connections, 9);
+        assert_eq!(routes.route(&"<u@other.test>".parse().unwrap()).max_connections, 5);
     }
 
     #[test]
@@ -222,24 +198,16 @@ mod tests {
         let routes = routes(&[]);
         assert_eq!(shown(&routes, "<u@example.test>"), "mx:example.test");
         assert_eq!(shown(&routes, "<u@[192.0.2.9]>"), "smtp:192.0.2.9:2025");
-        assert_eq!(
-            shown(&routes, "<u@[IPv6:2001:db8::1]>"),
-            "smtp:[2001:db8::1]:2025"
-        );
+        assert_eq!(shown(&routes, "<u@[IPv6:2001:db8::1]>"), "smtp:[2001:db8::1]:2025");
         assert_eq!(shown(&routes, "<Postmaster>"), "mx:mx.home.test");
     }
 
     #[test]
     fn mail_for_two_domains_under_one_maildir_template_travels_together() {
-        let maildir = DomainConfig {
-            maildir: Some("/m/{address}".into()),
-            ..DomainConfig::default()
-        };
+        let maildir = DomainConfig { maildir: Some("/m/{address}".into()), ..DomainConfig::default() };
         let routes = routes(&[("*.test", maildir)]);
-        let (a, b) = (
-            routes.route(&"<u@a.test>".parse().unwrap()),
-            routes.route(&"<u@b.test>".parse().unwrap()),
-        );
+        let (a, b) =
+            (routes.route(&"<u@a.test>".parse().unwrap()), routes.route(&"<u@b.test>".parse().unwrap()));
         assert_eq!(a, b);
         assert_eq!(a.next_hop.to_string(), "maildir");
     }

@@ -34,10 +34,7 @@ mod tests {
 
     #[test]
     fn the_first_retry_comes_after_the_first_delay_exactly() {
-        let retry = Retry {
-            jitter: 0.9,
-            ..Retry::default()
-        };
+        let retry = Retry { jitter: 0.9, ..Retry::default() };
         for seed in 0..100 {
             let mut rng = fastrand::Rng::with_seed(seed);
             assert_eq!(delay(&retry, 1, &mut rng), retry.base_delay);
@@ -46,14 +43,9 @@ mod tests {
 
     #[test]
     fn without_jitter_delays_double_up_to_the_longest() {
-        let retry = Retry {
-            jitter: 0.0,
-            ..Retry::default()
-        };
+        let retry = Retry { jitter: 0.0, ..Retry::default() };
         let mut rng = fastrand::Rng::with_seed(0);
-        let minutes: Vec<_> = (1..=13)
-            .map(|n| delay(&retry, n, &mut rng).as_secs() / 60)
-            .collect();
+        let minutes: Vec<_> = (1..=13).map(|n| delay(&retry, n, &mut rng).as_secs() / 60).collect();
         assert_eq!(minutes, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1440, 1440]);
     }
 

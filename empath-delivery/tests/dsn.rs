@@ -1,9 +1,5 @@
 //! The report about failed recipients, read by an independent parser.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use empath_common::{Body, EnhancedStatus, Envelope, Mailbox, MessageId, Reply, ReversePath};
 use empath_delivery::{
@@ -54,17 +50,9 @@ fn make(
 
 /// What every report keeps to, whatever it is about.
 fn check(content: &[u8]) -> ParsedMail<'_> {
-    assert!(
-        content
-            .iter()
-            .all(|octet| matches!(octet, b'\r' | b'\n' | b'\t' | b' '..=b'~')),
-        "only ASCII"
-    );
+    assert!(content.iter().all(|octet| matches!(octet, b'\r' | b'\n' | b'\t' | b' '..=b'~')), "only ASCII");
     let text = str::from_utf8(content).unwrap();
-    assert!(
-        !text.replace("\r\n", "").contains(['\r', '\n']),
-        "no bare CR or LF"
-    );
+    assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "no bare CR or LF");
     assert!(text.split("\r\n").all(|line| line.len() <= 998));
     let mail = parse_mail(content).unwrap();
     assert_eq!(mail.ctype.mimetype, "multipart/report");
@@ -72,9 +60,7 @@ fn check(content: &[u8]) -> ParsedMail<'_> {
     assert_eq!(mail.subparts.len(), 3);
     assert_eq!(mail.subparts[0].ctype.mimetype, "text/plain");
     assert_eq!(mail.subparts[1].ctype.mimetype, "message/delivery-status");
-    let encoding = mail.subparts[1]
-        .headers
-        .get_first_value("Content-Transfer-Encoding");
+    let encoding = mail.subparts[1].headers.get_first_value("Content-Transfer-Encoding");
     assert_eq!(encoding.as_deref(), Some("7bit"), "RFC 6522 §3");
     mail
 }
@@ -84,24 +70,15 @@ fn status(mail: &ParsedMail<'_>) -> Vec<Vec<(String, String)>> {
     let body = mail.subparts[1].get_body_raw().unwrap();
     let text = String::from_utf8(body).unwrap().replace("\r\n ", "");
     let group = |group: &str| {
-        let field = |line: &str| {
-            line.split_once(": ")
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        };
-        group
-            .trim()
-            .split("\r\n")
-            .map(|line| field(line).unwrap())
-            .collect()
+        let field =
+            |line: &str| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
+        group.trim().lines().map(|line| field(line).unwrap()).collect()
     };
     text.trim().split("\r\n\r\n").map(group).collect()
 }
 
 fn pairs(fields: &[(String, String)]) -> Vec<(&str, &str)> {
-    fields
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect()
+    fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
 #[test]
@@ -112,44 +89,28 @@ fn a_report_tells_people_and_programs_what_happened_to_each_recipient() {
     dead.detail = "the domain dead.test does not exist".to_owned();
     dead.status = EnhancedStatus::new(5, 1, 2);
     let original = envelope("<alice@home.test>");
-    let (envelope, content) = make(
-        &original,
-        CONTENT,
-        &[failed("<bob@example.test>", "no such user"), dead],
-        None,
-    )
-    .unwrap();
+    let (envelope, content) =
+        make(&original, CONTENT, &[failed("<bob@example.test>", "no such user"), dead], None).unwrap();
     assert_eq!(envelope.reverse_path, ReversePath::Null);
     assert_eq!(envelope.recipients(), ["<alice@home.test>".parse().unwrap()]);
     assert_eq!((envelope.body, envelope.smtputf8), (Body::SevenBit, false));
 
     let mail = check(&content);
     let header = |name| mail.headers.get_first_value(name).unwrap();
-    assert_eq!(
-        header("From"),
-        "Mail Delivery System <MAILER-DAEMON@mx.home.test>"
-    );
+    assert_eq!(header("From"), "Mail Delivery System <MAILER-DAEMON@mx.home.test>");
     assert_eq!(header("To"), "<alice@home.test>");
     assert_eq!(header("Date"), "Fri, 02 Jan 2026 03:06:00 +0000");
     assert_eq!(header("Message-ID"), "<01J00000000000000000000001@mx.home.test>");
     assert_eq!(header("Auto-Submitted"), "auto-replied");
     assert_eq!(header("MIME-Version"), "1.0");
     let text = mail.subparts[0].get_body().unwrap();
-    for part in [
-        "<bob@example.test>",
-        "no such user",
-        "<carol@dead.test>",
-        "does not exist",
-    ] {
+    for part in ["<bob@example.test>", "no such user", "<carol@dead.test>", "does not exist"] {
         assert!(text.contains(part), "{part} in {text}");
     }
     let groups = status(&mail);
     assert_eq!(
         pairs(&groups[0]),
-        [
-            ("Reporting-MTA", "dns; mx.home.test"),
-            ("Arrival-Date", "Fri, 02 Jan 2026 03:04:05 +0000")
-        ]
+        [("Reporting-MTA", "dns; mx.home.test"), ("Arrival-Date", "Fri, 02 Jan 2026 03:04:05 +0000")]
     );
     assert_eq!(
         pairs(&groups[1]),
@@ -180,27 +141,15 @@ fn a_report_tells_people_and_programs_what_happened_to_each_recipient() {
 
 #[test]
 fn nobody_is_told_about_a_message_with_a_null_sender() {
-    assert_eq!(
-        make(
-            &envelope("<>"),
-            CONTENT,
-            &[failed("<bob@example.test>", "no")],
-            None
-        ),
-        None
-    );
+    assert_eq!(make(&envelope("<>"), CONTENT, &[failed("<bob@example.test>", "no")], None), None);
 }
 
 #[test]
 fn the_postmaster_of_the_configuration_is_the_author() {
     let postmaster: Mailbox = "postmaster@home.test".parse().unwrap();
-    let (_, content) = make(
-        &envelope("<alice@home.test>"),
-        CONTENT,
-        &[failed("<b@x.test>", "no")],
-        Some(&postmaster),
-    )
-    .unwrap();
+    let (_, content) =
+        make(&envelope("<alice@home.test>"), CONTENT, &[failed("<b@x.test>", "no")], Some(&postmaster))
+            .unwrap();
     let from = check(&content).headers.get_first_value("From").unwrap();
     assert_eq!(from, "Mail Delivery System <postmaster@home.test>");
 }
@@ -211,13 +160,8 @@ fn what_a_host_says_cannot_break_the_report() {
         .to_owned()
         + &"very long ".repeat(5000)
         + &"x".repeat(5000);
-    let (_, content) = make(
-        &envelope("<alice@home.test>"),
-        CONTENT,
-        &[failed("<b@x.test>", &hostile)],
-        None,
-    )
-    .unwrap();
+    let (_, content) =
+        make(&envelope("<alice@home.test>"), CONTENT, &[failed("<b@x.test>", &hostile)], None).unwrap();
     let mail = check(&content);
     let groups = status(&mail);
     assert_eq!(groups.len(), 2);
@@ -230,32 +174,18 @@ fn what_a_host_says_cannot_break_the_report() {
 fn a_header_with_the_boundary_in_it_does_not_end_its_part() {
     let content =
         b"Subject: x\r\n--=_01J00000000000000000000001\r\n--=_01J00000000000000000000001--\r\nTo: y\r\n\r\n";
-    let (_, report) = make(
-        &envelope("<alice@home.test>"),
-        content,
-        &[failed("<b@x.test>", "no")],
-        None,
-    )
-    .unwrap();
+    let (_, report) =
+        make(&envelope("<alice@home.test>"), content, &[failed("<b@x.test>", "no")], None).unwrap();
     let returned = check(&report).subparts[2].get_body_raw().unwrap();
     assert!(returned.ends_with(b"To: y\r\n") || returned.ends_with(b"To: y\r\n\r\n"));
 }
 
 #[test]
 fn eight_bit_headers_and_long_lines_come_back_as_they_were() {
-    let content = [
-        b"Subject: \xff\xc3\xa9 caf\xe9\r\nX-Long: ".as_slice(),
-        &[b'x'; 3000],
-        b"\r\n\r\nbody",
-    ]
-    .concat();
-    let (_, report) = make(
-        &envelope("<alice@home.test>"),
-        &content,
-        &[failed("<b@x.test>", "no")],
-        None,
-    )
-    .unwrap();
+    let content =
+        [b"Subject: \xff\xc3\xa9 caf\xe9\r\nX-Long: ".as_slice(), &[b'x'; 3000], b"\r\n\r\nbody"].concat();
+    let (_, report) =
+        make(&envelope("<alice@home.test>"), &content, &[failed("<b@x.test>", "no")], None).unwrap();
     let mail = check(&report);
     assert_eq!(mail.subparts[2].ctype.mimetype, "text/rfc822-headers");
     let returned = mail.subparts[2].get_body_raw().unwrap();
@@ -275,10 +205,7 @@ fn an_internationalised_message_is_reported_in_ascii_with_the_types_of_rfc_6533(
     let at = octets.windows(to.len()).position(|window| window == to).unwrap();
     let without_to = [&octets[..at], &octets[at + to.len()..]].concat();
     let mail = check(&without_to);
-    assert_eq!(
-        pairs(&status(&mail)[1])[0],
-        ("Final-Recipient", "utf-8; \\x{3C0}\\x{3B1}@example.test")
-    );
+    assert_eq!(pairs(&status(&mail)[1])[0], ("Final-Recipient", "utf-8; \\x{3C0}\\x{3B1}@example.test"));
     assert_eq!(mail.subparts[2].ctype.mimetype, "message/global-headers");
     assert!(mail.subparts[0].get_body().unwrap().contains("πα@example.test"));
 }
@@ -286,39 +213,21 @@ fn an_internationalised_message_is_reported_in_ascii_with_the_types_of_rfc_6533(
 #[test]
 fn an_endless_header_is_returned_in_part_and_in_whole_lines() {
     let content = b"X-Line: 0123456789\r\n".repeat(10_000);
-    let (_, report) = make(
-        &envelope("<alice@home.test>"),
-        &content,
-        &[failed("<b@x.test>", "no")],
-        None,
-    )
-    .unwrap();
+    let (_, report) =
+        make(&envelope("<alice@home.test>"), &content, &[failed("<b@x.test>", "no")], None).unwrap();
     let returned = check(&report).subparts[2].get_body_raw().unwrap();
     assert!((60_000..66_000).contains(&returned.len()));
     assert_eq!(returned.trim_ascii_end().len() % 20, 18, "the last line is whole");
     for content in [b"\r\nno header\r\n".as_slice(), b"", b"no line end"] {
-        let (_, report) = make(
-            &envelope("<alice@home.test>"),
-            content,
-            &[failed("<b@x.test>", "no")],
-            None,
-        )
-        .unwrap();
-        assert!(
-            check(&report).subparts[2]
-                .get_body_raw()
-                .unwrap()
-                .trim_ascii()
-                .is_empty()
-        );
+        let (_, report) =
+            make(&envelope("<alice@home.test>"), content, &[failed("<b@x.test>", "no")], None).unwrap();
+        assert!(check(&report).subparts[2].get_body_raw().unwrap().trim_ascii().is_empty());
     }
 }
 
 #[test]
 fn a_hundred_failed_recipients_are_one_report() {
-    let failed: Vec<_> = (0..100)
-        .map(|n| failed(&format!("<u{n}@example.test>"), "no"))
-        .collect();
+    let failed: Vec<_> = (0..100).map(|n| failed(&format!("<u{n}@example.test>"), "no")).collect();
     let (_, content) = make(&envelope("<alice@home.test>"), CONTENT, &failed, None).unwrap();
     assert_eq!(status(&check(&content)).len(), 101);
 }

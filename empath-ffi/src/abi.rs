@@ -72,82 +72,35 @@ mod tests {
         same(VALIDATION as usize, "EM_KIND_Validation");
         same(size_of::<RawModule>(), "sizeof(em_module)");
         same(size_of::<Functions>(), "sizeof(em_functions)");
-        same(
-            offset_of!(RawModule, abi_version),
-            "offsetof(em_module, abi_version)",
-        );
+        same(offset_of!(RawModule, abi_version), "offsetof(em_module, abi_version)");
         same(offset_of!(RawModule, kind), "offsetof(em_module, kind)");
         same(offset_of!(RawModule, name), "offsetof(em_module, name)");
         same(offset_of!(RawModule, init), "offsetof(em_module, init)");
-        same(
-            offset_of!(RawModule, validators.connect),
-            "offsetof(em_module, connect)",
-        );
-        same(
-            offset_of!(RawModule, validators.ehlo),
-            "offsetof(em_module, ehlo)",
-        );
-        same(
-            offset_of!(RawModule, validators.mail_from),
-            "offsetof(em_module, mail_from)",
-        );
-        same(
-            offset_of!(RawModule, validators.rcpt_to),
-            "offsetof(em_module, rcpt_to)",
-        );
-        same(
-            offset_of!(RawModule, validators.data),
-            "offsetof(em_module, data)",
-        );
+        same(offset_of!(RawModule, validators.connect), "offsetof(em_module, connect)");
+        same(offset_of!(RawModule, validators.ehlo), "offsetof(em_module, ehlo)");
+        same(offset_of!(RawModule, validators.mail_from), "offsetof(em_module, mail_from)");
+        same(offset_of!(RawModule, validators.rcpt_to), "offsetof(em_module, rcpt_to)");
+        same(offset_of!(RawModule, validators.data), "offsetof(em_module, data)");
         same(offset_of!(Functions, peer), "offsetof(em_functions, peer)");
         same(offset_of!(Functions, local), "offsetof(em_functions, local)");
         same(offset_of!(Functions, helo), "offsetof(em_functions, helo)");
-        same(
-            offset_of!(Functions, listener),
-            "offsetof(em_functions, listener)",
-        );
+        same(offset_of!(Functions, listener), "offsetof(em_functions, listener)");
         same(offset_of!(Functions, sender), "offsetof(em_functions, sender)");
-        same(
-            offset_of!(Functions, recipients),
-            "offsetof(em_functions, recipients)",
-        );
-        same(
-            offset_of!(Functions, recipient),
-            "offsetof(em_functions, recipient)",
-        );
-        same(
-            offset_of!(Functions, metadata),
-            "offsetof(em_functions, metadata)",
-        );
-        same(
-            offset_of!(Functions, set_metadata),
-            "offsetof(em_functions, set_metadata)",
-        );
-        same(
-            offset_of!(Functions, set_response),
-            "offsetof(em_functions, set_response)",
-        );
+        same(offset_of!(Functions, recipients), "offsetof(em_functions, recipients)");
+        same(offset_of!(Functions, recipient), "offsetof(em_functions, recipient)");
+        same(offset_of!(Functions, metadata), "offsetof(em_functions, metadata)");
+        same(offset_of!(Functions, set_metadata), "offsetof(em_functions, set_metadata)");
+        same(offset_of!(Functions, set_response), "offsetof(em_functions, set_response)");
 
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("layout.c");
         fs::write(&file, source).unwrap();
         let compiled = Command::new("cc")
-            .args([
-                "-std=c11",
-                "-Wall",
-                "-Wextra",
-                "-Wpedantic",
-                "-Werror",
-                "-fsyntax-only",
-            ])
+            .args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only"])
             .arg(concat!("-I", env!("CARGO_MANIFEST_DIR"), "/include"))
             .arg(&file)
             .output()
             .unwrap();
-        assert!(
-            compiled.status.success(),
-            "{}",
-            String::from_utf8_lossy(&compiled.stderr)
-        );
+        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
     }
 }

@@ -29,11 +29,7 @@ pub struct ModuleConfig {
 
 impl Default for ModuleConfig {
     fn default() -> Self {
-        Self {
-            path: PathBuf::new(),
-            argument: None,
-            deadline: Duration::from_secs(5),
-        }
+        Self { path: PathBuf::new(), argument: None, deadline: Duration::from_secs(5) }
     }
 }
 
@@ -42,16 +38,9 @@ impl ModuleConfig {
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.path.as_os_str().is_empty() {
-            problems.push(Problem::new(
-                "path",
-                "a module needs the path of its shared library",
-            ));
+            problems.push(Problem::new("path", "a module needs the path of its shared library"));
         }
-        if self
-            .argument
-            .as_ref()
-            .is_some_and(|argument| argument.contains('\0'))
-        {
+        if self.argument.as_ref().is_some_and(|argument| argument.contains('\0')) {
             problems.push(Problem::new("argument", "an argument can't contain NUL"));
         }
         if self.deadline.is_zero() {

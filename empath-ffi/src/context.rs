@@ -44,10 +44,7 @@ impl Context {
     }
 
     fn of_envelope(client: &Client, envelope: &Envelope) -> Self {
-        let metadata = envelope
-            .metadata
-            .iter()
-            .map(|(name, value)| (c_string(name), c_string(value)));
+        let metadata = envelope.metadata.iter().map(|(name, value)| (c_string(name), c_string(value)));
         let mut context = Self::of(client, Some(&envelope.reverse_path), envelope.recipients());
         context.metadata = metadata.collect();
         context
@@ -59,16 +56,9 @@ impl Context {
             peer: c_string(&client.peer.to_string()),
             local: c_string(&client.local.to_string()),
             helo: client.helo.as_deref().map(c_string),
-            listener: client
-                .context
-                .iter()
-                .map(|(name, value)| (c_string(name), c_string(value)))
-                .collect(),
+            listener: client.context.iter().map(|(name, value)| (c_string(name), c_string(value))).collect(),
             sender: sender.map(|sender| c_string(sender.as_str())),
-            recipients: recipients
-                .iter()
-                .map(|recipient| c_string(recipient.as_str()))
-                .collect(),
+            recipients: recipients.iter().map(|recipient| c_string(recipient.as_str())).collect(),
             metadata: Vec::new(),
             stored: Metadata::default(),
             response: None,
@@ -84,10 +74,7 @@ impl Context {
             }
             _ => return None,
         };
-        Some(Answer {
-            verdict,
-            metadata: self.stored,
-        })
+        Some(Answer { verdict, metadata: self.stored })
     }
 
     fn set_metadata(&mut self, name: CString, value: CString) -> Option<()> {
@@ -101,22 +88,14 @@ impl Context {
 
 fn refusal(code: ReplyCode, response: Option<&str>) -> Reply {
     let class = if code.is_permanent() { 5 } else { 4 };
-    let default = if class == 5 {
-        "Refused by policy"
-    } else {
-        "Refused by policy for now"
-    };
+    let default = if class == 5 { "Refused by policy" } else { "Refused by policy for now" };
     let response = response.unwrap_or(default);
     let given = response.split_once(' ').unwrap_or((response, default));
     let (status, text) = match (given.0.parse::<EnhancedStatus>(), given.1) {
         (Ok(status), text) if status.class == class => (status, text),
         _ => (EnhancedStatus::new(class, 7, 1), response),
     };
-    Reply {
-        code,
-        enhanced: Some(status),
-        text: text.to_owned().into(),
-    }
+    Reply { code, enhanced: Some(status), text: text.to_owned().into() }
 }
 
 /// One line of ASCII, for a reply (RFC 6531 §3.7.4 allows no more without SMTPUTF8).
@@ -124,10 +103,7 @@ fn one_line(text: &CStr) -> String {
     let octets = text.to_bytes();
     let octets = octets.get(..MAX_RESPONSE).unwrap_or(octets);
     let line = Escaped(octets).to_string();
-    line.chars()
-        .map(|c| if c.is_ascii() { c } else { '?' })
-        .take(MAX_RESPONSE)
-        .collect()
+    line.chars().map(|c| if c.is_ascii() { c } else { '?' }).take(MAX_RESPONSE).collect()
 }
 
 /// Text as C has it. NUL stands in no address and no metadata; where a listener's context has one, it is lost.
@@ -143,12 +119,7 @@ fn find(values: &[(CString, CString)], name: *const c_char) -> *const c_char {
     let Some(name) = text(name) else {
         return ptr::null();
     };
-    pointer(
-        values
-            .iter()
-            .find(|(known, _)| known.as_c_str() == name)
-            .map(|(_, value)| value),
-    )
+    pointer(values.iter().find(|(known, _)| known.as_c_str() == name).map(|(_, value)| value))
 }
 
 /// What a module gave as a string. The lifetime ends with the call into which it was given.
@@ -218,9 +189,7 @@ extern "C" fn metadata(context: *const Context, name: *const c_char) -> *const c
 
 extern "C" fn set_metadata(context: *mut Context, name: *const c_char, value: *const c_char) -> c_int {
     // Copied first: the value may be one that is replaced here.
-    let pair = text(name)
-        .map(CStr::to_owned)
-        .zip(text(value).map(CStr::to_owned));
+    let pair = text(name).map(CStr::to_owned).zip(text(value).map(CStr::to_owned));
     let stored = pair.and_then(|(name, value)| write(context).set_metadata(name, value));
     if stored.is_some() { 0 } else { -1 }
 }

@@ -108,28 +108,18 @@ impl Module {
     pub fn load(config: &ModuleConfig) -> Result<Self, LoadError> {
         // Absolute, so that the linker does not look for it elsewhere.
         let path = config.path.as_path();
-        let open = |source| LoadError::Open {
-            path: path.into(),
-            source,
-        };
+        let open = |source| LoadError::Open { path: path.into(), source };
         let path = fs::canonicalize(path).map_err(open)?;
         if fs::metadata(&path).map_err(open)?.permissions().mode() & 0o002 != 0 {
             return Err(LoadError::WorldWritable { path });
         }
         let module = declaration(&path)?;
         let name = name(module).ok_or_else(|| LoadError::Declaration { path: path.clone() })?;
-        let workers = Workers::start(&name).map_err(|source| LoadError::Threads {
-            path: path.clone(),
-            source,
-        })?;
+        let workers =
+            Workers::start(&name).map_err(|source| LoadError::Threads { path: path.clone(), source })?;
         init(module, config.argument.as_deref(), &path)?;
         tracing::info!(module = name, path = %path.display(), "module loaded");
-        Ok(Self {
-            name,
-            validators: module.validators,
-            deadline: config.deadline,
-            workers,
-        })
+        Ok(Self { name, validators: module.validators, deadline: config.deadline, workers })
     }
 
     /// What the module calls itself.
@@ -148,10 +138,7 @@ fn declaration(path: &Path) -> Result<&'static RawModule, LoadError> {
     // SAFETY: loading runs the library's constructors. The operator has chosen this file, and nobody else can
     // write it.
     let library = unsafe { Library::new(path) };
-    let library = library.map_err(|source| LoadError::Library {
-        path: path.into(),
-        source,
-    })?;
+    let library = library.map_err(|source| LoadError::Library { path: path.into(), source })?;
     // SAFETY: a library that exports this name exports a function of this type: empath.h declares it.
     let module = unsafe { library.get::<Declare>(c"declare_module") }.map_or(ptr::null(), |declare| {
         // SAFETY: as above; the function takes nothing.
@@ -164,18 +151,12 @@ fn declaration(path: &Path) -> Result<&'static RawModule, LoadError> {
     // SAFETY: not null, and the header asks for a static object, which begins with its ABI version in every version.
     let found = unsafe { *module.cast::<u32>() };
     if found != abi::VERSION {
-        return Err(LoadError::AbiVersion {
-            path: path.into(),
-            found,
-        });
+        return Err(LoadError::AbiVersion { path: path.into(), found });
     }
     // SAFETY: as above; of this version it is an `em_module`, and it stays, because the library does.
     let module = unsafe { &*module };
     if module.kind != abi::VALIDATION {
-        return Err(LoadError::Kind {
-            path: path.into(),
-            kind: module.kind,
-        });
+        return Err(LoadError::Kind { path: path.into(), kind: module.kind });
     }
     Ok(module)
 }
@@ -186,35 +167,16 @@ fn name(module: &RawModule) -> Option<String> {
     }
     // SAFETY: not null, and the header asks for a static string.
     let name = unsafe { CStr::from_ptr(module.name) };
-    name.to_str()
-        .ok()
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
+    name.to_str().ok().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 fn init(module: &RawModule, argument: Option<&str>, path: &Path) -> Result<(), LoadError> {
     let Some(init) = module.init else { return Ok(()) };
     let argument = argument.map(CString::new).transpose();
-    let argument = argument.map_err(|source| LoadError::Argument {
-        path: path.into(),
-        source,
-    })?;
+    let argument = argument.map_err(|source| LoadError::Argument { path: path.into(), source })?;
     // SAFETY: the ABI version vouches for the function's type; the argument lives until it has returned.
-    let status = unsafe {
-        init(
-            argument
-                .as_ref()
-                .map_or(ptr::null(), |argument| argument.as_ptr()),
-        )
-    };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(LoadError::Init {
-            path: path.into(),
-            status,
-        })
-    }
+    let status = unsafe { init(argument.as_ref().map_or(ptr::null(), |argument| argument.as_ptr())) };
+    if status == 0 { Ok(()) } else { Err(LoadError::Init { path: path.into(), status }) }
 }
 
 impl Hook for Module {

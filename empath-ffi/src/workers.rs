@@ -57,24 +57,16 @@ impl Workers {
         for worker in 0..WORKERS {
             let (waiting, running) = (Arc::clone(&waiting), Arc::clone(&running));
             let name = format!("module-{module}");
-            thread::Builder::new()
-                .name(name)
-                .spawn(move || work(worker, &waiting, &running))?;
+            thread::Builder::new().name(name).spawn(move || work(worker, &waiting, &running))?;
         }
-        Ok(Self {
-            calls,
-            idle: Arc::new(Semaphore::new(WORKERS)),
-            running,
-        })
+        Ok(Self { calls, idle: Arc::new(Semaphore::new(WORKERS)), running })
     }
 
     /// Whether every worker is in a call that has missed its deadline, so that waiting makes no sense.
     pub(crate) fn hang(&self, deadline: Duration) -> bool {
         let now = Instant::now();
         let overdue = |started: &Instant| now.saturating_duration_since(*started) >= deadline;
-        lock(&self.running)
-            .iter()
-            .all(|started| started.as_ref().is_some_and(overdue))
+        lock(&self.running).iter().all(|started| started.as_ref().is_some_and(overdue))
     }
 
     /// Calls `validator` as soon as a worker is free.
@@ -91,13 +83,7 @@ impl Workers {
             return Err(NoAnswer::Late);
         };
         let (answer, answered) = oneshot::channel();
-        let call = Call {
-            validator,
-            context,
-            started,
-            answer,
-            _permit: permit,
-        };
+        let call = Call { validator, context, started, answer, _permit: permit };
         // Whoever has a permit finds a place: there are as many places as permits.
         self.calls.try_send(call).map_err(|_| NoAnswer::Late)?;
         match timeout_at(until, answered).await {
@@ -116,14 +102,7 @@ fn work(worker: usize, waiting: &Mutex<Receiver<Call>>, running: &Running) {
     };
     loop {
         let next = lock(waiting).recv();
-        let Ok(Call {
-            validator,
-            mut context,
-            started,
-            answer,
-            _permit,
-        }) = next
-        else {
+        let Ok(Call { validator, mut context, started, answer, _permit }) = next else {
             return;
         };
         note(Some(started));

@@ -1,9 +1,5 @@
 //! Real modules, compiled by the C compiler: what they see, what they can say, and what they can't break.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "what goes wrong here fails the test"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong here fails the test")]
 
 use std::{
     collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command, sync::Arc,
@@ -22,26 +18,13 @@ fn compile(dir: &TempDir, source: &str) -> PathBuf {
     let includes = "#include <fcntl.h>\n#include <stdio.h>\n#include <string.h>\n#include <unistd.h>\n#include \"empath.h\"\n";
     fs::write(&file, format!("{includes}{source}\n")).unwrap();
     let compiled = Command::new("cc")
-        .args([
-            "-std=gnu11",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-fvisibility=hidden",
-            "-shared",
-            "-fPIC",
-            "-o",
-        ])
+        .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-shared", "-fPIC", "-o"])
         .arg(&library)
         .arg(concat!("-I", env!("CARGO_MANIFEST_DIR"), "/include"))
         .arg(&file)
         .output()
         .unwrap();
-    assert!(
-        compiled.status.success(),
-        "{}",
-        String::from_utf8_lossy(&compiled.stderr)
-    );
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
     library
 }
 
@@ -70,10 +53,7 @@ fn client() -> Client {
 
 /// Asks about one recipient.
 async fn ask(module: &Module) -> Answer {
-    let (sender, recipient) = (
-        "<s@home.test>".parse().unwrap(),
-        "<b@example.test>".parse().unwrap(),
-    );
+    let (sender, recipient) = ("<s@home.test>".parse().unwrap(), "<b@example.test>".parse().unwrap());
     match module.ask(Query::RcptTo(&client(), &sender, &recipient)) {
         Asked::Now(answer) => answer,
         Asked::Later(answer) => answer.await,
@@ -117,40 +97,16 @@ async fn a_module_sees_the_client_the_listener_the_sender_and_the_recipients() {
     );
     assert_eq!(module.name(), "tell");
     let hooks = Hooks::new(vec![Arc::new(module)]);
-    let unhelloed = Client {
-        helo: None,
-        ..client()
-    };
+    let unhelloed = Client { helo: None, ..client() };
     let (client, null, sender) = (client(), "<>".parse().unwrap(), "<s@home.test>".parse().unwrap());
     let recipient = "<\"q@x\"@example.test>".parse().unwrap();
     let mut envelope = Envelope::new("<s@home.test>".parse().unwrap(), "<Postmaster>".parse().unwrap());
     envelope.add("<b@two.test>".parse().unwrap(), 9).unwrap();
     envelope.add("<c@three.test>".parse().unwrap(), 9).unwrap();
     for (query, helo, sender, count, first, third) in [
-        (
-            Query::Connect(&unhelloed),
-            "(null)",
-            "(null)",
-            "0",
-            "(null)",
-            "(null)",
-        ),
-        (
-            Query::Ehlo(&client),
-            "client.test",
-            "(null)",
-            "0",
-            "(null)",
-            "(null)",
-        ),
-        (
-            Query::MailFrom(&client, &null),
-            "client.test",
-            "",
-            "0",
-            "(null)",
-            "(null)",
-        ),
+        (Query::Connect(&unhelloed), "(null)", "(null)", "0", "(null)", "(null)"),
+        (Query::Ehlo(&client), "client.test", "(null)", "0", "(null)", "(null)"),
+        (Query::MailFrom(&client, &null), "client.test", "", "0", "(null)", "(null)"),
         (
             Query::RcptTo(&client, &sender, &recipient),
             "client.test",
@@ -159,14 +115,7 @@ async fn a_module_sees_the_client_the_listener_the_sender_and_the_recipients() {
             "\"q@x\"@example.test",
             "(null)",
         ),
-        (
-            Query::Data(&client, &envelope),
-            "client.test",
-            "s@home.test",
-            "3",
-            "Postmaster",
-            "c@three.test",
-        ),
+        (Query::Data(&client, &envelope), "client.test", "s@home.test", "3", "Postmaster", "c@three.test"),
     ] {
         let answer = hooks.ask(query).await;
         assert_eq!(answer.verdict, Verdict::Accept);
@@ -228,28 +177,12 @@ async fn a_response_never_outgrows_a_line() {
 
 #[tokio::test]
 async fn an_answer_that_means_nothing_is_451() {
-    for code in [
-        "1",
-        "200",
-        "250",
-        "354",
-        "399",
-        "600",
-        "-1",
-        "-550",
-        "65536",
-        "66086",
-        "2147483647",
-    ] {
+    for code in ["1", "200", "250", "354", "399", "600", "-1", "-550", "65536", "66086", "2147483647"] {
         let module = load(&format!(
             "static int rcpt_to(em_context *c) {{ (void)c; return {code}; }}
              EM_DECLARE_MODULE(Validation, .name = \"odd\", .rcpt_to = rcpt_to)"
         ));
-        assert_eq!(
-            refusal(ask(&module).await),
-            "451 4.3.0 Local error in processing",
-            "{code}"
-        );
+        assert_eq!(refusal(ask(&module).await), "451 4.3.0 Local error in processing", "{code}");
     }
 }
 
@@ -273,14 +206,9 @@ async fn metadata_is_bounded_and_checked_and_earlier_metadata_is_readable() {
     let mut envelope = Envelope::new("<>".parse().unwrap(), "<b@example.test>".parse().unwrap());
     envelope.metadata.insert("score".into(), "7".into()).unwrap();
     let client = client();
-    let Asked::Later(answer) = module.ask(Query::Data(&client, &envelope)) else {
-        panic!("not asked")
-    };
+    let Asked::Later(answer) = module.ask(Query::Data(&client, &envelope)) else { panic!("not asked") };
     let answer = answer.await;
-    assert_eq!(
-        (&answer.verdict, pairs(&answer.metadata)),
-        (&Verdict::Accept, vec![("score", "8")])
-    );
+    assert_eq!((&answer.verdict, pairs(&answer.metadata)), (&Verdict::Accept, vec![("score", "8")]));
 }
 
 #[tokio::test]
@@ -296,22 +224,14 @@ async fn a_module_that_hangs_costs_451_and_works_again_once_it_returns() {
         EM_DECLARE_MODULE(Validation, .name = "hang", .init = init, .rcpt_to = rcpt_to)"#,
     );
     let argument = Some(fifo.display().to_string());
-    let config = ModuleConfig {
-        path: library,
-        argument,
-        deadline: Duration::from_millis(50),
-    };
+    let config = ModuleConfig { path: library, argument, deadline: Duration::from_millis(50) };
     let module = Module::load(&config).unwrap();
 
     let late = "451 4.3.0 Local error in processing";
     for _ in 0..4 {
         assert_eq!(refusal(ask(&module).await), late);
     }
-    let (client, sender, recipient) = (
-        client(),
-        "<>".parse().unwrap(),
-        "<b@example.test>".parse().unwrap(),
-    );
+    let (client, sender, recipient) = (client(), "<>".parse().unwrap(), "<b@example.test>".parse().unwrap());
     let Asked::Now(answer) = module.ask(Query::RcptTo(&client, &sender, &recipient)) else {
         panic!("with every thread hanging there is nothing to wait for")
     };
@@ -327,9 +247,7 @@ async fn a_module_that_hangs_costs_451_and_works_again_once_it_returns() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), works)
-        .await
-        .expect("the module works again");
+    tokio::time::timeout(Duration::from_secs(30), works).await.expect("the module works again");
 }
 
 #[tokio::test]
@@ -343,11 +261,7 @@ async fn calls_run_beside_each_other_and_off_the_async_threads() {
         EM_DECLARE_MODULE(Validation, .name = "together", .init = init, .rcpt_to = rcpt_to)"#,
     );
     let (a, b, c, d) = tokio::join!(ask(&module), ask(&module), ask(&module), ask(&module));
-    assert!(
-        [a, b, c, d]
-            .iter()
-            .all(|answer| answer.verdict == Verdict::Accept)
-    );
+    assert!([a, b, c, d].iter().all(|answer| answer.verdict == Verdict::Accept));
 }
 
 #[test]
@@ -356,18 +270,9 @@ fn initialisation_gets_the_argument_and_can_fail() {
         static int init(const char *argument) { return argument ? strcmp(argument, "expected") != 0 : 7; }
         EM_DECLARE_MODULE(Validation, .name = "init", .init = init)"#;
     assert!(try_load(source, Some("expected")).is_ok());
-    assert!(matches!(
-        try_load(source, Some("other")),
-        Err(LoadError::Init { status: 1, .. })
-    ));
-    assert!(matches!(
-        try_load(source, None),
-        Err(LoadError::Init { status: 7, .. })
-    ));
-    assert!(matches!(
-        try_load(source, Some("a\0b")),
-        Err(LoadError::Argument { .. })
-    ));
+    assert!(matches!(try_load(source, Some("other")), Err(LoadError::Init { status: 1, .. })));
+    assert!(matches!(try_load(source, None), Err(LoadError::Init { status: 7, .. })));
+    assert!(matches!(try_load(source, Some("a\0b")), Err(LoadError::Argument { .. })));
 }
 
 #[test]
@@ -378,10 +283,7 @@ fn what_is_no_module_of_this_version_is_not_loaded() {
              const em_module *declare_module(void) {{ static const em_module m = {{.abi_version = {fields}}}; return &m; }}"
         )
     };
-    assert!(matches!(
-        try_load("int other;", None),
-        Err(LoadError::Declaration { .. })
-    ));
+    assert!(matches!(try_load("int other;", None), Err(LoadError::Declaration { .. })));
     assert!(matches!(
         try_load(
             "EM_EXPORT const em_module *declare_module(void); const em_module *declare_module(void) { return NULL; }",
@@ -410,23 +312,14 @@ fn what_is_no_module_of_this_version_is_not_loaded() {
 #[test]
 fn a_file_that_is_missing_foreign_or_open_to_all_is_not_loaded() {
     let dir = tempfile::tempdir().unwrap();
-    let at = |path: PathBuf| ModuleConfig {
-        path,
-        ..ModuleConfig::default()
-    };
-    assert!(matches!(
-        Module::load(&at(dir.path().join("missing.so"))),
-        Err(LoadError::Open { .. })
-    ));
+    let at = |path: PathBuf| ModuleConfig { path, ..ModuleConfig::default() };
+    assert!(matches!(Module::load(&at(dir.path().join("missing.so"))), Err(LoadError::Open { .. })));
     let text = dir.path().join("text.so");
     fs::write(&text, "not a library").unwrap();
     assert!(matches!(Module::load(&at(text)), Err(LoadError::Library { .. })));
     let library = compile(&dir, r#"EM_DECLARE_MODULE(Validation, .name = "open")"#);
     fs::set_permissions(&library, fs::Permissions::from_mode(0o757)).unwrap();
-    assert!(matches!(
-        Module::load(&at(library.clone())),
-        Err(LoadError::WorldWritable { .. })
-    ));
+    assert!(matches!(Module::load(&at(library.clone())), Err(LoadError::WorldWritable { .. })));
     fs::set_permissions(&library, fs::Permissions::from_mode(0o755)).unwrap();
     assert!(Module::load(&at(library)).is_ok());
 }
@@ -440,11 +333,8 @@ async fn the_example_of_the_header_works() {
         .collect();
     let module = load(&example.join("\n").replace("\n *", "\n").replacen(" *", "", 1));
     assert_eq!(ask(&module).await.verdict, Verdict::Accept);
-    let (client, sender, recipient) = (
-        client(),
-        "<>".parse().unwrap(),
-        "<nobody@example.test>".parse().unwrap(),
-    );
+    let (client, sender, recipient) =
+        (client(), "<>".parse().unwrap(), "<nobody@example.test>".parse().unwrap());
     let Asked::Later(answer) = module.ask(Query::RcptTo(&client, &sender, &recipient)) else {
         panic!("not asked")
     };
@@ -454,17 +344,10 @@ async fn the_example_of_the_header_works() {
 #[test]
 fn a_configuration_without_path_or_time_is_refused() {
     let keys = |config: ModuleConfig| config.validate().into_iter().map(|p| p.key).collect::<Vec<_>>();
-    let good = ModuleConfig {
-        path: "m.so".into(),
-        ..ModuleConfig::default()
-    };
+    let good = ModuleConfig { path: "m.so".into(), ..ModuleConfig::default() };
     assert_eq!(keys(good.clone()), [""; 0]);
     assert_eq!(
-        keys(ModuleConfig {
-            path: PathBuf::new(),
-            deadline: Duration::ZERO,
-            argument: Some("\0".into())
-        }),
+        keys(ModuleConfig { path: PathBuf::new(), deadline: Duration::ZERO, argument: Some("\0".into()) }),
         ["path", "argument", "deadline"]
     );
 }

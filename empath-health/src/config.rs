@@ -27,11 +27,7 @@ pub struct HealthConfig {
 impl Default for HealthConfig {
     fn default() -> Self {
         let listen_address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080));
-        Self {
-            enabled: true,
-            listen_address,
-            max_queue_size: 10_000,
-        }
+        Self { enabled: true, listen_address, max_queue_size: 10_000 }
     }
 }
 
@@ -64,9 +60,6 @@ pub struct MetricsConfig {
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            listen_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
-        }
+        Self { enabled: true, listen_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)) }
     }
 }

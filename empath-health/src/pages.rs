@@ -31,11 +31,7 @@ struct Detailed {
 
 /// The health pages of a daemon of this version that starts now.
 pub fn health(readiness: Readiness, version: &'static str) -> Router {
-    let daemon = Arc::new(Daemon {
-        readiness,
-        version,
-        started: Instant::now(),
-    });
+    let daemon = Arc::new(Daemon { readiness, version, started: Instant::now() });
     let pages = Router::new()
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
@@ -50,10 +46,7 @@ pub fn metrics(registry: Registry) -> Router {
 }
 
 fn limited(pages: Router) -> Router {
-    pages.layer(TimeoutLayer::with_status_code(
-        StatusCode::SERVICE_UNAVAILABLE,
-        TIMEOUT,
-    ))
+    pages.layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT))
 }
 
 /// Whoever can answer is alive.
@@ -63,21 +56,13 @@ async fn live() -> Json<serde_json::Value> {
 
 async fn ready(State(daemon): State<Arc<Daemon>>) -> (StatusCode, Json<Report>) {
     let report = daemon.readiness.report();
-    let status = if report.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report))
 }
 
 async fn detailed(State(daemon): State<Arc<Daemon>>) -> Json<Detailed> {
     let uptime_seconds = daemon.started.elapsed().as_secs();
-    Json(Detailed {
-        version: daemon.version,
-        uptime_seconds,
-        parts: daemon.readiness.report(),
-    })
+    Json(Detailed { version: daemon.version, uptime_seconds, parts: daemon.readiness.report() })
 }
 
 async fn page(State(registry): State<Registry>) -> impl IntoResponse {

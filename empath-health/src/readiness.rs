@@ -111,15 +111,7 @@ impl Readiness {
         let queue_size = inner.queue_size.get().map_or(0, |size| (size.0)());
         let max_queue_size = inner.max_queue_size;
         let ready = smtp && spool && delivery && dns && queue_size <= max_queue_size;
-        Report {
-            ready,
-            smtp,
-            spool,
-            delivery,
-            dns,
-            queue_size,
-            max_queue_size,
-        }
+        Report { ready, smtp, spool, delivery, dns, queue_size, max_queue_size }
     }
 
     fn latch(&self, part: Part) -> &Latch {

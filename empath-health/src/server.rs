@@ -53,9 +53,7 @@ pub struct BindError {
 impl HttpServer {
     /// Binds `address`, to serve `pages` there.
     pub async fn bind(address: SocketAddr, pages: Router) -> Result<Self, BindError> {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| BindError { address, source })?;
+        let listener = TcpListener::bind(address).await.map_err(|source| BindError { address, source })?;
         Ok(Self { listener, pages })
     }
 

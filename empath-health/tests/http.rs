@@ -21,9 +21,7 @@ struct Running {
 }
 
 async fn start(pages: axum::Router) -> Running {
-    let server = HttpServer::bind("127.0.0.1:0".parse().unwrap(), pages)
-        .await
-        .unwrap();
+    let server = HttpServer::bind("127.0.0.1:0".parse().unwrap(), pages).await.unwrap();
     let (address, stop) = (server.local_addr().unwrap(), CancellationToken::new());
     let task = tokio::spawn(server.serve(stop.clone()));
     Running { address, stop, task }
@@ -65,24 +63,14 @@ async fn readiness_follows_the_parts() {
 #[tokio::test]
 async fn a_daemon_that_is_not_ready_is_alive_and_tells_about_itself() {
     let running = start(health(Readiness::new(5), "1.2.3")).await;
-    assert!(
-        get(running.address, "/health/live")
-            .await
-            .0
-            .starts_with("HTTP/1.1 200")
-    );
+    assert!(get(running.address, "/health/live").await.0.starts_with("HTTP/1.1 200"));
     let (head, body) = get(running.address, "/health/detailed").await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     let body: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(body["version"], "1.2.3");
     assert_eq!(body["uptime_seconds"], 0);
     assert_eq!(body["spool"], false);
-    assert!(
-        get(running.address, "/elsewhere")
-            .await
-            .0
-            .starts_with("HTTP/1.1 404")
-    );
+    assert!(get(running.address, "/elsewhere").await.0.starts_with("HTTP/1.1 404"));
 }
 
 #[tokio::test]
@@ -91,24 +79,15 @@ async fn prometheus_gets_its_page_with_its_media_type() {
     registry.counter("empath_test_total", "A test.").add(2);
     let running = start(metrics(registry)).await;
     let (head, body) = get(running.address, "/metrics").await;
-    assert!(
-        head.to_lowercase()
-            .contains("content-type: text/plain; version=0.0.4"),
-        "{head}"
-    );
+    assert!(head.to_lowercase().contains("content-type: text/plain; version=0.0.4"), "{head}");
     assert!(body.ends_with("\nempath_test_total 2\n"), "{body}");
 }
 
 #[tokio::test]
 async fn an_address_in_use_is_named() {
     let running = start(metrics(Registry::default())).await;
-    let error = HttpServer::bind(running.address, metrics(Registry::default()))
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains(&running.address.to_string()),
-        "{error}"
-    );
+    let error = HttpServer::bind(running.address, metrics(Registry::default())).await.unwrap_err();
+    assert!(error.to_string().contains(&running.address.to_string()), "{error}");
 }
 
 #[tokio::test]
@@ -117,10 +96,7 @@ async fn idle_connections_do_not_hold_up_the_end() {
     let mut idle = TcpStream::connect(running.address).await.unwrap();
     idle.write_all(b"GET /metr").await.unwrap();
     running.stop.cancel();
-    timeout(Duration::from_secs(10), running.task)
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(10), running.task).await.unwrap().unwrap();
     assert!(TcpStream::connect(running.address).await.is_err());
 }
 
@@ -131,9 +107,7 @@ async fn half_requests_do_not_take_every_place() {
     for _ in 0..64 {
         idle.push(TcpStream::connect(running.address).await.unwrap());
     }
-    let answer = timeout(Duration::from_mins(1), get(running.address, "/metrics"))
-        .await
-        .unwrap();
+    let answer = timeout(Duration::from_mins(1), get(running.address, "/metrics")).await.unwrap();
     assert!(answer.0.starts_with("HTTP/1.1 200"));
     drop(idle);
 }

@@ -59,20 +59,14 @@ impl Lines {
     pub(crate) fn start(output: impl Write + Send + 'static, escapes: Escapes) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let writer = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || write_all(&writer, output))?;
+        thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&writer, output))?;
         Ok(Self { shared, escapes })
     }
 
     /// Waits until everything is written, at most `limit`.
     pub(crate) fn flush(&self, limit: Duration) {
         let busy = |state: &mut State| state.writing || !state.waiting.is_empty();
-        drop(
-            self.shared
-                .idle
-                .wait_timeout_while(self.shared.lock(), limit, busy),
-        );
+        drop(self.shared.idle.wait_timeout_while(self.shared.lock(), limit, busy));
     }
 
     /// Lets the thread end when it has written everything.
@@ -107,10 +101,7 @@ fn write_all(shared: &Shared, mut output: impl Write) {
             shared.idle.notify_all();
         }
         let wait = |state: &mut State| state.waiting.is_empty() && !state.closed;
-        state = shared
-            .work
-            .wait_while(state, wait)
-            .unwrap_or_else(PoisonError::into_inner);
+        state = shared.work.wait_while(state, wait).unwrap_or_else(PoisonError::into_inner);
         if state.waiting.is_empty() {
             return;
         }
@@ -119,10 +110,7 @@ fn write_all(shared: &Shared, mut output: impl Write) {
         let dropped = mem::take(&mut state.dropped);
         drop(state);
         if output.write_all(&batch).is_ok() && dropped > 0 {
-            let _ = writeln!(
-                io::stderr(),
-                "{dropped} log lines were dropped: the output is too slow"
-            );
+            let _ = writeln!(io::stderr(), "{dropped} log lines were dropped: the output is too slow");
         }
         let _ = output.flush();
         batch.clear();
@@ -159,10 +147,7 @@ fn append(waiting: &mut Vec<u8>, line: &str, escapes: Escapes) {
 /// The same characters as `empath_common::Escaped`, but for the backslash: values are escaped already.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
-        || matches!(
-            c,
-            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{feff}'
-        )
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{feff}')
         || ('\u{202a}'..='\u{202e}').contains(&c)
         || ('\u{2066}'..='\u{2069}').contains(&c)
 }
@@ -202,9 +187,7 @@ mod tests {
 
     impl Write for Pipe {
         fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-            self.0
-                .send(octets.to_vec())
-                .map_err(|_| io::ErrorKind::BrokenPipe)?;
+            self.0.send(octets.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
             Ok(octets.len())
         }
         fn flush(&mut self) -> io::Result<()> {

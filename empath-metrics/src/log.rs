@@ -45,10 +45,7 @@ pub enum Format {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            format: Format::Auto,
-            level: "info".to_owned(),
-        }
+        Self { format: Format::Auto, level: "info".to_owned() }
     }
 }
 
@@ -124,25 +121,18 @@ pub fn start(config: &LogConfig) -> Result<Logging, LogError> {
 /// The resolver library logs every failed query as a warning; that is our caller's business. What is said about
 /// it in `directives` wins.
 fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(format!(
-        "hickory_net=error,hickory_proto=error,hickory_resolver=error,{directives}"
-    ))
+    EnvFilter::builder()
+        .parse(format!("hickory_net=error,hickory_proto=error,hickory_resolver=error,{directives}"))
 }
 
 fn layer(lines: Lines, escapes: Escapes) -> Box<dyn Layer<Registry> + Send + Sync> {
     // Colours are off since the escapes that make them are what must never reach a terminal.
-    let layer = fmt::layer()
-        .with_writer(lines)
-        .with_ansi(false)
-        .log_internal_errors(false);
+    let layer = fmt::layer().with_writer(lines).with_ansi(false).log_internal_errors(false);
     match escapes {
         Escapes::Text => layer.boxed(),
-        Escapes::Json => layer
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .boxed(),
+        Escapes::Json => {
+            layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
     }
 }
 
@@ -221,23 +211,14 @@ mod tests {
         };
         assert!(!logged(Escapes::Text, "info", events).contains("decision"));
         assert!(logged(Escapes::Text, "debug", events).contains("decision"));
-        let wrong = LogConfig {
-            level: "empath=loud".to_owned(),
-            ..LogConfig::default()
-        };
+        let wrong = LogConfig { level: "empath=loud".to_owned(), ..LogConfig::default() };
         assert_eq!(wrong.validate().first().unwrap().key, "level");
         assert_eq!(LogConfig::default().validate(), []);
     }
 
     #[test]
     fn a_terminal_gets_text_and_everything_else_json() {
-        let format = |format, terminal| {
-            LogConfig {
-                format,
-                ..LogConfig::default()
-            }
-            .escapes(terminal)
-        };
+        let format = |format, terminal| LogConfig { format, ..LogConfig::default() }.escapes(terminal);
         assert_eq!(format(Format::Auto, true), Escapes::Text);
         assert_eq!(format(Format::Auto, false), Escapes::Json);
         assert_eq!(format(Format::Text, false), Escapes::Text);

@@ -17,12 +17,7 @@ pub fn define(registry: &Registry) {
         Kind::Gauge,
         resident_memory,
     );
-    registry.collected(
-        "process_open_fds",
-        "Number of open file descriptors.",
-        Kind::Gauge,
-        open_files,
-    );
+    registry.collected("process_open_fds", "Number of open file descriptors.", Kind::Gauge, open_files);
     registry.collected(
         "process_cpu_seconds_total",
         "Total user and system CPU time spent in seconds.",
@@ -42,20 +37,12 @@ pub fn define(registry: &Registry) {
 fn stat_field(number: usize) -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace()
-        .nth(number.checked_sub(3)?)?
-        .parse()
-        .ok()
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
 fn start_time() -> Option<f64> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
-    let booted: f64 = stat
-        .lines()
-        .find_map(|line| line.strip_prefix("btime "))?
-        .trim()
-        .parse()
-        .ok()?;
+    let booted: f64 = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
     Some(booted + stat_field(22)? / USER_HZ)
 }
 
@@ -77,10 +64,7 @@ mod tests {
     use super::*;
 
     fn value(page: &str, name: &str) -> f64 {
-        let line = page
-            .lines()
-            .find(|line| line.starts_with(&format!("{name} ")))
-            .unwrap();
+        let line = page.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
         line.rsplit_once(' ').unwrap().1.parse().unwrap()
     }
 
@@ -92,9 +76,7 @@ mod tests {
         assert!(value(&before, "process_resident_memory_bytes") > 100_000.0);
         assert!(value(&before, "process_start_time_seconds") > 1.6e9);
         assert!(value(&before, "process_cpu_seconds_total") >= 0.0);
-        let files: Vec<_> = (0..50)
-            .map(|_| fs::File::open("/proc/self/stat").unwrap())
-            .collect();
+        let files: Vec<_> = (0..50).map(|_| fs::File::open("/proc/self/stat").unwrap()).collect();
         let after = registry.encode();
         // Other tests of this process open and close files at the same time, but not that many.
         assert!(value(&after, "process_open_fds") >= value(&before, "process_open_fds") + 30.0);

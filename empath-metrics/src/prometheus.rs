@@ -131,9 +131,7 @@ mod tests {
 
     fn sample_registry() -> Registry {
         let registry = Registry::default();
-        registry
-            .counter("empath_connections_total", "Connections, in \\ and\nout.")
-            .add(3);
+        registry.counter("empath_connections_total", "Connections, in \\ and\nout.").add(3);
         registry.gauge("empath_sessions", "Sessions now.").set(-2);
         let replies = registry.counters("empath_replies_total", "Replies by code.", "code", 2);
         replies.with("250").add(7);
@@ -143,12 +141,8 @@ mod tests {
         for value in [0.05, 0.1, 0.5, 4.0] {
             seconds.observe(value);
         }
-        registry
-            .histograms("empath_tls_seconds", "Time of a handshake.", "role", 2, &[0.5])
-            .with("server");
-        registry.collected("empath_queue_messages", "Messages queued.", Kind::Gauge, || {
-            Some(12.0)
-        });
+        registry.histograms("empath_tls_seconds", "Time of a handshake.", "role", 2, &[0.5]).with("server");
+        registry.collected("empath_queue_messages", "Messages queued.", Kind::Gauge, || Some(12.0));
         registry.collected("empath_unknown_bytes", "Not known here.", Kind::Gauge, || None);
         registry
     }
@@ -203,17 +197,8 @@ empath_tls_seconds_count{role="server"} 0
             println!("promtool is not installed: not checked");
             return;
         };
-        promtool
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(registry.encode().as_bytes())
-            .unwrap();
+        promtool.stdin.take().unwrap().write_all(registry.encode().as_bytes()).unwrap();
         let output = promtool.wait_with_output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -166,10 +166,7 @@ impl Registry {
 
     pub(crate) fn definitions(&self) -> Vec<(&'static str, Definition)> {
         let metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        metrics
-            .iter()
-            .map(|(name, definition)| (*name, definition.clone()))
-            .collect()
+        metrics.iter().map(|(name, definition)| (*name, definition.clone())).collect()
     }
 }
 
@@ -215,21 +212,12 @@ impl Gauge {
 impl Histogram {
     fn new(bounds: &'static [f64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Self(Arc::new(Buckets {
-            bounds,
-            counts,
-            sum: Mutex::new(0.0),
-        }))
+        Self(Arc::new(Buckets { bounds, counts, sum: Mutex::new(0.0) }))
     }
 
     /// Counts one observation.
     pub fn observe(&self, value: f64) {
-        let bucket = self
-            .0
-            .bounds
-            .iter()
-            .position(|bound| value <= *bound)
-            .unwrap_or(self.0.bounds.len());
+        let bucket = self.0.bounds.iter().position(|bound| value <= *bound).unwrap_or(self.0.bounds.len());
         if let Some(count) = self.0.counts.get(bucket) {
             count.fetch_add(1, Relaxed);
         }
@@ -267,40 +255,21 @@ impl Metric for Histogram {
 
 impl<M: Metric> Family<M> {
     fn new(make: M, limit: usize) -> Self {
-        Self {
-            members: Arc::default(),
-            limit,
-            make,
-        }
+        Self { members: Arc::default(), limit, make }
     }
 
     /// The metric with this label value; the shared `other` when there are too many values.
     pub fn with(&self, value: &str) -> M {
-        if let Some(member) = self
-            .members
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(value)
-        {
+        if let Some(member) = self.members.read().unwrap_or_else(PoisonError::into_inner).get(value) {
             return member.clone();
         }
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
-        let value = if members.len() < self.limit || members.contains_key(value) {
-            value
-        } else {
-            "other"
-        };
-        members
-            .entry(value.into())
-            .or_insert_with(|| self.make.zero())
-            .clone()
+        let value = if members.len() < self.limit || members.contains_key(value) { value } else { "other" };
+        members.entry(value.into()).or_insert_with(|| self.make.zero()).clone()
     }
 
     pub(crate) fn members(&self) -> Vec<(Box<str>, M)> {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        members
-            .iter()
-            .map(|(value, member)| (value.clone(), member.clone()))
-            .collect()
+        members.iter().map(|(value, member)| (value.clone(), member.clone())).collect()
     }
 }

@@ -56,16 +56,8 @@ async fn a_message_arrives_as_it_is_and_the_connection_takes_the_next() {
     assert_eq!(messages[1].to, ["carol@example.test"]);
     assert_eq!((messages[0].connection, messages[1].connection), (0, 0));
     assert_eq!(peer.violations(), Vec::<String>::new());
-    assert!(
-        peer.transcript().contains("0 C: EHLO client.test\n"),
-        "{}",
-        peer.transcript()
-    );
-    assert!(
-        peer.transcript().ends_with("0 C: QUIT\n0 S: 221 2.0.0 Bye\n"),
-        "{}",
-        peer.transcript()
-    );
+    assert!(peer.transcript().contains("0 C: EHLO client.test\n"), "{}", peer.transcript());
+    assert!(peer.transcript().ends_with("0 C: QUIT\n0 S: 221 2.0.0 Bye\n"), "{}", peer.transcript());
 }
 
 #[tokio::test]
@@ -77,10 +69,7 @@ async fn a_server_without_pipelining_is_never_rushed() {
         .on(At::RcptTo, pause.clone())
         .on(At::Data, pause);
     let (peer, sent) = send_to(script, &["bob@example.test", "carol@example.test"]).await;
-    assert!(
-        sent.recipients.iter().all(Result::is_ok) && sent.reusable,
-        "{sent:?}"
-    );
+    assert!(sent.recipients.iter().all(Result::is_ok) && sent.reusable, "{sent:?}");
     assert_eq!(peer.violations(), Vec::<String>::new());
     assert_eq!(peer.messages()[0].params, Vec::<String>::new());
 }
@@ -113,16 +102,8 @@ async fn a_server_that_is_not_there_or_not_willing_fails_to_open() {
             Stage::Greeting,
             FailureKind::Garbled(GarbledReason::NoCode),
         ),
-        (
-            greeting(Act::reply("354 go on")),
-            Stage::Greeting,
-            unexpected.clone(),
-        ),
-        (
-            greeting(Act::reply("220 hello\n220 more")),
-            Stage::Ehlo,
-            unexpected,
-        ),
+        (greeting(Act::reply("354 go on")), Stage::Greeting, unexpected.clone()),
+        (greeting(Act::reply("220 hello\n220 more")), Stage::Ehlo, unexpected),
         (ehlo(Act::Close), Stage::Ehlo, FailureKind::Closed),
         (ehlo(Act::reply("554 no service here")), Stage::Ehlo, no()),
     ] {
@@ -138,16 +119,10 @@ async fn a_host_that_does_not_take_the_connection_is_not_waited_for_forever() {
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
     let short = Duration::from_millis(100);
-    let timeouts = Arc::new(Timeouts {
-        connect: short,
-        greeting: short,
-        ..Timeouts::default()
-    });
+    let timeouts = Arc::new(Timeouts { connect: short, greeting: short, ..Timeouts::default() });
     // Nobody accepts: when the queue is full, the system answers no more.
     for _ in 0..10 {
-        let failed = Connection::open(address, "client.test", timeouts.clone())
-            .await
-            .unwrap_err();
+        let failed = Connection::open(address, "client.test", timeouts.clone()).await.unwrap_err();
         assert_eq!(failed.kind, FailureKind::Timeout);
         if failed.stage == Stage::Connect {
             return;
@@ -166,19 +141,10 @@ async fn a_server_that_closes_at_any_step_defers_everybody() {
         (At::EndOfData, Stage::EndOfData),
     ] {
         for keywords in [&["PIPELINING"][..], &[]] {
-            let script = Script::new()
-                .offer(keywords.iter().copied())
-                .on(at.clone(), Act::Close);
+            let script = Script::new().offer(keywords.iter().copied()).on(at.clone(), Act::Close);
             let (_, sent) = send_to(script, &["bob@example.test", "carol@example.test"]).await;
             let closed = Err(failure(stage, FailureKind::Closed));
-            assert_eq!(
-                sent,
-                Sent {
-                    recipients: vec![closed; 2],
-                    reusable: false
-                },
-                "{at:?}"
-            );
+            assert_eq!(sent, Sent { recipients: vec![closed; 2], reusable: false }, "{at:?}");
         }
     }
 }
@@ -193,18 +159,8 @@ async fn a_421_at_any_step_is_the_result_and_the_end() {
     ] {
         let script = Script::new().on(at.clone(), Act::reply_and_close("421 4.3.2 shutting down"));
         let (_, sent) = send_to(script, &["bob@example.test"]).await;
-        let bye = Err(failure(
-            stage,
-            FailureKind::Refused(Reply::new(421, (4, 3, 2), "shutting down")),
-        ));
-        assert_eq!(
-            sent,
-            Sent {
-                recipients: vec![bye],
-                reusable: false
-            },
-            "{at:?}"
-        );
+        let bye = Err(failure(stage, FailureKind::Refused(Reply::new(421, (4, 3, 2), "shutting down"))));
+        assert_eq!(sent, Sent { recipients: vec![bye], reusable: false }, "{at:?}");
     }
 }
 
@@ -220,51 +176,27 @@ async fn garbage_in_place_of_a_reply_defers_and_ends_the_connection() {
         let script = Script::new().on(At::EndOfData, Act::raw(octets));
         let (_, sent) = send_to(script, &["bob@example.test"]).await;
         let garbled = Err(failure(Stage::EndOfData, FailureKind::Garbled(reason)));
-        assert_eq!(
-            sent,
-            Sent {
-                recipients: vec![garbled],
-                reusable: false
-            }
-        );
+        assert_eq!(sent, Sent { recipients: vec![garbled], reusable: false });
     }
 }
 
 #[tokio::test]
 async fn recipients_are_told_apart_and_the_next_message_starts_clean() {
     let script = Script::new()
-        .on(
-            At::Recipient("bob@example.test".into()),
-            Act::reply("550-5.1.1 no\n550 5.1.1 such user"),
-        )
-        .nth(
-            At::Recipient("carol@example.test".into()),
-            1,
-            Act::reply("451 4.7.1 greylisted"),
-        );
+        .on(At::Recipient("bob@example.test".into()), Act::reply("550-5.1.1 no\n550 5.1.1 such user"))
+        .nth(At::Recipient("carol@example.test".into()), 1, Act::reply("451 4.7.1 greylisted"));
     let peer = Peer::start(script).await.unwrap();
     let mut connection = open(&peer).await.unwrap();
     let refused = |reply| Err(failure(Stage::RcptTo, FailureKind::Refused(reply)));
     let no = refused(Reply::new(550, (5, 1, 1), "no\nsuch user"));
     let wait = refused(Reply::new(451, (4, 7, 1), "greylisted"));
 
-    let sent = connection
-        .send(&message(&["bob@example.test", "carol@example.test"]))
-        .await;
-    assert_eq!(
-        sent,
-        Sent {
-            recipients: vec![no.clone(), wait],
-            reusable: true
-        }
-    );
+    let sent = connection.send(&message(&["bob@example.test", "carol@example.test"])).await;
+    assert_eq!(sent, Sent { recipients: vec![no.clone(), wait], reusable: true });
     let to = ["bob@example.test", "carol@example.test", "dave@example.test"];
     let sent = connection.send(&message(&to)).await;
     assert_eq!(sent.recipients[0], no);
-    assert!(
-        sent.recipients[1].is_ok() && sent.recipients[2].is_ok() && sent.reusable,
-        "{sent:?}"
-    );
+    assert!(sent.recipients[1].is_ok() && sent.recipients[2].is_ok() && sent.reusable, "{sent:?}");
     assert_eq!(peer.messages().len(), 1);
     assert_eq!(peer.messages()[0].to, ["carol@example.test", "dave@example.test"]);
 }
@@ -276,16 +208,8 @@ async fn content_for_nobody_is_a_lone_dot() {
         .on(At::Data, Act::reply("354 go on"));
     let (peer, sent) = send_to(script, &["bob@example.test"]).await;
     assert!(sent.recipients[0].is_err() && sent.reusable, "{sent:?}");
-    assert!(
-        peer.messages()
-            .iter()
-            .all(|message| message.content.is_empty() && message.to.is_empty())
-    );
-    assert!(
-        peer.transcript().contains("0 S: 354 go on\n0 C: .\n"),
-        "{}",
-        peer.transcript()
-    );
+    assert!(peer.messages().iter().all(|message| message.content.is_empty() && message.to.is_empty()));
+    assert!(peer.transcript().contains("0 S: 354 go on\n0 C: .\n"), "{}", peer.transcript());
 }
 
 #[tokio::test]
@@ -296,10 +220,7 @@ async fn large_content_passes_and_so_does_content_that_must_be_changed() {
     let dirty = clean.replace("\r\n", "\n.\n");
     let canonical = clean.replace("\r\n", "\r\n.\r\n");
     for (content, arrives) in [(clean.clone(), clean), (dirty, canonical)] {
-        let outgoing = Outgoing {
-            content: content.into(),
-            ..message(&["bob@example.test"])
-        };
+        let outgoing = Outgoing { content: content.into(), ..message(&["bob@example.test"]) };
         let sent = connection.send(&outgoing).await;
         assert!(sent.recipients[0].is_ok() && sent.reusable, "{sent:?}");
         assert!(peer.messages().pop().unwrap().content == arrives.into_bytes());
@@ -309,37 +230,20 @@ async fn large_content_passes_and_so_does_content_that_must_be_changed() {
 #[tokio::test]
 async fn a_server_that_breaks_off_the_content_is_heard() {
     let content = format!("{}\r\n", "x".repeat(998)).repeat(16_000).into();
-    let large = Outgoing {
-        content,
-        ..message(&["bob@example.test"])
-    };
+    let large = Outgoing { content, ..message(&["bob@example.test"]) };
     let refused = FailureKind::Refused(Reply::new(552, (5, 3, 4), "too large"));
     let unexpected = FailureKind::Garbled(GarbledReason::Unexpected);
     for (act, kinds) in [
         (Act::reply("552 5.3.4 too large"), [&refused, &refused]),
-        (
-            Act::reply_and_close("552 5.3.4 too large"),
-            [&refused, &FailureKind::Closed],
-        ),
+        (Act::reply_and_close("552 5.3.4 too large"), [&refused, &FailureKind::Closed]),
         // It can't have accepted what it has not read.
         (Act::reply("250 2.0.0 fine"), [&unexpected, &unexpected]),
-        (
-            Act::reply_and_close("250 2.0.0 fine"),
-            [&unexpected, &FailureKind::Closed],
-        ),
+        (Act::reply_and_close("250 2.0.0 fine"), [&unexpected, &FailureKind::Closed]),
         (Act::Close, [&FailureKind::Closed, &FailureKind::Closed]),
     ] {
         let peer = Peer::start(Script::new().on(At::Content, act)).await.unwrap();
         let sent = open(&peer).await.unwrap().send(&large).await;
-        let [
-            Err(Failure {
-                stage: Stage::Content,
-                kind,
-            }),
-        ] = &sent.recipients[..]
-        else {
-            panic!("{sent:?}")
-        };
+        let [Err(Failure { stage: Stage::Content, kind })] = &sent.recipients[..] else { panic!("{sent:?}") };
         assert!(kinds.contains(&kind), "{kind:?} is none of {kinds:?}");
         assert!(!sent.reusable);
     }
@@ -354,13 +258,7 @@ async fn an_idle_connection_that_the_server_ends_is_noticed() {
         connection.closed().await;
         let sent = connection.send(&message(&["carol@example.test"])).await;
         let closed = Err(failure(Stage::MailFrom, FailureKind::Closed));
-        assert_eq!(
-            sent,
-            Sent {
-                recipients: vec![closed],
-                reusable: false
-            }
-        );
+        assert_eq!(sent, Sent { recipients: vec![closed], reusable: false });
         connection.quit().await;
         assert_eq!(peer.messages().len(), 1);
     }
@@ -380,9 +278,7 @@ async fn an_idle_connection_that_lives_is_left_alone() {
 
 #[tokio::test]
 async fn a_connection_left_in_the_middle_takes_no_further_message() {
-    let peer = Peer::start(Script::new().on(At::MailFrom, Act::Stall))
-        .await
-        .unwrap();
+    let peer = Peer::start(Script::new().on(At::MailFrom, Act::Stall)).await.unwrap();
     let mut connection = open(&peer).await.unwrap();
     let first = message(&["bob@example.test"]);
     tokio::select! {
@@ -391,10 +287,7 @@ async fn a_connection_left_in_the_middle_takes_no_further_message() {
         () = std::future::ready(()) => {}
     }
     let sent = connection.send(&message(&["carol@example.test"])).await;
-    assert_eq!(
-        sent.recipients,
-        [Err(failure(Stage::MailFrom, FailureKind::Closed))]
-    );
+    assert_eq!(sent.recipients, [Err(failure(Stage::MailFrom, FailureKind::Closed))]);
     assert!(!sent.reusable);
 }
 
@@ -413,10 +306,7 @@ async fn greet(stream: DuplexStream, timeouts: Timeouts) -> Result<Connection<Du
 
 /// More than the pipe holds.
 fn long_message() -> Outgoing {
-    Outgoing {
-        content: "x\r\n".repeat(10_000).into(),
-        ..message(&["bob@example.test"])
-    }
+    Outgoing { content: "x\r\n".repeat(10_000).into(), ..message(&["bob@example.test"]) }
 }
 
 #[tokio::test(start_paused = true)]
@@ -446,12 +336,7 @@ async fn every_step_has_its_own_time() {
         let (_peer, connection) = served(Script::new().on(at.clone(), Act::Stall), timeouts.clone()).await;
         let failed = match connection {
             Err(failure) => failure,
-            Ok(mut connection) => connection
-                .send(&long_message())
-                .await
-                .recipients
-                .remove(0)
-                .unwrap_err(),
+            Ok(mut connection) => connection.send(&long_message()).await.recipients.remove(0).unwrap_err(),
         };
         assert_eq!(failed, failure(stage, FailureKind::Timeout), "{at:?}");
         assert_eq!(start.elapsed().as_secs(), seconds, "{at:?}");
@@ -459,21 +344,10 @@ async fn every_step_has_its_own_time() {
 
     // RSET and QUIT: nobody's result depends on them.
     let start = tokio::time::Instant::now();
-    let script = Script::new()
-        .on(At::RcptTo, Act::reply("550 5.1.1 no"))
-        .on(At::Rset, Act::Stall);
+    let script = Script::new().on(At::RcptTo, Act::reply("550 5.1.1 no")).on(At::Rset, Act::Stall);
     let (_peer, connection) = served(script, timeouts.clone()).await;
     let sent = connection.unwrap().send(&long_message()).await;
-    assert!(
-        matches!(
-            sent.recipients[0],
-            Err(Failure {
-                stage: Stage::RcptTo,
-                ..
-            })
-        ),
-        "{sent:?}"
-    );
+    assert!(matches!(sent.recipients[0], Err(Failure { stage: Stage::RcptTo, .. })), "{sent:?}");
     assert!(!sent.reusable);
     assert_eq!(start.elapsed().as_secs(), 9);
 
@@ -508,10 +382,7 @@ async fn a_server_that_dribbles_its_reply_is_not_waited_for_forever() {
     });
     let start = tokio::time::Instant::now();
     let opened = greet(ours, Timeouts::default()).await;
-    assert_eq!(
-        opened.unwrap_err(),
-        failure(Stage::Greeting, FailureKind::Timeout)
-    );
+    assert_eq!(opened.unwrap_err(), failure(Stage::Greeting, FailureKind::Timeout));
     assert_eq!(start.elapsed().as_secs(), 300);
 }
 
@@ -539,25 +410,15 @@ async fn a_server_that_answers_before_it_reads_on_does_not_lock_up() {
     let to: Vec<_> = (0..90).map(|i| format!("user{i}@example.test")).collect();
     let to: Vec<_> = to.iter().map(String::as_str).collect();
     let sent = connection.send(&message(&to)).await;
-    let refused = |result: &_| {
-        matches!(
-            result,
-            Err(Failure {
-                stage: Stage::MailFrom,
-                kind: FailureKind::Refused(_)
-            })
-        )
-    };
+    let refused =
+        |result: &_| matches!(result, Err(Failure { stage: Stage::MailFrom, kind: FailureKind::Refused(_) }));
     assert!(sent.recipients.iter().all(refused) && sent.reusable, "{sent:?}");
 }
 
 #[test]
 fn a_timeout_of_zero_is_a_problem() {
     assert_eq!(Timeouts::default().validate(), []);
-    let zero = Timeouts {
-        data_block: Duration::ZERO,
-        ..Timeouts::default()
-    };
+    let zero = Timeouts { data_block: Duration::ZERO, ..Timeouts::default() };
     let keys: Vec<_> = zero.validate().into_iter().map(|problem| problem.key).collect();
     assert_eq!(keys, ["data_block"]);
 }

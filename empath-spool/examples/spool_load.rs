@@ -16,19 +16,13 @@ fn main() {
     let path = arguments.next().unwrap_or_else(|| "spool".to_owned());
     let mut number = |default: u64| arguments.next().map_or(default, |text| text.parse().unwrap());
     let (writers, octets, commits) = (number(128), number(4096), number(200_000));
-    let config = Config {
-        path: path.into(),
-        ..Config::default()
-    };
+    let config = Config { path: path.into(), ..Config::default() };
     let (spool, report) = FileSpool::open(&config, Metrics::new(&Registry::default())).unwrap();
     println!("opened with {} messages", report.messages);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (cpu, started) = (cpu_time(), Instant::now());
     runtime.block_on(load(Arc::new(spool), writers, octets, commits));
-    let (elapsed, cpu) = (
-        started.elapsed().as_secs_f64(),
-        cpu_time().saturating_sub(cpu).as_secs_f64(),
-    );
+    let (elapsed, cpu) = (started.elapsed().as_secs_f64(), cpu_time().saturating_sub(cpu).as_secs_f64());
     #[expect(clippy::cast_precision_loss, reason = "for show")]
     let commits = commits as f64;
     println!(
@@ -41,10 +35,8 @@ fn main() {
 /// Every message is removed again by the commit after the next, as by a relay that is not behind.
 async fn load(spool: Arc<FileSpool>, writers: u64, octets: u64, commits: u64) {
     let recipient = ForwardPath::Mailbox("bob@example.test".parse().unwrap());
-    let envelope = Arc::new(Envelope::new(
-        ReversePath::Mailbox("alice@example.test".parse().unwrap()),
-        recipient,
-    ));
+    let envelope =
+        Arc::new(Envelope::new(ReversePath::Mailbox("alice@example.test".parse().unwrap()), recipient));
     let content = Bytes::from(vec![b'x'; usize::try_from(octets).unwrap()]);
     let mut tasks = tokio::task::JoinSet::new();
     for writer in 0..writers {
@@ -54,17 +46,7 @@ async fn load(spool: Arc<FileSpool>, writers: u64, octets: u64, commits: u64) {
             for _ in 0..commits / writers {
                 let id = MessageId::generate(SystemClock.now(), &mut rng);
                 let (envelope, content) = (Arc::clone(&envelope), content.clone());
-                spool
-                    .commit(
-                        Entry::Accepted {
-                            id,
-                            envelope,
-                            content,
-                        }
-                        .into(),
-                    )
-                    .await
-                    .unwrap();
+                spool.commit(Entry::Accepted { id, envelope, content }.into()).await.unwrap();
                 drop(spool.commit(Entry::Removed(id).into()));
             }
         });
@@ -76,12 +58,6 @@ async fn load(spool: Arc<FileSpool>, writers: u64, octets: u64, commits: u64) {
 /// What all threads have used: the 14th and 15th field of `proc_pid_stat(5)`, in hundredths of a second.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .skip(11)
-        .take(2);
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
     Duration::from_millis(fields.map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum())
 }

@@ -52,11 +52,8 @@ impl Backlog {
 
     /// Appends a batch; `reserve` lets it use the space that is kept for batches that free others.
     pub(crate) fn push(&self, batch: Pending, reserve: bool) -> Result<(), CommitError> {
-        let (octets, batches) = if reserve {
-            (2 * MAX_OCTETS, 2 * MAX_BATCHES)
-        } else {
-            (MAX_OCTETS, MAX_BATCHES)
-        };
+        let (octets, batches) =
+            if reserve { (2 * MAX_OCTETS, 2 * MAX_BATCHES) } else { (MAX_OCTETS, MAX_BATCHES) };
         let mut waiting = self.waiting();
         if waiting.closed {
             return Err(CommitError::Closed);
@@ -86,10 +83,8 @@ impl Backlog {
             match patience {
                 None => waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner),
                 Some(patience) => {
-                    let (guard, timeout) = self
-                        .arrived
-                        .wait_timeout(waiting, patience)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    let (guard, timeout) =
+                        self.arrived.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner);
                     waiting = guard;
                     if timeout.timed_out() && waiting.batches.is_empty() {
                         return Work::Timeout;

@@ -96,11 +96,7 @@ impl Committer {
             if end + needed + OVERHEAD <= segment.size {
                 return Ok(());
             }
-            self.previous = Some(Previous {
-                segment: segment.number,
-                epoch: segment.epoch,
-                end: *end,
-            });
+            self.previous = Some(Previous { segment: segment.number, epoch: segment.epoch, end: *end });
             self.current = None;
         }
         self.begin(needed)
@@ -126,9 +122,7 @@ impl Committer {
         let Some(Current { segment, end }) = &mut self.current else {
             return;
         };
-        let records = group
-            .iter_mut()
-            .flat_map(|batch| batch.records.iter_mut().map(|(record, _)| record));
+        let records = group.iter_mut().flat_map(|batch| batch.records.iter_mut().map(|(record, _)| record));
         let started = Instant::now();
         match append(segment, *end, records) {
             Ok(octets) => {
@@ -179,17 +173,10 @@ impl Committer {
     fn refuse(&self, group: Vec<Pending>, failure: io::Error) {
         self.shared.metrics.refused.add(group.len() as u64);
         let failure = Arc::new(failure);
-        let full = matches!(
-            failure.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        );
+        let full = matches!(failure.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         for batch in group {
             let failure = Arc::clone(&failure);
-            let refusal = if full {
-                CommitError::Full(failure)
-            } else {
-                CommitError::Io(failure)
-            };
+            let refusal = if full { CommitError::Full(failure) } else { CommitError::Io(failure) };
             let _ = batch.answer.send(Err(refusal));
         }
     }
@@ -204,11 +191,7 @@ impl Committer {
         if let Err(failure) = segment.file.truncate(end) {
             tracing::warn!(segment = segment.number, error = %failure, "a refused write could not be taken back");
         }
-        self.previous = Some(Previous {
-            segment: segment.number,
-            epoch: segment.epoch,
-            end,
-        });
+        self.previous = Some(Previous { segment: segment.number, epoch: segment.epoch, end });
     }
 
     /// Begins a new segment with room for a batch of `needed` octets. Only when its first record is durable is it the
@@ -235,24 +218,13 @@ impl Committer {
         // From here on the number is used, whatever happens.
         self.next = number.checked_add(1).ok_or(io::ErrorKind::StorageFull)?;
         let path = journal.segment(number);
-        let begun = journal
-            .rename(&journal.spare(spare.number), &path)
-            .and_then(|()| {
-                let size = spare.file.size()?;
-                let segment = Segment {
-                    number,
-                    epoch: journal.files.secret(),
-                    file: spare.file,
-                    size,
-                };
-                let mut begin = Begin {
-                    segment: number,
-                    previous: self.previous,
-                }
-                .record();
-                let end = append(&segment, 0, [&mut begin].into_iter())?;
-                Ok(Current { segment, end })
-            });
+        let begun = journal.rename(&journal.spare(spare.number), &path).and_then(|()| {
+            let size = spare.file.size()?;
+            let segment = Segment { number, epoch: journal.files.secret(), file: spare.file, size };
+            let mut begin = Begin { segment: number, previous: self.previous }.record();
+            let end = append(&segment, 0, [&mut begin].into_iter())?;
+            Ok(Current { segment, end })
+        });
         match begun {
             Ok(current) => {
                 self.shared.index().begin(number);
@@ -308,12 +280,7 @@ fn append<'a>(segment: &Segment, at: u64, records: impl Iterator<Item = &'a mut 
 
 fn place(segment: u32, at: u64, record: &Record) -> Place {
     let (head, body) = record.lengths();
-    Place {
-        segment,
-        offset: offset(at),
-        head,
-        body,
-    }
+    Place { segment, offset: offset(at), head, body }
 }
 
 /// An offset as it is stored: segments are far smaller than 4 GiB.

@@ -121,11 +121,7 @@ mod tests {
 
     #[test]
     fn every_problem_is_reported_under_its_key() {
-        let config = Config {
-            path: "/etc/spool".into(),
-            segment_size: ByteSize(1),
-            ..Config::default()
-        };
+        let config = Config { path: "/etc/spool".into(), segment_size: ByteSize(1), ..Config::default() };
         let keys: Vec<_> = config.validate().into_iter().map(|problem| problem.key).collect();
         assert_eq!(keys, ["path", "segment_size"]);
         assert!(Config::default().validate().is_empty());

@@ -73,13 +73,7 @@ pub(crate) fn quarantine(
 }
 
 fn describe(damage: &Damage) -> String {
-    let Damage {
-        segment,
-        offset,
-        length,
-        reason,
-        ..
-    } = damage;
+    let Damage { segment, offset, length, reason, .. } = damage;
     let mut text = format!("segment: {segment:08}\noffset: {offset}\nlength: {length}\nreason: {reason}\n");
     for id in &damage.ids {
         // Writing to a string can't fail.

@@ -25,11 +25,7 @@ mod accepted {
 /// Encodes one entry of a batch.
 pub(crate) fn encode(entry: Entry, place: u32) -> Record {
     match entry {
-        Entry::Accepted {
-            id,
-            envelope,
-            content,
-        } => Record::new(Kind::Accepted, place, content, |out| {
+        Entry::Accepted { id, envelope, content } => Record::new(Kind::Accepted, place, content, |out| {
             put(out, ID, &id.to_bytes());
             put_envelope(out, &envelope);
         }),
@@ -56,23 +52,11 @@ pub(crate) fn id(head: &[u8]) -> Result<MessageId, FieldError> {
 
 fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
     put_time(out, accepted::RECEIVED_AT, envelope.received_at);
-    put(
-        out,
-        accepted::REVERSE_PATH,
-        envelope.reverse_path.as_str().as_bytes(),
-    );
+    put(out, accepted::REVERSE_PATH, envelope.reverse_path.as_str().as_bytes());
     for recipient in envelope.recipients() {
-        put(
-            out,
-            accepted::RECIPIENT,
-            recipient.mailbox().map_or("", Mailbox::as_str).as_bytes(),
-        );
+        put(out, accepted::RECIPIENT, recipient.mailbox().map_or("", Mailbox::as_str).as_bytes());
     }
-    put(
-        out,
-        accepted::BODY,
-        &[u8::from(envelope.body == Body::EightBitMime)],
-    );
+    put(out, accepted::BODY, &[u8::from(envelope.body == Body::EightBitMime)]);
     put(out, accepted::SMTPUTF8, &[u8::from(envelope.smtputf8)]);
     for (name, value) in envelope.metadata.iter() {
         nest(out, accepted::METADATA, |out| {
@@ -99,19 +83,11 @@ pub(crate) fn envelope(head: &[u8]) -> Result<Envelope, FieldError> {
                 let recipient = mailbox(field)?.map_or(ForwardPath::Postmaster, ForwardPath::Mailbox);
                 match &mut envelope {
                     // A recipient is known by its place, so every one that was stored must be taken.
-                    Some(envelope) => envelope
-                        .add(recipient, usize::MAX)
-                        .map_err(|_| FieldError::Value)?,
+                    Some(envelope) => envelope.add(recipient, usize::MAX).map_err(|_| FieldError::Value)?,
                     None => envelope = Some(Envelope::new(ReversePath::Null, recipient)),
                 }
             }
-            accepted::BODY => {
-                body = if field.byte()? == 0 {
-                    Body::SevenBit
-                } else {
-                    Body::EightBitMime
-                }
-            }
+            accepted::BODY => body = if field.byte()? == 0 { Body::SevenBit } else { Body::EightBitMime },
             accepted::SMTPUTF8 => smtputf8 = field.byte()? != 0,
             accepted::METADATA => {
                 let (name, value) = named(field)?;
@@ -134,9 +110,7 @@ fn mailbox(field: Field<'_>) -> Result<Option<Mailbox>, FieldError> {
     if field.value.is_empty() {
         return Ok(None);
     }
-    Mailbox::parse(field.value, Charset::Utf8)
-        .map(Some)
-        .map_err(|_| FieldError::Value)
+    Mailbox::parse(field.value, Charset::Utf8).map(Some).map_err(|_| FieldError::Value)
 }
 
 fn named(metadata: Field<'_>) -> Result<(String, String), FieldError> {
@@ -149,10 +123,7 @@ fn named(metadata: Field<'_>) -> Result<(String, String), FieldError> {
             _ => {}
         }
     }
-    Ok((
-        name.ok_or(FieldError::Missing)?.to_owned(),
-        value.ok_or(FieldError::Missing)?.to_owned(),
-    ))
+    Ok((name.ok_or(FieldError::Missing)?.to_owned(), value.ok_or(FieldError::Missing)?.to_owned()))
 }
 
 #[cfg(test)]

@@ -67,13 +67,7 @@ fn split(octets: &[u8]) -> Result<(Field<'_>, &[u8]), FieldError> {
     let (length, rest) = rest.split_first_chunk::<4>().ok_or(FieldError::CutOff)?;
     let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| FieldError::CutOff)?;
     let (value, rest) = rest.split_at_checked(length).ok_or(FieldError::CutOff)?;
-    Ok((
-        Field {
-            number: u16::from_le_bytes(*number),
-            value,
-        },
-        rest,
-    ))
+    Ok((Field { number: u16::from_le_bytes(*number), value }, rest))
 }
 
 impl<'a> Field<'a> {

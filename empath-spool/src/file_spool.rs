@@ -104,42 +104,20 @@ impl FileSpool {
     ) -> Result<(Self, Report), OpenError> {
         let path = prepare(&*files, &config.path)?;
         let lock = files.lock(&path.join("LOCK")).map_err(|failure| match failure {
-            LockError::Held(pid) => OpenError::InUse {
-                path: path.clone(),
-                pid,
-            },
-            LockError::Io(source) => OpenError::Io {
-                operation: "lock",
-                path: path.join("LOCK"),
-                source,
-            },
+            LockError::Held(pid) => OpenError::InUse { path: path.clone(), pid },
+            LockError::Io(source) => OpenError::Io { operation: "lock", path: path.join("LOCK"), source },
         })?;
         let directory = path.join("journal");
-        let journal = Journal {
-            files,
-            directory,
-            segment_size: config.segment_size.0,
-        };
+        let journal = Journal { files, directory, segment_size: config.segment_size.0 };
         let failed = |operation| {
             let path = journal.directory.clone();
-            move |source| OpenError::Io {
-                operation,
-                path,
-                source,
-            }
+            move |source| OpenError::Io { operation, path, source }
         };
-        let Recovered {
-            index,
-            mut report,
-            previous,
-            next,
-            spares,
-        } = recover(&journal, &path.join("damaged")).map_err(failed("read"))?;
+        let Recovered { index, mut report, previous, next, spares } =
+            recover(&journal, &path.join("damaged")).map_err(failed("read"))?;
         report.messages = index.len();
         metrics.damaged.add(report.damaged.len() as u64);
-        metrics
-            .messages
-            .set(i64::try_from(index.len()).unwrap_or(i64::MAX));
+        metrics.messages.set(i64::try_from(index.len()).unwrap_or(i64::MAX));
         let shared = Arc::new(Shared {
             journal: journal.clone(),
             backlog: Backlog::default(),
@@ -171,21 +149,8 @@ impl FileSpool {
         keeper.bury(shared.index().take_dead());
         let mut threads = vec![keeper.start().map_err(failed("start a thread for"))?];
         let thread = std::thread::Builder::new().name("spool-committer".into());
-        threads.push(
-            thread
-                .spawn(move || committer.run())
-                .map_err(failed("start a thread for"))?,
-        );
-        Ok((
-            Self {
-                shared,
-                done,
-                threads,
-                path,
-                _lock: lock,
-            },
-            report,
-        ))
+        threads.push(thread.spawn(move || committer.run()).map_err(failed("start a thread for"))?);
+        Ok((Self { shared, done, threads, path, _lock: lock }, report))
     }
 
     /// Octets that can still be written to the file system of the spool.
@@ -201,48 +166,33 @@ impl FileSpool {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let reading = tokio::task::spawn_blocking(move || read(&shared, id));
-            reading.await.unwrap_or_else(|stopped| {
-                Err(LoadError::Io {
-                    id,
-                    source: io::Error::other(stopped),
-                })
-            })
+            reading
+                .await
+                .unwrap_or_else(|stopped| Err(LoadError::Io { id, source: io::Error::other(stopped) }))
         })
     }
 }
 
 /// Creates the directories and checks the rules; returns the path without symbolic links.
 fn prepare(files: &dyn Files, configured: &Path) -> Result<PathBuf, OpenError> {
-    let rule = |path: &Path| {
-        check(path).map_err(|problem| OpenError::Path {
-            path: path.to_owned(),
-            problem,
-        })
-    };
+    let rule =
+        |path: &Path| check(path).map_err(|problem| OpenError::Path { path: path.to_owned(), problem });
     rule(configured)?;
     create(files, configured)?;
     let path = files.resolve(configured).map_err(failed("resolve", configured))?;
-    let (owner, user) = (
-        files.owner(&path).map_err(failed("look at", &path))?,
-        files.user(),
-    );
+    let (owner, user) = (files.owner(&path).map_err(failed("look at", &path))?, files.user());
     if owner != user {
         return Err(OpenError::Owner { path, owner, user });
     }
     for directory in [path.clone(), path.join("journal"), path.join("damaged")] {
-        files
-            .create_dir(&directory)
-            .map_err(failed("create", &directory))?;
+        files.create_dir(&directory).map_err(failed("create", &directory))?;
     }
     files.sync_dir(&path).map_err(failed("sync", &path))?;
     Ok(path)
 }
 
 fn rule(path: &Path) -> Result<(), OpenError> {
-    check(path).map_err(|problem| OpenError::Path {
-        path: path.to_owned(),
-        problem,
-    })
+    check(path).map_err(|problem| OpenError::Path { path: path.to_owned(), problem })
 }
 
 /// Creates a directory and those above it, each durable; what exists stays as it is. A symbolic link does not lead
@@ -251,10 +201,7 @@ fn create(files: &dyn Files, path: &Path) -> Result<(), OpenError> {
     if let Ok(existing) = files.resolve(path) {
         return rule(&existing);
     }
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create(files, parent)?;
     files.create_dir(path).map_err(failed("create", path))?;
     files.sync_dir(parent).map_err(failed("sync", parent))
@@ -262,11 +209,7 @@ fn create(files: &dyn Files, path: &Path) -> Result<(), OpenError> {
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
-    move |source| OpenError::Io {
-        operation,
-        path,
-        source,
-    }
+    move |source| OpenError::Io { operation, path, source }
 }
 
 impl Spool for FileSpool {
@@ -284,9 +227,7 @@ impl Spool for FileSpool {
             return Committed::answered(Err(CommitError::TooLarge(octets)));
         }
         // Batches without content are what frees space.
-        let reserve = !entries
-            .iter()
-            .any(|entry| matches!(entry, Entry::Accepted { .. }));
+        let reserve = !entries.iter().any(|entry| matches!(entry, Entry::Accepted { .. }));
         let count = entries.len();
         let records: Vec<_> = (0..)
             .zip(entries)
@@ -296,10 +237,7 @@ impl Spool for FileSpool {
                     Entry::Progress(progress) => Effect::Progress(progress.id),
                     Entry::Removed(id) => Effect::Removed(*id),
                 };
-                (
-                    encoding::encode(entry, place).last(crate::record::size(place) + 1 == count),
-                    effect,
-                )
+                (encoding::encode(entry, place).last(crate::record::size(place) + 1 == count), effect)
             })
             .collect();
         let octets = records.iter().map(|(record, _)| record.len()).sum();
@@ -307,14 +245,7 @@ impl Spool for FileSpool {
             return Committed::answered(Err(CommitError::TooLarge(octets)));
         }
         let (answer, committed) = oneshot::channel();
-        match self.shared.backlog.push(
-            Pending {
-                records,
-                octets,
-                answer,
-            },
-            reserve,
-        ) {
+        match self.shared.backlog.push(Pending { records, octets, answer }, reserve) {
             Ok(()) => Committed(committed),
             Err(refusal) => Committed::answered(Err(refusal)),
         }

@@ -54,13 +54,7 @@ impl Index {
             Effect::Accepted(id) => {
                 self.forget(id);
                 self.count(place);
-                self.messages.insert(
-                    id,
-                    Message {
-                        accepted: place,
-                        progress: Vec::new(),
-                    },
-                );
+                self.messages.insert(id, Message { accepted: place, progress: Vec::new() });
             }
             Effect::Progress(id) => {
                 let Some(message) = self.messages.get_mut(&id) else {
@@ -123,12 +117,7 @@ mod tests {
     }
 
     fn at(segment: u32) -> Place {
-        Place {
-            segment,
-            offset: 0,
-            head: 0,
-            body: 0,
-        }
+        Place { segment, offset: 0, head: 0, body: 0 }
     }
 
     #[test]
@@ -140,10 +129,7 @@ mod tests {
         index.apply(Effect::Accepted(id(1)), at(1));
         index.apply(Effect::Accepted(id(2)), at(1));
         index.apply(Effect::Removed(id(1)), at(2));
-        assert!(
-            index.take_dead().is_empty(),
-            "segment 2 holds what keeps message 1 from rising again"
-        );
+        assert!(index.take_dead().is_empty(), "segment 2 holds what keeps message 1 from rising again");
         index.apply(Effect::Progress(id(2)), at(3));
         index.apply(Effect::Removed(id(2)), at(4));
         assert_eq!(index.take_dead(), [1, 2, 3]);

@@ -51,12 +51,7 @@ impl Keeper {
         for number in spares.iter().copied() {
             let path = journal.spare(number);
             let size = journal.segment_size;
-            match journal
-                .files
-                .open(&path)
-                .ok()
-                .filter(|file| file.size().is_ok_and(|found| found == size))
-            {
+            match journal.files.open(&path).ok().filter(|file| file.size().is_ok_and(|found| found == size)) {
                 Some(file) if desk.spare.is_none() => desk.spare = Some(Spare { number, file }),
                 _ => {
                     if let Err(failure) = journal.files.remove(&path) {
@@ -65,11 +60,7 @@ impl Keeper {
                 }
             }
         }
-        Arc::new(Self {
-            journal,
-            desk: Mutex::new(desk),
-            changed: Condvar::new(),
-        })
+        Arc::new(Self { journal, desk: Mutex::new(desk), changed: Condvar::new() })
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -79,9 +70,7 @@ impl Keeper {
     /// Starts the thread.
     pub(crate) fn start(self: &Arc<Self>) -> io::Result<thread::JoinHandle<()>> {
         let keeper = Arc::clone(self);
-        thread::Builder::new()
-            .name("spool-keeper".into())
-            .spawn(move || keeper.run())
+        thread::Builder::new().name("spool-keeper".into()).spawn(move || keeper.run())
     }
 
     /// Says that a spare will soon be needed.
@@ -114,9 +103,7 @@ impl Keeper {
         }
         let number = desk.take_number();
         drop(desk);
-        let file = self
-            .journal
-            .prepare(&self.journal.spare(number), size.max(self.journal.segment_size))?;
+        let file = self.journal.prepare(&self.journal.spare(number), size.max(self.journal.segment_size))?;
         Ok(Spare { number, file })
     }
 
@@ -131,9 +118,8 @@ impl Keeper {
             match self.next_task() {
                 Task::Stop => return,
                 Task::Prepare(number) => {
-                    let prepared = self
-                        .journal
-                        .prepare(&self.journal.spare(number), self.journal.segment_size);
+                    let prepared =
+                        self.journal.prepare(&self.journal.spare(number), self.journal.segment_size);
                     let mut desk = self.desk();
                     desk.making = false;
                     match prepared {

@@ -39,31 +39,16 @@ impl MemorySpool {
     }
 
     fn find<T>(&self, id: MessageId, view: impl Fn(&Message) -> T) -> Result<T, LoadError> {
-        self.state()
-            .messages
-            .get(&id)
-            .map(view)
-            .ok_or(LoadError::Unknown(id))
+        self.state().messages.get(&id).map(view).ok_or(LoadError::Unknown(id))
     }
 }
 
 impl State {
     fn apply(&mut self, entry: Entry) {
         match entry {
-            Entry::Accepted {
-                id,
-                envelope,
-                content,
-            } => {
+            Entry::Accepted { id, envelope, content } => {
                 let recipients = vec![RecipientState::default(); envelope.recipients().len()];
-                self.messages.insert(
-                    id,
-                    Message {
-                        envelope,
-                        content,
-                        recipients,
-                    },
-                );
+                self.messages.insert(id, Message { envelope, content, recipients });
             }
             Entry::Progress(progress) => {
                 if let Some(message) = self.messages.get_mut(&progress.id) {

@@ -12,27 +12,21 @@ pub struct Metrics {
     pub(crate) messages: Gauge,
 }
 
-const SYNC_SECONDS: &[f64] = &[
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
-];
+const SYNC_SECONDS: &[f64] =
+    &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 impl Metrics {
     /// Defines the metrics in the daemon's registry.
     pub fn new(registry: &Registry) -> Self {
         Self {
             commits: registry.counter("empath_spool_commits_total", "Batches made durable."),
-            refused: registry.counter(
-                "empath_spool_refused_total",
-                "Batches that could not be made durable.",
-            ),
+            refused: registry
+                .counter("empath_spool_refused_total", "Batches that could not be made durable."),
             batches: registry.counter(
                 "empath_spool_batches_total",
                 "Writes to the journal, each with one sync, of one or more batches.",
             ),
-            written: registry.counter(
-                "empath_spool_written_bytes_total",
-                "Octets written to the journal.",
-            ),
+            written: registry.counter("empath_spool_written_bytes_total", "Octets written to the journal."),
             sync: registry.histogram(
                 "empath_spool_sync_duration_seconds",
                 "Time that one write to the journal and its sync took.",

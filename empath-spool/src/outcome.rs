@@ -56,10 +56,7 @@ pub(crate) fn progress(head: &[u8]) -> Result<Progress, FieldError> {
             updates.push(update(field)?);
         }
     }
-    Ok(Progress {
-        id: encoding::id(head)?,
-        updates,
-    })
+    Ok(Progress { id: encoding::id(head)?, updates })
 }
 
 fn update(update: Field<'_>) -> Result<RecipientUpdate, FieldError> {
@@ -149,11 +146,7 @@ fn attempt_of(attempt: Field<'_>) -> Result<Attempt, FieldError> {
         at: at.ok_or(FieldError::Missing)?,
         next_hop: next_hop.ok_or(FieldError::Missing)?,
         host,
-        reply: code.map(|code| Reply {
-            code,
-            enhanced,
-            text: text.into(),
-        }),
+        reply: code.map(|code| Reply { code, enhanced, text: text.into() }),
         status: status.ok_or(FieldError::Missing)?,
         detail: detail.ok_or(FieldError::Missing)?,
     })
@@ -169,11 +162,7 @@ fn put_enhanced(out: &mut Vec<u8>, number: u16, status: EnhancedStatus) {
 
 fn enhanced_of(field: Field<'_>) -> Result<EnhancedStatus, FieldError> {
     let [class, s0, s1, d0, d1] = field.octets()?;
-    Ok(EnhancedStatus::new(
-        class,
-        u16::from_le_bytes([s0, s1]),
-        u16::from_le_bytes([d0, d1]),
-    ))
+    Ok(EnhancedStatus::new(class, u16::from_le_bytes([s0, s1]), u16::from_le_bytes([d0, d1])))
 }
 
 #[cfg(test)]
@@ -210,22 +199,12 @@ mod tests {
             Status::Ended(Ended::Expired),
             Status::Ended(Ended::Removed),
         ];
-        let attempts = [
-            Some(attempt.clone()),
-            Some(Attempt {
-                reply: None,
-                ..attempt
-            }),
-            None,
-        ];
+        let attempts = [Some(attempt.clone()), Some(Attempt { reply: None, ..attempt }), None];
         let updates = (0..)
             .zip(statuses)
             .map(|(n, status)| update(n, status, attempts[n as usize % 3].clone()))
             .collect();
-        Progress {
-            id: empath_common::MessageId::from_bytes([9; 16]),
-            updates,
-        }
+        Progress { id: empath_common::MessageId::from_bytes([9; 16]), updates }
     }
 
     fn head(entry: Entry) -> Vec<u8> {

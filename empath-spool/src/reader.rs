@@ -50,11 +50,7 @@ pub(crate) fn load(shared: &Shared, id: MessageId) -> Result<Stored, LoadError> 
         for place in &message.progress {
             outcome::progress(&self::head(shared, id, *place)?)?.apply(&mut recipients);
         }
-        Ok(Stored {
-            envelope: Arc::new(envelope),
-            recipients,
-            size: message.accepted.body.into(),
-        })
+        Ok(Stored { envelope: Arc::new(envelope), recipients, size: message.accepted.body.into() })
     })
 }
 
@@ -75,29 +71,16 @@ fn read<T>(
     id: MessageId,
     read: impl FnOnce(&Message) -> Result<T, Failure>,
 ) -> Result<T, LoadError> {
-    let message = shared
-        .index()
-        .message(id)
-        .cloned()
-        .ok_or(LoadError::Unknown(id))?;
+    let message = shared.index().message(id).cloned().ok_or(LoadError::Unknown(id))?;
     read(&message).map_err(|failure| {
         if shared.index().message(id).is_none() {
             // It ended meanwhile, and its segment may have been given up or used again.
             return LoadError::Unknown(id);
         }
         match failure {
-            Failure::Record => LoadError::Damaged {
-                id,
-                reason: "a checksum does not match",
-            },
-            Failure::Fields => LoadError::Damaged {
-                id,
-                reason: "a record has fields that make no sense",
-            },
-            Failure::Other => LoadError::Damaged {
-                id,
-                reason: "its record is about another message",
-            },
+            Failure::Record => LoadError::Damaged { id, reason: "a checksum does not match" },
+            Failure::Fields => LoadError::Damaged { id, reason: "a record has fields that make no sense" },
+            Failure::Other => LoadError::Damaged { id, reason: "its record is about another message" },
             Failure::Io(source) => LoadError::Io { id, source },
         }
     })
@@ -111,10 +94,7 @@ fn head(shared: &Shared, id: MessageId, place: Place) -> Result<Vec<u8>, Failure
 }
 
 fn octets(shared: &Shared, place: Place, length: usize) -> Result<Vec<u8>, Failure> {
-    let file = shared
-        .journal
-        .files
-        .open(&shared.journal.segment(place.segment))?;
+    let file = shared.journal.files.open(&shared.journal.segment(place.segment))?;
     let mut octets = vec![0; length];
     if file.read_all_at(&mut octets, place.offset.into())? < length {
         return Err(RecordError::CutOff.into());

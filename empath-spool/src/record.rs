@@ -150,10 +150,7 @@ impl Record {
 
     /// Octets of head and body, as in the header.
     pub(crate) fn lengths(&self) -> (u32, u32) {
-        (
-            length(self.head.len().saturating_sub(HEADER)),
-            length(self.body.len()),
-        )
+        (length(self.head.len().saturating_sub(HEADER)), length(self.body.len()))
     }
 }
 
@@ -184,9 +181,7 @@ impl Header {
         if version != VERSION {
             return Err(RecordError::Version);
         }
-        let mut words = words
-            .chunks_exact(4)
-            .map(|word| word.try_into().map_or(0, u32::from_le_bytes));
+        let mut words = words.chunks_exact(4).map(|word| word.try_into().map_or(0, u32::from_le_bytes));
         let mut word = || words.next().unwrap_or(0);
         Ok(Self {
             kind: Kind::of(kind),
@@ -215,18 +210,12 @@ impl Header {
 
     /// Checks the body.
     pub(crate) fn verify_body(&self, body: &[u8]) -> Result<(), RecordError> {
-        if crc32c::crc32c(body) == self.body_crc {
-            Ok(())
-        } else {
-            Err(RecordError::Body)
-        }
+        if crc32c::crc32c(body) == self.body_crc { Ok(()) } else { Err(RecordError::Body) }
     }
 
     /// Octets on disk.
     pub(crate) fn len(&self) -> usize {
-        HEADER
-            .saturating_add(size(self.head))
-            .saturating_add(size(self.body))
+        HEADER.saturating_add(size(self.head)).saturating_add(size(self.body))
     }
 }
 
@@ -234,9 +223,7 @@ impl Header {
 pub(crate) fn read(octets: &[u8], epoch: Option<u64>) -> Result<Read<'_>, RecordError> {
     let header = Header::parse(octets, epoch)?;
     let head = header.verify_head(octets)?;
-    let body = octets
-        .get(HEADER + head.len()..header.len())
-        .ok_or(RecordError::CutOff)?;
+    let body = octets.get(HEADER + head.len()..header.len()).ok_or(RecordError::CutOff)?;
     header.verify_body(body)?;
     Ok(Read { header, head })
 }

@@ -53,10 +53,7 @@ struct Recovery<'a> {
 /// Reads the whole journal. What is damaged is copied to the directory `damaged` and passed over.
 pub(crate) fn recover(journal: &Journal, damaged: &Path) -> io::Result<Recovered> {
     let mut segments = Vec::new();
-    let mut found = Recovered {
-        next: 1,
-        ..Recovered::default()
-    };
+    let mut found = Recovered { next: 1, ..Recovered::default() };
     for name in journal.files.list(&journal.directory)? {
         match Name::parse(&name) {
             Some(Name::Segment(number)) => segments.push(number),
@@ -69,11 +66,7 @@ pub(crate) fn recover(journal: &Journal, damaged: &Path) -> io::Result<Recovered
         found.next = newest.saturating_add(1);
     }
     let known = chain(journal, &segments)?;
-    let mut recovery = Recovery {
-        journal,
-        damaged,
-        found,
-    };
+    let mut recovery = Recovery { journal, damaged, found };
     for number in segments {
         recovery.found.index.begin(number);
         match known.get(&number) {
@@ -99,21 +92,8 @@ fn chain(journal: &Journal, segments: &[u32]) -> io::Result<BTreeMap<u32, Option
         let from_next = known.get(&number).copied().flatten();
         let own = begin.map(|(epoch, _)| Known { epoch, end: None });
         known.insert(number, from_next.or(own));
-        if let Some((
-            _,
-            Begin {
-                previous: Some(previous),
-                ..
-            },
-        )) = begin
-        {
-            known.insert(
-                previous.segment,
-                Some(Known {
-                    epoch: previous.epoch,
-                    end: Some(previous.end),
-                }),
-            );
+        if let Some((_, Begin { previous: Some(previous), .. })) = begin {
+            known.insert(previous.segment, Some(Known { epoch: previous.epoch, end: Some(previous.end) }));
             youngest_void = Some(previous.segment);
         }
     }
@@ -152,9 +132,7 @@ impl Recovery<'_> {
         for found in scan(&octets, known.epoch, known.end.is_some()) {
             match found {
                 Found::Batch(batch) => {
-                    valid = batch
-                        .last()
-                        .map_or(valid, |(at, read)| valid.max(at + read.header.len()));
+                    valid = batch.last().map_or(valid, |(at, read)| valid.max(at + read.header.len()));
                     self.batch(number, known.epoch, &octets, &batch);
                 }
                 Found::Damage(damaged) => self.damage(number, known.epoch, &octets, damaged),
@@ -165,11 +143,7 @@ impl Recovery<'_> {
             self.report(describe(number, size, end - size, DamageReason::CutOff));
         }
         let end = known.end.unwrap_or(valid as u64);
-        self.found.previous = Some(Previous {
-            segment: number,
-            epoch: known.epoch,
-            end,
-        });
+        self.found.previous = Some(Previous { segment: number, epoch: known.epoch, end });
         Ok(())
     }
 
@@ -185,21 +159,11 @@ impl Recovery<'_> {
         // The first record is damaged; the one behind it knows the epoch too.
         let behind = (1..OVERHEAD).find_map(|at| record::read(octets.get(at..)?, None).ok());
         if let Some(read) = behind {
-            return self.segment(
-                number,
-                Known {
-                    epoch: read.header.epoch,
-                    end: None,
-                },
-            );
+            return self.segment(number, Known { epoch: read.header.epoch, end: None });
         }
         let damage = describe(number, 0, size, DamageReason::Begin);
         self.quarantine(damage, 0, &octets);
-        self.found.previous = Some(Previous {
-            segment: number,
-            epoch: 0,
-            end: size,
-        });
+        self.found.previous = Some(Previous { segment: number, epoch: 0, end: size });
         Ok(())
     }
 
@@ -216,12 +180,7 @@ impl Recovery<'_> {
                 block.fill(0);
                 // Perhaps it can be read another day.
                 self.found.index.keep(number);
-                self.report(describe(
-                    number,
-                    offset,
-                    block.len() as u64,
-                    DamageReason::Unreadable,
-                ));
+                self.report(describe(number, offset, block.len() as u64, DamageReason::Unreadable));
             }
             offset += block.len() as u64;
         }
@@ -248,10 +207,8 @@ impl Recovery<'_> {
 
     fn damage(&mut self, number: u32, epoch: u64, octets: &[u8], damaged: Damaged) {
         let Damaged { range, reason, ids } = damaged;
-        let damage = Damage {
-            ids,
-            ..describe(number, range.start as u64, range.len() as u64, reason.into())
-        };
+        let damage =
+            Damage { ids, ..describe(number, range.start as u64, range.len() as u64, reason.into()) };
         self.quarantine(damage, epoch, octets.get(range).unwrap_or_default());
     }
 
@@ -261,10 +218,7 @@ impl Recovery<'_> {
         let Damaged { range, ids, .. } = tail;
         let (offset, length) = (range.start as u64, range.len() as u64);
         self.found.report.unfinished += length;
-        let damage = Damage {
-            ids,
-            ..describe(number, offset, length, DamageReason::Unfinished)
-        };
+        let damage = Damage { ids, ..describe(number, offset, length, DamageReason::Unfinished) };
         let octets = octets.get(range).unwrap_or_default();
         match quarantine(&*self.journal.files, self.damaged, &damage, epoch, octets) {
             Ok(copy) => {
@@ -289,28 +243,14 @@ impl Recovery<'_> {
     }
 
     fn report(&mut self, damage: Damage) {
-        let Damage {
-            segment,
-            offset,
-            length,
-            reason,
-            ids,
-            ..
-        } = &damage;
+        let Damage { segment, offset, length, reason, ids, .. } = &damage;
         tracing::error!(segment, offset, length, %reason, ?ids, "the journal is damaged; going on behind it");
         self.found.report.damaged.push(damage);
     }
 }
 
 fn describe(segment: u32, offset: u64, length: u64, reason: DamageReason) -> Damage {
-    Damage {
-        segment,
-        offset,
-        length,
-        reason,
-        ids: Vec::new(),
-        copy: None,
-    }
+    Damage { segment, offset, length, reason, ids: Vec::new(), copy: None }
 }
 
 /// What a record does to the index; `None` for records that are not about a message.
@@ -323,13 +263,5 @@ fn effect(segment: u32, at: usize, read: &Read<'_>) -> Result<Option<(Effect, Pl
     };
     let id = encoding::id(read.head).map_err(|_| DamageReason::Fields)?;
     let offset = u32::try_from(at).map_err(|_| DamageReason::Fields)?;
-    Ok(Some((
-        effect(id),
-        Place {
-            segment,
-            offset,
-            head: read.header.head,
-            body: read.header.body,
-        },
-    )))
+    Ok(Some((effect(id), Place { segment, offset, head: read.header.head, body: read.header.body })))
 }

@@ -34,14 +34,7 @@ pub(crate) struct Damaged {
 /// The last write may not have finished: its blocks reach the disk in any order. Batches behind a gap in it are not
 /// taken, since whoever committed them relies on those before.
 pub(crate) fn scan(octets: &[u8], epoch: u64, complete: bool) -> Vec<Found<'_>> {
-    let mut found: Vec<_> = Scan {
-        octets,
-        epoch,
-        complete,
-        at: 0,
-        damage: None,
-    }
-    .collect();
+    let mut found: Vec<_> = Scan { octets, epoch, complete, at: 0, damage: None }.collect();
     let last_batch = found.iter().rev().find_map(|found| match found {
         Found::Batch(batch) => batch.last(),
         _ => None,
@@ -50,9 +43,8 @@ pub(crate) fn scan(octets: &[u8], epoch: u64, complete: bool) -> Vec<Found<'_>> 
         return found;
     };
     let (start, end) = (record::size(last.header.start), at + last.header.len());
-    let gap = found
-        .iter()
-        .position(|found| matches!(found, Found::Damage(damage) if damage.range.end > start));
+    let gap =
+        found.iter().position(|found| matches!(found, Found::Damage(damage) if damage.range.end > start));
     let rest = gap.map(|gap| found.split_off(gap)).unwrap_or_default();
     if let Some(Found::Damage(mut damage)) = rest.into_iter().next() {
         damage.range.end = end;
@@ -102,11 +94,7 @@ impl<'a> Scan<'a> {
     fn pass(&mut self, to: usize, reason: RecordError) {
         let from = self.at;
         let id = self.seeming_id(from);
-        let damage = self.damage.get_or_insert(Damaged {
-            range: from..to,
-            reason,
-            ids: Vec::new(),
-        });
+        let damage = self.damage.get_or_insert(Damaged { range: from..to, reason, ids: Vec::new() });
         damage.range.end = to;
         damage.ids.extend(id);
         self.at = to;
@@ -166,11 +154,7 @@ impl<'a> Iterator for Scan<'a> {
                 }
                 Err(_) if self.at >= self.octets.len() => {
                     let tail = self.damage.take()?;
-                    return Some(if self.complete {
-                        Found::Damage(tail)
-                    } else {
-                        Found::Unfinished(tail)
-                    });
+                    return Some(if self.complete { Found::Damage(tail) } else { Found::Unfinished(tail) });
                 }
                 Err(reason) => match self.next_candidate(self.at + 1) {
                     Some(candidate) => self.pass(candidate, reason),
@@ -220,10 +204,7 @@ mod tests {
             Found::Damage(damaged) => format!("damage {:?}", damaged.range),
             Found::Unfinished(tail) => format!("unfinished {:?}", tail.range),
         };
-        super::scan(octets, EPOCH, complete)
-            .into_iter()
-            .map(show)
-            .collect()
+        super::scan(octets, EPOCH, complete).into_iter().map(show).collect()
     }
 
     #[test]
@@ -232,11 +213,7 @@ mod tests {
         for bad in 0..3 {
             let mut octets = [batch(1), batch(3), batch(2)].concat();
             octets[length * (bad + 1) + 20] ^= 1;
-            let expected = [
-                "1".to_owned(),
-                format!("damage {length}..{}", length * 4),
-                "2".to_owned(),
-            ];
+            let expected = ["1".to_owned(), format!("damage {length}..{}", length * 4), "2".to_owned()];
             assert_eq!(scan(&octets, false), expected, "bad record {bad}");
         }
     }
@@ -246,10 +223,7 @@ mod tests {
         let octets = [batch(1), vec![0; 10_000]].concat();
         let length = batch(1).len();
         assert_eq!(scan(&octets, false), ["1"]);
-        assert_eq!(
-            scan(&octets, true),
-            ["1".to_owned(), format!("damage {length}..{}", octets.len())]
-        );
+        assert_eq!(scan(&octets, true), ["1".to_owned(), format!("damage {length}..{}", octets.len())]);
     }
 
     #[test]
@@ -258,11 +232,7 @@ mod tests {
         let length = batch(1).len();
         assert_eq!(
             scan(&octets, false),
-            [
-                "1".to_owned(),
-                format!("damage {length}..{}", length + 10_000),
-                "1".to_owned()
-            ]
+            ["1".to_owned(), format!("damage {length}..{}", length + 10_000), "1".to_owned()]
         );
     }
 
@@ -271,28 +241,17 @@ mod tests {
         let length = batch(1).len();
         let second = u32::try_from(2 * length).unwrap();
         // Two writes of two and three batches.
-        let whole = [
-            batch_of(0, 1),
-            batch_of(0, 1),
-            batch_of(second, 1),
-            batch_of(second, 1),
-            batch_of(second, 1),
-        ];
+        let whole =
+            [batch_of(0, 1), batch_of(0, 1), batch_of(second, 1), batch_of(second, 1), batch_of(second, 1)];
         let broken = |at: usize| {
             let mut octets = whole.concat();
             octets[at * length..][..length].fill(0);
             octets
         };
-        let (range, all) = (
-            |what, from, to| format!("{what} {}..{}", from * length, to * length),
-            5,
-        );
+        let (range, all) = (|what, from, to| format!("{what} {}..{}", from * length, to * length), 5);
         // The first write was synced before the second began: its gap is damage.
         assert_eq!(scan(&broken(0), false)[1..], ["1"; 4]);
-        assert_eq!(
-            scan(&broken(1), false)[1..],
-            [range("damage", 1, 2), "1".into(), "1".into(), "1".into()]
-        );
+        assert_eq!(scan(&broken(1), false)[1..], [range("damage", 1, 2), "1".into(), "1".into(), "1".into()]);
         assert_eq!(scan(&broken(2), false)[2..], [range("unfinished", 2, all)]);
         assert_eq!(scan(&broken(3), false)[3..], [range("unfinished", 3, all)]);
         // A later segment says that all of them were finished.

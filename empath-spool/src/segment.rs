@@ -72,10 +72,7 @@ impl Begin {
             (Some(segment), Some(epoch), Some(end)) => Some(Previous { segment, epoch, end }),
             _ => None,
         };
-        Ok(Self {
-            segment: segment.ok_or(FieldError::Missing)?,
-            previous,
-        })
+        Ok(Self { segment: segment.ok_or(FieldError::Missing)?, previous })
     }
 }
 

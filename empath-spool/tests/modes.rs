@@ -18,10 +18,7 @@ fn everything_is_for_the_daemons_user_alone_whatever_the_umask() {
         fs::create_dir(&spool).unwrap();
         fs::set_permissions(&spool, Permissions::from_mode(0o755)).unwrap();
         let before = umask(Mode::from_raw_mode(mask));
-        let config = Config {
-            path: spool.clone(),
-            ..Config::default()
-        };
+        let config = Config { path: spool.clone(), ..Config::default() };
         let opened = FileSpool::open(&config, Metrics::new(&Registry::default()));
         umask(before);
         let (_opened, _) = opened.unwrap();
@@ -29,9 +26,7 @@ fn everything_is_for_the_daemons_user_alone_whatever_the_umask() {
         for path in [spool.clone(), spool.join("journal"), spool.join("damaged")] {
             assert_eq!(mode(&path), 0o700, "umask {mask:o}: {}", path.display());
         }
-        let journal = fs::read_dir(spool.join("journal"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
+        let journal = fs::read_dir(spool.join("journal")).unwrap().map(|entry| entry.unwrap().path());
         for path in journal.chain([spool.join("LOCK")]) {
             assert_eq!(mode(&path), 0o600, "umask {mask:o}: {}", path.display());
         }

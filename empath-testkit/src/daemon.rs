@@ -108,14 +108,10 @@ impl Builder {
     }
 
     fn config(mut self, daemon: &Daemon) -> String {
-        let Daemon {
-            smtp,
-            health,
-            metrics,
-            ..
-        } = daemon;
+        let Daemon { smtp, health, metrics, .. } = daemon;
         let defaults = [
             ("control_socket", r#""control.sock""#.to_owned()),
+            ("hostname", r#""mx.empath.test""#.to_owned()),
             ("health", format!(r#"(listen_address: "{health}")"#)),
             ("metrics", format!(r#"(listen_address: "{metrics}")"#)),
             ("spool", r#"(path: "spool")"#.to_owned()),
@@ -123,15 +119,10 @@ impl Builder {
         for (name, value) in defaults {
             self.keys.entry(name.to_owned()).or_insert(value);
         }
-        self.smtp
-            .entry("listeners".to_owned())
-            .or_insert_with(|| format!(r#"[(socket: "{smtp}")]"#));
-        self.keys
-            .insert("smtp".to_owned(), format!("({})", fields(&self.smtp)));
+        self.smtp.entry("listeners".to_owned()).or_insert_with(|| format!(r#"[(socket: "{smtp}")]"#));
+        self.keys.insert("smtp".to_owned(), format!("({})", fields(&self.smtp)));
         let config = format!("Empath({})\n", fields(&self.keys));
-        config
-            .replace("{dir}", &daemon.dir().display().to_string())
-            .replace("{smtp}", &smtp.to_string())
+        config.replace("{dir}", &daemon.dir().display().to_string()).replace("{smtp}", &smtp.to_string())
     }
 }
 
@@ -147,12 +138,7 @@ impl Daemon {
     ///
     /// It listens on free ports of 127.0.0.1 and keeps its spool and control socket in a temporary directory.
     pub fn builder(binary: impl Into<PathBuf>) -> Builder {
-        Builder {
-            binary: binary.into(),
-            empathctl: None,
-            keys: BTreeMap::new(),
-            smtp: BTreeMap::new(),
-        }
+        Builder { binary: binary.into(), empathctl: None, keys: BTreeMap::new(), smtp: BTreeMap::new() }
     }
 
     /// Where it speaks SMTP. The same after a restart.
@@ -202,10 +188,7 @@ impl Daemon {
 
     /// Waits for a log line of the present process with this message that is `wanted`, and returns it.
     pub fn wait_for_line(&self, message: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        match self
-            .log
-            .wait_for(|line| has_message(line, message) && wanted(line))
-        {
+        match self.log.wait_for(|line| has_message(line, message) && wanted(line)) {
             Some(line) => line,
             None => panic!("the daemon did not log {message:?}"),
         }
@@ -241,24 +224,14 @@ impl Daemon {
     pub fn ctl(&self, arguments: &[&str]) -> Vec<Value> {
         let output = self.ctl_output(arguments);
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "empathctl {arguments:?}: {}: {errors}",
-            output.status
-        );
+        assert!(output.status.success(), "empathctl {arguments:?}: {}: {errors}", output.status);
         let lines = String::from_utf8(output.stdout).expect("empathctl writes UTF-8");
-        lines
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("empathctl writes JSON"))
-            .collect()
+        lines.lines().map(|line| serde_json::from_str(line).expect("empathctl writes JSON")).collect()
     }
 
     /// Runs `empathctl --json` with these arguments.
     pub fn ctl_output(&self, arguments: &[&str]) -> Output {
-        let empathctl = self
-            .empathctl
-            .as_ref()
-            .expect("the builder was given an empathctl");
+        let empathctl = self.empathctl.as_ref().expect("the builder was given an empathctl");
         Command::new(empathctl)
             .arg("--control-socket")
             .arg(self.control_socket())
@@ -272,19 +245,11 @@ impl Daemon {
     pub fn get(&self, address: SocketAddr, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE).expect("connect");
         stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-        )
-        .expect("write");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("write");
         let mut response = String::new();
         stream.read_to_string(&mut response).expect("read the response");
         let (head, body) = response.split_once("\r\n\r\n").expect("a response has a head");
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .expect("a status");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
         (status, body.to_owned())
     }
 
@@ -313,10 +278,7 @@ impl Drop for Daemon {
         }
         if thread::panicking() {
             let config = fs::read_to_string(self.config_file()).unwrap_or_default();
-            eprintln!(
-                "--- configuration of the daemon\n{config}--- its log\n{}\n---",
-                self.log()
-            );
+            eprintln!("--- configuration of the daemon\n{config}--- its log\n{}\n---", self.log());
         }
     }
 }
@@ -324,9 +286,7 @@ impl Drop for Daemon {
 impl Log {
     fn lines(&self) -> MutexGuard<'_, Lines> {
         // A test that panics while it holds the lock still gets its log printed.
-        self.lines
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn follow(self: &Arc<Self>, output: ChildStdout) {
@@ -349,11 +309,7 @@ impl Log {
         let mut seen = self.lines().start;
         let mut found = None;
         let waited = self.grown.wait_timeout_while(self.lines(), PATIENCE, |lines| {
-            let mut new = lines
-                .all
-                .iter()
-                .skip(seen)
-                .filter_map(|line| serde_json::from_str(line).ok());
+            let mut new = lines.all.iter().skip(seen).filter_map(|line| serde_json::from_str(line).ok());
             found = new.find(&wanted);
             seen = lines.all.len();
             found.is_none() && !lines.ended
@@ -363,9 +319,7 @@ impl Log {
     }
 
     fn wait_for_end(&self) -> bool {
-        let waited = self
-            .grown
-            .wait_timeout_while(self.lines(), PATIENCE, |lines| !lines.ended);
+        let waited = self.grown.wait_timeout_while(self.lines(), PATIENCE, |lines| !lines.ended);
         waited.is_ok_and(|(_, timeout)| !timeout.timed_out())
     }
 }

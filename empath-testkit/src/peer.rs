@@ -160,8 +160,7 @@ impl Peer {
     /// # Panics
     /// After half a minute, showing the transcript.
     pub async fn wait_for_messages(&self, count: usize) -> Vec<ReceivedMessage> {
-        self.wait(&format!("{count} messages"), |seen| seen.messages.len() >= count)
-            .await;
+        self.wait(&format!("{count} messages"), |seen| seen.messages.len() >= count).await;
         self.messages()
     }
 
@@ -170,8 +169,7 @@ impl Peer {
     /// # Panics
     /// After half a minute, showing the transcript.
     pub async fn wait_for_connections(&self, count: usize) {
-        self.wait(&format!("{count} connections"), |seen| seen.connections >= count)
-            .await;
+        self.wait(&format!("{count} connections"), |seen| seen.connections >= count).await;
     }
 
     /// Waits until no connection is open.
@@ -184,14 +182,8 @@ impl Peer {
 
     async fn wait(&self, what: &str, condition: impl FnMut(&Seen) -> bool) {
         let mut log = self.log.0.subscribe();
-        let waited = tokio::time::timeout(PATIENCE, log.wait_for(condition))
-            .await
-            .is_ok();
-        assert!(
-            waited,
-            "the peer waited for {what} in vain\n{}",
-            self.transcript()
-        );
+        let waited = tokio::time::timeout(PATIENCE, log.wait_for(condition)).await.is_ok();
+        assert!(waited, "the peer waited for {what} in vain\n{}", self.transcript());
     }
 }
 

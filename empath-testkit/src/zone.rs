@@ -64,10 +64,7 @@ impl Zone {
     /// On a line that is none of this.
     pub fn parse(text: &str) -> Self {
         let mut zone = Self::default();
-        for line in text
-            .lines()
-            .map(|line| line.split(';').next().unwrap_or_default().trim())
-        {
+        for line in text.lines().map(|line| line.split(';').next().unwrap_or_default().trim()) {
             if !line.is_empty() {
                 let (name, entry) = entry(line).unwrap_or_else(|| panic!("not a zone line: {line:?}"));
                 zone.entries.entry(name).or_default().push(entry);
@@ -185,9 +182,9 @@ fn rdata(kind: RecordType, first: &str, second: Option<&str>, line: &str) -> Opt
         RecordType::CNAME => RData::CNAME(CNAME(absolute(first)?)),
         RecordType::PTR => RData::PTR(PTR(absolute(first)?)),
         // The text stands between quotes and may have spaces.
-        RecordType::TXT => RData::TXT(TXT::new(
-            line.split('"').skip(1).step_by(2).map(String::from).collect(),
-        )),
+        RecordType::TXT => {
+            RData::TXT(TXT::new(line.split('"').skip(1).step_by(2).map(String::from).collect()))
+        }
         _ => return None,
     })
 }
@@ -218,21 +215,12 @@ impl ZoneServer {
     /// # Panics
     /// If there is no port that is free for UDP and TCP both.
     pub async fn start(zone: Zone) -> Self {
-        let shared = Arc::new(Mutex::new(Shared {
-            zone,
-            queries: BTreeMap::new(),
-        }));
+        let shared = Arc::new(Mutex::new(Shared { zone, queries: BTreeMap::new() }));
         let (udp, tcp) = bind().await.expect("a port free for UDP and TCP");
         let address = udp.local_addr().expect("a bound socket has an address");
-        let tasks = [
-            tokio::spawn(serve_udp(udp, shared.clone())),
-            tokio::spawn(serve_tcp(tcp, shared.clone())),
-        ];
-        Self {
-            address,
-            shared,
-            tasks,
-        }
+        let tasks =
+            [tokio::spawn(serve_udp(udp, shared.clone())), tokio::spawn(serve_tcp(tcp, shared.clone()))];
+        Self { address, shared, tasks }
     }
 
     /// Where it listens.
@@ -252,11 +240,7 @@ impl ZoneServer {
     pub fn queries(&self, name: &str, kind: &str) -> usize {
         let name = absolute(name).expect("a domain name").to_lowercase();
         let kind = RecordType::from_str(kind).expect("a record type");
-        lock(&self.shared)
-            .queries
-            .get(&(name, kind))
-            .copied()
-            .unwrap_or(0)
+        lock(&self.shared).queries.get(&(name, kind)).copied().unwrap_or(0)
     }
 }
 
@@ -290,11 +274,7 @@ async fn serve_udp(socket: UdpSocket, shared: Arc<Mutex<Shared>>) {
         };
         let encoded = reply.to_vec().unwrap_or_default();
         let fits = encoded.len() <= usize::from(query.max_payload());
-        let encoded = if fits {
-            encoded
-        } else {
-            reply.truncate().to_vec().unwrap_or_default()
-        };
+        let encoded = if fits { encoded } else { reply.truncate().to_vec().unwrap_or_default() };
         // An error means that the client is gone.
         let _ = socket.send_to(&encoded, client).await;
     }
@@ -321,15 +301,11 @@ async fn serve_stream(mut stream: TcpStream, shared: Arc<Mutex<Shared>>) -> io::
 }
 
 fn respond(octets: &[u8], shared: &Mutex<Shared>) -> Option<(Message, Message)> {
-    let query = Message::from_vec(octets)
-        .ok()
-        .filter(|query| query.metadata.message_type == MessageType::Query)?;
+    let query =
+        Message::from_vec(octets).ok().filter(|query| query.metadata.message_type == MessageType::Query)?;
     let mut shared = lock(shared);
     let question = query.queries.first()?;
-    *shared
-        .queries
-        .entry((question.name.to_lowercase(), question.query_type))
-        .or_default() += 1;
+    *shared.queries.entry((question.name.to_lowercase(), question.query_type)).or_default() += 1;
     let reply = shared.zone.answer(&query)?;
     Some((query, reply))
 }

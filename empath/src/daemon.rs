@@ -108,12 +108,7 @@ impl Daemon {
         let hostname = config.hostname();
         let hooks = hooks(config)?;
 
-        let listeners = config
-            .smtp
-            .listeners
-            .iter()
-            .map(Listener::bind)
-            .collect::<Result<Vec<_>, _>>()?;
+        let listeners = config.smtp.listeners.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
         let control = ControlServer::bind(&config.control_socket)?;
         let readiness = Readiness::new(config.health.max_queue_size);
         let mut http = Vec::new();
@@ -134,7 +129,8 @@ impl Daemon {
             hostname: hostname.clone(),
             own_names: config.smtp.local_domains.clone(),
             own_addresses: own::addresses(&addresses),
-            content_memory: config.smtp.limits.content_memory.as_usize(),
+            // The queue holds what intake has counted: at most half, so that mail for a dead host leaves room for new mail.
+            content_memory: config.smtp.limits.content_memory.as_usize() / 2,
         };
         let parts = empath_delivery::Parts {
             spool: Arc::clone(&spool),
@@ -146,17 +142,9 @@ impl Daemon {
         let processor = Processor::start(delivery, parts);
         processor.recover().await;
 
-        let intake = Intake::new(
-            Arc::clone(&spool),
-            processor.clone(),
-            Arc::clone(&clock),
-            &config.smtp.limits,
-        );
-        let settings = Settings::new(
-            &config.smtp,
-            hostname,
-            empath_smtp::server::Metrics::new(&registry),
-        );
+        let intake =
+            Intake::new(Arc::clone(&spool), processor.clone(), Arc::clone(&clock), &config.smtp.limits);
+        let settings = Settings::new(&config.smtp, hostname, empath_smtp::server::Metrics::new(&registry));
         let server = Arc::new(Server::new(settings, hooks, intake, clock));
 
         report_readiness(&readiness, &spool, &processor);
@@ -176,13 +164,7 @@ impl Daemon {
         for listener in listeners {
             smtp.spawn(|stop| listener.serve(Arc::clone(&server), stop));
         }
-        Ok(Self {
-            smtp,
-            processor,
-            spool,
-            services,
-            readiness,
-        })
+        Ok(Self { smtp, processor, spool, services, readiness })
     }
 
     /// Listeners first, then sessions, then deliveries, then the spool; health and control answer to the last.
@@ -203,10 +185,7 @@ impl Daemon {
 
 impl Tasks {
     fn new() -> Self {
-        Self {
-            stop: CancellationToken::new(),
-            running: JoinSet::new(),
-        }
+        Self { stop: CancellationToken::new(), running: JoinSet::new() }
     }
 
     fn spawn<F: Future<Output = ()> + Send + 'static>(&mut self, task: impl FnOnce(CancellationToken) -> F) {
@@ -239,11 +218,7 @@ async fn open_spool(config: &Config, registry: &Registry) -> Result<Arc<dyn Spoo
     let (config, metrics) = (config.spool.clone(), empath_spool::Metrics::new(registry));
     let opened = tokio::task::spawn_blocking(move || empath_spool::open(&config, metrics));
     let (spool, report) = opened.await.map_err(io::Error::other)??;
-    info!(
-        messages = report.messages,
-        damaged = report.damaged.len(),
-        "spool recovered"
-    );
+    info!(messages = report.messages, damaged = report.damaged.len(), "spool recovered");
     Ok(spool)
 }
 

@@ -65,10 +65,7 @@ impl Intake {
 
 impl ContentMemory {
     fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self {
-            used: AtomicUsize::new(0),
-            limit,
-        })
+        Arc::new(Self { used: AtomicUsize::new(0), limit })
     }
 
     fn reserve(&self, octets: usize) -> Result<(), IntakeError> {
@@ -128,36 +125,18 @@ impl server::Intake for Intake {
         }
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
         let id = MessageId::generate(self.clock.now(), &mut rng);
-        let reserved = Reserved {
-            memory: Arc::clone(&self.memory),
-            octets: 0,
-        };
-        Ok(Draft {
-            id,
-            content: Vec::new(),
-            reserved,
-        })
+        let reserved = Reserved { memory: Arc::clone(&self.memory), octets: 0 };
+        Ok(Draft { id, content: Vec::new(), reserved })
     }
 
     async fn commit(&self, draft: Draft, mut envelope: Envelope) -> Result<MessageId, IntakeError> {
-        let Draft {
-            id,
-            content,
-            reserved,
-        } = draft;
+        let Draft { id, content, reserved } = draft;
         envelope.received_at = self.clock.now();
         let envelope = Arc::new(envelope);
-        let content = Bytes::from_owner(Held {
-            content,
-            _reserved: reserved,
-        });
-        let entry = Entry::Accepted {
-            id,
-            envelope: Arc::clone(&envelope),
-            content: content.clone(),
-        };
+        let content = Bytes::from_owner(Held { content, _reserved: reserved });
+        let entry = Entry::Accepted { id, envelope: Arc::clone(&envelope), content: content.clone() };
         if let Err(failure) = self.spool.commit(entry.into()).await {
-            error!(%id, error = %failure, "message refused: it could not be stored");
+            error!(message_id = %id, error = %failure, "message refused: it could not be stored");
             return Err(match failure {
                 CommitError::Full(_) => IntakeError::Full,
                 CommitError::TooLarge(_) => IntakeError::TooLarge,
@@ -165,8 +144,8 @@ impl server::Intake for Intake {
             });
         }
         info!(
-            %id,
-            sender = %envelope.reverse_path,
+            message_id = %id,
+            sender = envelope.reverse_path.as_str(),
             recipients = envelope.recipients().len(),
             size = content.len(),
             "received"
@@ -183,14 +162,8 @@ mod tests {
     #[test]
     fn the_budget_refuses_what_exceeds_it_and_takes_back_what_is_dropped() {
         let memory = ContentMemory::new(100);
-        let mut one = Reserved {
-            memory: Arc::clone(&memory),
-            octets: 0,
-        };
-        let mut other = Reserved {
-            memory: Arc::clone(&memory),
-            octets: 0,
-        };
+        let mut one = Reserved { memory: Arc::clone(&memory), octets: 0 };
+        let mut other = Reserved { memory: Arc::clone(&memory), octets: 0 };
         assert_eq!(one.grow(60), Ok(()));
         assert_eq!(other.grow(41), Err(IntakeError::Full));
         assert_eq!(other.grow(40), Ok(()));

@@ -38,14 +38,7 @@ const PAGE: usize = 128;
 impl Handler for Operations {
     async fn handle(&self, request: Request, answers: &mut Answers) -> Result<(), Failure> {
         match request {
-            Request::Ping {} => {
-                answers
-                    .send(&Pong {
-                        pong: true,
-                        version: VERSION.to_owned(),
-                    })
-                    .await
-            }
+            Request::Ping {} => answers.send(&Pong { pong: true, version: VERSION.to_owned() }).await,
             Request::Status {} => answers.send(&self.status()).await,
             Request::List { filter, limit } => self.list(&filter, limit, answers).await,
             Request::View { id } => answers.send(&self.view(id).await?).await,
@@ -118,18 +111,12 @@ impl Operations {
 
     async fn stats(&self) -> QueueStats {
         let stats = self.processor.stats().await;
-        let by_status = stats
-            .by_status
-            .into_iter()
-            .map(|(status, count)| (message_status(status), count as u64));
+        let by_status =
+            stats.by_status.into_iter().map(|(status, count)| (message_status(status), count as u64));
         QueueStats {
             total: stats.total as u64,
             by_status: by_status.collect(),
-            by_domain: stats
-                .by_domain
-                .into_iter()
-                .map(|(domain, count)| (domain, count as u64))
-                .collect(),
+            by_domain: stats.by_domain.into_iter().map(|(domain, count)| (domain, count as u64)).collect(),
             oldest_seconds: stats.oldest_seconds,
         }
     }
@@ -140,10 +127,7 @@ fn selected(messages: &Selection) -> Vec<empath_delivery::Filter> {
         Selection::All => vec![empath_delivery::Filter::default()],
         Selection::Ids(ids) => ids
             .iter()
-            .map(|id| empath_delivery::Filter {
-                id: Some(*id),
-                ..empath_delivery::Filter::default()
-            })
+            .map(|id| empath_delivery::Filter { id: Some(*id), ..empath_delivery::Filter::default() })
             .collect(),
         Selection::Filter(filter) => delivery_filter(filter).into_iter().collect(),
     }
@@ -151,25 +135,14 @@ fn selected(messages: &Selection) -> Vec<empath_delivery::Filter> {
 
 /// `None` when no message of the queue can have the status.
 fn delivery_filter(filter: &Filter) -> Option<empath_delivery::Filter> {
-    let Filter {
-        status,
-        domain,
-        sender,
-    } = filter.clone();
+    let Filter { status, domain, sender } = filter.clone();
     let status = match status {
         None => None,
-        Some(wanted) => Some(
-            MessageStatus::ALL
-                .into_iter()
-                .find(|status| message_status(*status) == wanted)?,
-        ),
+        Some(wanted) => {
+            Some(MessageStatus::ALL.into_iter().find(|status| message_status(*status) == wanted)?)
+        }
     };
-    Some(empath_delivery::Filter {
-        id: None,
-        status,
-        domain,
-        sender,
-    })
+    Some(empath_delivery::Filter { id: None, status, domain, sender })
 }
 
 fn add(changed: &mut Changed, touched: Touched) {
@@ -187,10 +160,7 @@ fn found(messages: &Selection, changed: Changed) -> Result<Changed, Failure> {
 
 fn unknown(ids: &[MessageId]) -> Failure {
     let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
-    Failure::new(
-        FailureCode::NotFound,
-        format!("there is no message {}", ids.join(", ")),
-    )
+    Failure::new(FailureCode::NotFound, format!("there is no message {}", ids.join(", ")))
 }
 
 fn entry(message: MessageView) -> QueueEntry {
@@ -228,11 +198,7 @@ fn past(attempt: HistoryView) -> HistoryEntry {
 }
 
 fn reply(reply: ReplyView) -> LastReply {
-    LastReply {
-        code: reply.code,
-        enhanced: reply.enhanced,
-        text: reply.text,
-    }
+    LastReply { code: reply.code, enhanced: reply.enhanced, text: reply.text }
 }
 
 fn message_status(status: MessageStatus) -> Status {
@@ -256,16 +222,11 @@ fn recipient_status(status: RecipientStatus) -> Status {
 
 /// The fields of the header section, in order; names as they are, values unfolded and decoded.
 fn headers(content: &[u8]) -> Vec<(String, String)> {
-    let end = content
-        .windows(4)
-        .position(|octets| octets == b"\r\n\r\n")
-        .map_or(content.len(), |end| end + 2);
+    let end =
+        content.windows(4).position(|octets| octets == b"\r\n\r\n").map_or(content.len(), |end| end + 2);
     let section = content.get(..end).unwrap_or_default();
     match mailparse::parse_headers(section) {
-        Ok((fields, _)) => fields
-            .iter()
-            .map(|field| (field.get_key(), field.get_value()))
-            .collect(),
+        Ok((fields, _)) => fields.iter().map(|field| (field.get_key(), field.get_value())).collect(),
         // What is no header section is shown as none.
         Err(_) => Vec::new(),
     }

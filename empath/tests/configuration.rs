@@ -21,19 +21,14 @@ fn shipped() -> String {
 /// A configuration in which every table there is stands at least once.
 fn complete() -> String {
     let mut config = Config::default();
-    config.delivery.domains.insert(
-        "*.test".parse().unwrap(),
-        empath_delivery::config::DomainConfig::default(),
-    );
-    let module = empath_ffi::ModuleConfig {
-        path: "module.so".into(),
-        ..Default::default()
-    };
+    config
+        .delivery
+        .domains
+        .insert("*.test".parse().unwrap(), empath_delivery::config::DomainConfig::default());
+    let module = empath_ffi::ModuleConfig { path: "module.so".into(), ..Default::default() };
     config.modules.push(module);
     let options = ron::Options::default().with_default_extension(Extensions::IMPLICIT_SOME);
-    options
-        .to_string_pretty(&config, ron::ser::PrettyConfig::default())
-        .unwrap()
+    options.to_string_pretty(&config, ron::ser::PrettyConfig::default()).unwrap()
 }
 
 /// The errors of a file with this text, without the name of the file.
@@ -45,11 +40,7 @@ fn errors(octets: &[u8]) -> Vec<String> {
         return Vec::new();
     };
     let prefix = format!("{}:", path.display());
-    errors
-        .to_string()
-        .lines()
-        .map(|line| line.strip_prefix(&prefix).unwrap().to_owned())
-        .collect()
+    errors.to_string().lines().map(|line| line.strip_prefix(&prefix).unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -60,31 +51,16 @@ fn the_shipped_configuration_has_no_errors_and_its_paths_start_at_its_directory(
     assert_eq!(loaded.config.spool.path, root.join("var/spool"));
     assert_eq!(loaded.config.control_socket, root.join("var/control.sock"));
     let maildir = root.join("var/mail/{address}");
-    assert!(
-        loaded
-            .config
-            .delivery
-            .domains
-            .values()
-            .all(|domain| domain.maildir.as_ref() == Some(&maildir))
-    );
+    assert!(loaded.config.delivery.domains.values().all(|domain| domain.maildir.as_ref() == Some(&maildir)));
 }
 
 #[test]
 fn the_shipped_configuration_stays_on_this_machine_and_sends_nothing_elsewhere() {
-    let config = config::load(Some(&root().join("empath.config.ron")))
-        .unwrap()
-        .config;
+    let config = config::load(Some(&root().join("empath.config.ron"))).unwrap().config;
     let smtp = config.smtp.listeners.iter().map(|listener| listener.socket);
     let http = [config.health.listen_address, config.metrics.listen_address];
     assert!(smtp.chain(http).all(|address| address.ip().is_loopback()));
-    assert!(
-        config
-            .smtp
-            .relay_networks
-            .iter()
-            .all(|network| network.addr().is_loopback())
-    );
+    assert!(config.smtp.relay_networks.iter().all(|network| network.addr().is_loopback()));
     let everything = config.delivery.domains.get(&"*".parse().unwrap()).unwrap();
     assert!(everything.maildir.is_some() && everything.mx_override.is_none());
 }
@@ -113,20 +89,13 @@ fn a_key_that_does_not_exist_is_refused_in_every_table() {
 
 /// Where the keys of each table begin.
 fn tables(node: &Node) -> Vec<usize> {
-    node.table
-        .into_iter()
-        .chain(node.entries.iter().flat_map(|entry| tables(&entry.value)))
-        .collect()
+    node.table.into_iter().chain(node.entries.iter().flat_map(|entry| tables(&entry.value))).collect()
 }
 
 #[test]
 fn a_misspelt_key_is_one_error_that_names_the_right_one() {
     let text = shipped().replace("relay_networks:", "relay_netwroks:");
-    let line = text
-        .lines()
-        .position(|line| line.contains("relay_netwroks:"))
-        .unwrap()
-        + 1;
+    let line = text.lines().position(|line| line.contains("relay_netwroks:")).unwrap() + 1;
     let expected = format!("{line}:9: unknown key `relay_netwroks`; did you mean `relay_networks`?");
     assert_eq!(errors(text.as_bytes()), [expected]);
 }
@@ -140,45 +109,27 @@ fn errors_of_all_kinds_are_told_together() {
     log: (format: Txt, level: "empath=loud"),
 )"#;
     let errors = errors(text.as_bytes());
-    let places: Vec<_> = errors
-        .iter()
-        .map(|error| error.split(": ").next().unwrap())
-        .collect();
-    assert_eq!(
-        places,
-        ["2:33", "2:55", "3:36", "3:57", "4:5", "5:19", "5:24"],
-        "{errors:#?}"
-    );
+    let places: Vec<_> = errors.iter().map(|error| error.split(": ").next().unwrap()).collect();
+    assert_eq!(places, ["2:33", "2:55", "3:36", "3:57", "4:5", "5:19", "5:24"], "{errors:#?}");
 }
 
 #[test]
 fn files_that_are_no_text_are_described() {
     for (octets, expected) in [
-        (
-            &b"Empath(\n  hostname: \"\xff\")"[..],
-            "2:14: an octet that is not UTF-8",
-        ),
+        (&b"Empath(\n  hostname: \"\xff\")"[..], "2:14: an octet that is not UTF-8"),
         (b"\xef\xbb\xbfEmpath()", " begins with a byte order mark"),
         (b"", "1:1: "),
         (&vec![b' '; (10 << 20) + 1], " is larger than 10 MiB"),
     ] {
         let errors = errors(octets);
-        assert!(
-            errors.len() == 1 && errors.concat().starts_with(expected),
-            "{errors:?}"
-        );
+        assert!(errors.len() == 1 && errors.concat().starts_with(expected), "{errors:?}");
     }
 }
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let errors = config::load(Some(Path::new("/nonexistent/empath.config.ron")))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        errors.starts_with("/nonexistent/empath.config.ron: can't be read: "),
-        "{errors}"
-    );
+    let errors = config::load(Some(Path::new("/nonexistent/empath.config.ron"))).unwrap_err().to_string();
+    assert!(errors.starts_with("/nonexistent/empath.config.ron: can't be read: "), "{errors}");
 }
 
 /// `UPDATE_GOLDEN=1` rewrites it.
@@ -190,18 +141,12 @@ fn the_documentation_is_what_the_source_says() {
         fs::write(&path, &reference).unwrap();
     }
     let documentation = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        documentation == reference,
-        "docs/configuration.md is out of date: UPDATE_GOLDEN=1 cargo test"
-    );
+    assert!(documentation == reference, "docs/configuration.md is out of date: UPDATE_GOLDEN=1 cargo test");
 }
 
 fn check(directory: &Path, option: Option<&str>, variable: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_empath"));
-    command
-        .arg("check")
-        .current_dir(directory)
-        .env_remove("EMPATH_CONFIG");
+    command.arg("check").current_dir(directory).env_remove("EMPATH_CONFIG");
     option.map(|path| command.args(["--config", path]));
     variable.map(|path| command.env("EMPATH_CONFIG", path));
     command.output().unwrap()

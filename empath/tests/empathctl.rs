@@ -46,11 +46,7 @@ fn entry() -> QueueEntry {
 }
 
 fn reply() -> LastReply {
-    LastReply {
-        code: Some(451),
-        enhanced: Some("4.3.2".to_owned()),
-        text: "later".to_owned(),
-    }
+    LastReply { code: Some(451), enhanced: Some("4.3.2".to_owned()), text: "later".to_owned() }
 }
 
 impl Handler for Fake {
@@ -59,10 +55,7 @@ impl Handler for Fake {
         match request {
             Request::Ping {} => answers.send(&Pong { pong: true, version }).await,
             Request::Status {} => {
-                let connections = Connections {
-                    inbound: 3,
-                    outbound: 4,
-                };
+                let connections = Connections { inbound: 3, outbound: 4 };
                 let (uptime_seconds, queue_size, ready, dns_cache_entries) = (93_784, 1, true, Some(7));
                 let status = SystemStatus {
                     version,
@@ -91,29 +84,15 @@ impl Handler for Fake {
                     reply: reply(),
                 }];
                 let headers = vec![("Subject".to_owned(), "\u{1b}]0;owned\u{7}".to_owned())];
-                answers
-                    .send(&QueueView {
-                        entry: entry(),
-                        headers,
-                        history,
-                    })
-                    .await
+                answers.send(&QueueView { entry: entry(), headers, history }).await
             }
-            Request::View { id } => Err(Failure::new(
-                FailureCode::NotFound,
-                format!("there is no message {id}"),
-            )),
+            Request::View { id } => {
+                Err(Failure::new(FailureCode::NotFound, format!("there is no message {id}")))
+            }
             Request::Stats {} => {
                 let by_status = [(Status::Deferred, 1)].into();
                 let by_domain = [("example.test".to_owned(), 1)].into();
-                answers
-                    .send(&QueueStats {
-                        total: 1,
-                        by_status,
-                        by_domain,
-                        oldest_seconds: Some(60),
-                    })
-                    .await
+                answers.send(&QueueStats { total: 1, by_status, by_domain, oldest_seconds: Some(60) }).await
             }
             Request::Retry { messages } | Request::Delete { messages } => {
                 let matched = match messages {
@@ -161,25 +140,14 @@ fn command(socket: &Path, arguments: &[&str]) -> Command {
 }
 
 async fn run(socket: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command(socket, arguments).output().await.unwrap();
-    (
-        status.code().unwrap(),
-        String::from_utf8(stdout).unwrap(),
-        String::from_utf8(stderr).unwrap(),
-    )
+    let Output { status, stdout, stderr } = command(socket, arguments).output().await.unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
 #[tokio::test]
 async fn json_answers_have_the_documented_members() {
     let daemon = Running::start(1);
-    assert_eq!(
-        daemon.json(&["system", "ping"]).await,
-        json!({"pong": true, "version": "1.2.3"})
-    );
+    assert_eq!(daemon.json(&["system", "ping"]).await, json!({"pong": true, "version": "1.2.3"}));
     assert_eq!(
         daemon.json(&["system", "status"]).await,
         json!({"version": "1.2.3", "uptime_seconds": 93784, "queue_size": 1, "ready": true,
@@ -217,15 +185,9 @@ async fn messages_are_selected_as_the_arguments_say() {
         (&["queue", "delete", "--sender", "", "--yes"], 10),
         (&["queue", "delete", "--all", "--yes"], 100),
     ] {
-        assert_eq!(
-            daemon.json(arguments).await,
-            json!({"matched": matched, "changed": 1}),
-            "{arguments:?}"
-        );
+        assert_eq!(daemon.json(arguments).await, json!({"matched": matched, "changed": 1}), "{arguments:?}");
     }
-    let (_, pending, _) = daemon
-        .run(&["--json", "queue", "list", "--status", "pending"])
-        .await;
+    let (_, pending, _) = daemon.run(&["--json", "queue", "list", "--status", "pending"]).await;
     assert_eq!(pending, "");
     let (_, limited, _) = daemon.run(&["--json", "queue", "list", "--limit", "3"]).await;
     assert_eq!(limited.lines().count(), 3);
@@ -235,10 +197,7 @@ async fn messages_are_selected_as_the_arguments_say() {
 async fn people_get_tables_in_which_nothing_steers_the_terminal() {
     let daemon = Running::start(1);
     for (arguments, words) in [
-        (
-            &["queue", "list"][..],
-            "1234  deferred  \\x1b[31malice@home.test  bob@example.test",
-        ),
+        (&["queue", "list"][..], "1234  deferred  \\x1b[31malice@home.test  bob@example.test"),
         (&["queue", "view", ID], "Subject: \\x1b]0;owned\\x07"),
         (&["queue", "view", ID], "451 4.3.2 later"),
         (&["queue", "stats"], "1 messages, the oldest 60 s old"),
@@ -262,16 +221,9 @@ async fn the_exit_status_tells_scripts_what_happened() {
     assert_eq!(serde_json::from_str::<Value>(&stderr).unwrap(), error);
 
     let (status, _, stderr) = daemon.run(&["queue", "view", OTHER]).await;
-    assert_eq!(
-        (status, stderr),
-        (1, format!("empathctl: there is no message {OTHER}\n"))
-    );
+    assert_eq!((status, stderr), (1, format!("empathctl: there is no message {OTHER}\n")));
 
-    for usage in [
-        &["queue", "view", "../../etc/passwd"][..],
-        &["queue", "retry"],
-        &["dance"],
-    ] {
+    for usage in [&["queue", "view", "../../etc/passwd"][..], &["queue", "retry"], &["dance"]] {
         assert_eq!(daemon.run(usage).await.0, 2, "{usage:?}");
     }
 
@@ -279,10 +231,7 @@ async fn the_exit_status_tells_scripts_what_happened() {
     let (status, _, stderr) = run(&nowhere, &["--json", "system", "ping"]).await;
     assert_eq!(status, 3);
     assert_eq!(
-        serde_json::from_str::<Value>(&stderr)
-            .unwrap()
-            .pointer("/error/code")
-            .unwrap(),
+        serde_json::from_str::<Value>(&stderr).unwrap().pointer("/error/code").unwrap(),
         "unreachable"
     );
 }
@@ -290,10 +239,7 @@ async fn the_exit_status_tells_scripts_what_happened() {
 #[tokio::test]
 async fn a_script_must_say_yes_before_many_messages_are_deleted() {
     let daemon = Running::start(1);
-    for arguments in [
-        &["queue", "delete", "--all"][..],
-        &["queue", "delete", "--domain", "example.test"],
-    ] {
+    for arguments in [&["queue", "delete", "--all"][..], &["queue", "delete", "--domain", "example.test"]] {
         let (status, stdout, stderr) = daemon.run(arguments).await;
         assert_eq!((status, stdout.as_str()), (1, ""));
         assert!(stderr.contains("--yes"), "{stderr}");
@@ -304,11 +250,8 @@ async fn a_script_must_say_yes_before_many_messages_are_deleted() {
 async fn a_reader_that_stops_reading_is_no_failure() {
     let daemon = Running::start(100_000);
     for format in [&["--json", "queue", "list"][..], &["queue", "list"]] {
-        let mut child = command(&daemon.path(), format)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            command(&daemon.path(), format).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let output = child.wait_with_output().await.unwrap();
         assert_eq!(output.status.code(), Some(0));

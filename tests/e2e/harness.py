@@ -69,6 +69,7 @@ class Daemon:
         self.config.write_text(text)
         self.log_file = self.dir / "log"
         self.log_file.touch()
+        self.control_socket = "control.sock"
         self.process = None
         if start:
             self.start()
@@ -124,6 +125,7 @@ class Daemon:
     def send(self, sender, recipients, content):
         """Sends a message and returns its id."""
         with self.smtp() as smtp:
+            smtp.ehlo()
             smtp.mail(sender)
             for recipient in recipients:
                 code, reply = smtp.rcpt(recipient)
@@ -135,7 +137,7 @@ class Daemon:
     def ctl(self, *arguments):
         """Runs `empathctl --json`, which must succeed, and returns its lines as objects."""
         done = subprocess.run(
-            [os.environ["EMPATHCTL_BIN"], "-c", str(self.dir / "control.sock"), "--json", *arguments],
+            [os.environ["EMPATHCTL_BIN"], "-c", str(self.dir / self.control_socket), "--json", *arguments],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
         if done.returncode != 0:
             raise AssertionError(f"empathctl {arguments}: {done.returncode}: {done.stderr}")

@@ -19,7 +19,13 @@ class Offline(TestCase):
         return recipient
 
     def deferred(self, daemon, ident):
-        return wait_until(lambda: (r := self.recipient(daemon, ident))["status"] == "deferred" and r, "deferred")
+        """The recipient, once it is deferred: the reason is there from the first moment on."""
+        def shown():
+            recipient = self.recipient(daemon, ident)
+            return recipient["status"] == "deferred" and recipient
+        recipient = wait_until(shown, "deferred")
+        self.assertIsNotNone(recipient["last_reply"], recipient)
+        return recipient
 
     def back(self):
         sink = Sink(self.port)

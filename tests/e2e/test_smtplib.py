@@ -23,7 +23,7 @@ class Maildir(TestCase):
         config = re.sub(r'(:\s*"[^"\s]*:)(\d{4,5})"', lambda m: f'{m[1]}{ports.setdefault(m[2], free_port())}"', config)
         self.assertIn("1025", ports)
         daemon = self.daemon(config=config)
-        daemon.port = ports["1025"]
+        daemon.port, daemon.control_socket = ports["1025"], "var/control.sock"
         return daemon
 
     def delivered(self, directory, count=1):

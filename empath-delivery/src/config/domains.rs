@@ -35,10 +35,7 @@ impl DomainConfig {
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.max_connections == Some(0) {
-            problems.push(Problem::new(
-                "max_connections",
-                "nothing could be delivered; give at least 1",
-            ));
+            problems.push(Problem::new("max_connections", "nothing could be delivered; give at least 1"));
         }
         if let Some(template) = &self.maildir {
             if self.mx_override.is_some() {
@@ -135,10 +132,7 @@ impl FromStr for Override {
 
     fn from_str(text: &str) -> Result<Self, OverrideError> {
         if let Ok(v6) = text.parse::<Ipv6Addr>() {
-            return Ok(Self {
-                host: HostAddr::Ip(v6.into()),
-                port: None,
-            });
+            return Ok(Self { host: HostAddr::Ip(v6.into()), port: None });
         }
         if let Some(rest) = text.strip_prefix('[') {
             let (v6, rest) = rest.split_once(']').ok_or(OverrideError)?;
@@ -148,10 +142,7 @@ impl FromStr for Override {
                 None if rest.is_empty() => None,
                 None => return Err(OverrideError),
             };
-            return Ok(Self {
-                host: HostAddr::Ip(v6.into()),
-                port,
-            });
+            return Ok(Self { host: HostAddr::Ip(v6.into()), port });
         }
         let (host, port) = match text.split_once(':') {
             Some((host, digits)) => (host, Some(port(digits)?)),
@@ -236,11 +227,7 @@ mod tests {
         ];
         for (text, host, port) in table {
             let parsed: Override = text.parse().unwrap();
-            assert_eq!(
-                (parsed.host.to_string().as_str(), parsed.port),
-                (host, port),
-                "{text}"
-            );
+            assert_eq!((parsed.host.to_string().as_str(), parsed.port), (host, port), "{text}");
             assert_eq!(parsed.to_string().parse::<Override>().unwrap(), parsed);
         }
         let wrong = [

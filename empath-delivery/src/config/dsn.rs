@@ -21,11 +21,7 @@ pub struct DsnConfig {
 
 impl Default for DsnConfig {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            reporting_mta: None,
-            postmaster: None,
-        }
+        Self { enabled: true, reporting_mta: None, postmaster: None }
     }
 }
 

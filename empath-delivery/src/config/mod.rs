@@ -66,10 +66,7 @@ impl Config {
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.max_concurrent == 0 {
-            problems.push(Problem::new(
-                "max_concurrent",
-                "nothing could be delivered; give at least 1",
-            ));
+            problems.push(Problem::new("max_concurrent", "nothing could be delivered; give at least 1"));
         }
         if self.mx_port == 0 {
             problems.push(Problem::new("mx_port", "there is no port 0; SMTP is 25"));
@@ -102,11 +99,7 @@ mod tests {
 
     #[test]
     fn every_problem_is_found_at_once_with_its_place() {
-        let mut config = Config {
-            max_concurrent: 0,
-            mx_port: 0,
-            ..Config::default()
-        };
+        let mut config = Config { max_concurrent: 0, mx_port: 0, ..Config::default() };
         config.retry.multiplier = 0.5;
         config.retry.max_delay = Duration::from_secs(1);
         config.connection_pool.max_per_server = 0;

@@ -47,16 +47,10 @@ impl ConnectionPool {
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.max_per_server == 0 {
-            problems.push(Problem::new(
-                "max_per_server",
-                "nothing could be delivered; give at least 1",
-            ));
+            problems.push(Problem::new("max_per_server", "nothing could be delivered; give at least 1"));
         }
         if self.max_messages == 0 {
-            problems.push(Problem::new(
-                "max_messages",
-                "nothing could be delivered; give at least 1",
-            ));
+            problems.push(Problem::new("max_messages", "nothing could be delivered; give at least 1"));
         }
         problems
     }

@@ -63,26 +63,10 @@ impl Retry {
                 "multiplier",
                 "delays must not shrink; give at least 1.0",
             ),
-            (
-                self.max_delay < self.base_delay,
-                "max_delay",
-                "is shorter than base_delay",
-            ),
-            (
-                !(0.0..1.0).contains(&self.jitter),
-                "jitter",
-                "is a fraction: at least 0.0, less than 1.0",
-            ),
-            (
-                self.max_attempts == 0,
-                "max_attempts",
-                "counts the first attempt; give at least 1",
-            ),
-            (
-                self.expire_after.is_zero(),
-                "expire_after",
-                "every message would bounce at once",
-            ),
+            (self.max_delay < self.base_delay, "max_delay", "is shorter than base_delay"),
+            (!(0.0..1.0).contains(&self.jitter), "jitter", "is a fraction: at least 0.0, less than 1.0"),
+            (self.max_attempts == 0, "max_attempts", "counts the first attempt; give at least 1"),
+            (self.expire_after.is_zero(), "expire_after", "every message would bounce at once"),
             (
                 self.expire_after > LONGEST || self.max_delay > LONGEST,
                 "expire_after",

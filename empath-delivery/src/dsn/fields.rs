@@ -73,16 +73,8 @@ mod tests {
     #[test]
     fn folded_lines_are_short_and_keep_every_word() {
         let text = format!("{} {} end", "word ".repeat(40), "x".repeat(200));
-        let folded = Folded {
-            text: &text,
-            indent: " ",
-        }
-        .to_string();
-        assert!(
-            folded
-                .split("\r\n")
-                .all(|line| line.len() <= WIDTH + 1 && !line.is_empty())
-        );
+        let folded = Folded { text: &text, indent: " " }.to_string();
+        assert!(folded.split("\r\n").all(|line| line.len() <= WIDTH + 1 && !line.is_empty()));
         assert!(folded.split("\r\n").skip(1).all(|line| line.starts_with(' ')));
         let squeezed = |text: &str| text.replace([' ', '\r', '\n'], "");
         assert_eq!(squeezed(&folded), squeezed(&text));
@@ -91,9 +83,6 @@ mod tests {
     #[test]
     fn an_address_in_utf8_is_written_in_ascii() {
         assert_eq!(utf8_address("u@example.test"), "rfc822; u@example.test");
-        assert_eq!(
-            utf8_address("δ+a@example.test"),
-            "utf-8; \\x{3B4}\\x{2B}a@example.test"
-        );
+        assert_eq!(utf8_address("δ+a@example.test"), "utf-8; \\x{3B4}\\x{2B}a@example.test");
     }
 }

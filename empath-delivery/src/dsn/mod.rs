@@ -63,17 +63,10 @@ pub struct Failed {
 /// the sender is null too: nobody is told (RFC 5321 §6.1).
 pub fn report(report: &Report<'_>) -> Option<(Envelope, Bytes)> {
     let sender = report.envelope.reverse_path.mailbox()?;
-    let mut envelope = Envelope::new(
-        empath_common::ReversePath::Null,
-        ForwardPath::Mailbox(sender.clone()),
-    );
+    let mut envelope = Envelope::new(empath_common::ReversePath::Null, ForwardPath::Mailbox(sender.clone()));
     envelope.received_at = report.now;
     envelope.smtputf8 = sender.needs_utf8();
-    envelope.body = if envelope.smtputf8 {
-        Body::EightBitMime
-    } else {
-        Body::SevenBit
-    };
+    envelope.body = if envelope.smtputf8 { Body::EightBitMime } else { Body::SevenBit };
     Some((envelope, content(report, sender).into()))
 }
 
@@ -118,27 +111,14 @@ fn explanation(report: &Report<'_>) -> Part {
     for failed in report.failed {
         let _ = write!(text, "\r\n<{}>\r\n", failed.recipient.as_str());
         if failed.expired {
-            let _ = write!(
-                text,
-                "    was not delivered in time; the last attempt ended with\r\n"
-            );
+            let _ = write!(text, "    was not delivered in time; the last attempt ended with\r\n");
         }
         if let Some(host) = &failed.host {
             let _ = write!(text, "    host {host} said:\r\n");
         }
-        let _ = write!(
-            text,
-            "    {}\r\n",
-            Folded {
-                text: &ascii(&failed.detail),
-                indent: "    "
-            }
-        );
+        let _ = write!(text, "    {}\r\n", Folded { text: &ascii(&failed.detail), indent: "    " });
     }
-    Part {
-        media_type: "text/plain; charset=utf-8",
-        octets: text.into_bytes(),
-    }
+    Part { media_type: "text/plain; charset=utf-8", octets: text.into_bytes() }
 }
 
 /// For programs (RFC 3464 §2).
@@ -149,11 +129,7 @@ fn status(report: &Report<'_>) -> Part {
         date(report.envelope.received_at)
     );
     for failed in report.failed {
-        let _ = write!(
-            text,
-            "\r\nFinal-Recipient: {}\r\n",
-            utf8_address(failed.recipient.as_str())
-        );
+        let _ = write!(text, "\r\nFinal-Recipient: {}\r\n", utf8_address(failed.recipient.as_str()));
         let _ = write!(text, "Action: failed\r\nStatus: {}\r\n", failed.status);
         match &failed.host {
             Some(HostAddr::Name(name)) => drop(write!(text, "Remote-MTA: dns; {name}\r\n")),
@@ -164,22 +140,12 @@ fn status(report: &Report<'_>) -> Part {
             Some(reply) => ("smtp", ascii(&reply.to_string())),
             None => ("x-empath", ascii(&failed.detail)),
         };
-        let _ = write!(
-            text,
-            "Diagnostic-Code: {kind}; {}\r\n",
-            Folded {
-                text: &diagnostic,
-                indent: " "
-            }
-        );
+        let _ = write!(text, "Diagnostic-Code: {kind}; {}\r\n", Folded { text: &diagnostic, indent: " " });
         if let Some(at) = failed.last_attempt {
             let _ = write!(text, "Last-Attempt-Date: {}\r\n", date(at));
         }
     }
-    Part {
-        media_type: "message/delivery-status",
-        octets: text.into_bytes(),
-    }
+    Part { media_type: "message/delivery-status", octets: text.into_bytes() }
 }
 
 /// What the sender knows the message by.
@@ -187,42 +153,21 @@ fn header(report: &Report<'_>) -> Part {
     let header = original_header(report.content);
     // RFC 6533 §4: a header in UTF-8 has a type of its own.
     let internationalized = !header.is_ascii() && str::from_utf8(header).is_ok() && report.envelope.smtputf8;
-    let media_type = if internationalized {
-        "message/global-headers"
-    } else {
-        "text/rfc822-headers"
-    };
-    Part {
-        media_type,
-        octets: header.to_vec(),
-    }
+    let media_type = if internationalized { "message/global-headers" } else { "text/rfc822-headers" };
+    Part { media_type, octets: header.to_vec() }
 }
 
 /// The header of a message, whole lines and bounded.
 fn original_header(content: &[u8]) -> &[u8] {
     let bounded = content.get(..MAX_HEADER).unwrap_or(content);
-    let end = bounded
-        .windows(4)
-        .position(|octets| octets == b"\r\n\r\n")
-        .map(|at| at + 2);
-    let lines = || {
-        bounded
-            .windows(2)
-            .rposition(|octets| octets == b"\r\n")
-            .map(|at| at + 2)
-    };
+    let end = bounded.windows(4).position(|octets| octets == b"\r\n\r\n").map(|at| at + 2);
+    let lines = || bounded.windows(2).rposition(|octets| octets == b"\r\n").map(|at| at + 2);
     // A message that starts with an empty line has no header.
-    let end = if bounded.starts_with(b"\r\n") {
-        Some(0)
-    } else {
-        end.or_else(lines)
-    };
+    let end = if bounded.starts_with(b"\r\n") { Some(0) } else { end.or_else(lines) };
     bounded.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
 /// RFC 5322 §3.3.
 fn date(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::UTC)
-        .strftime("%a, %d %b %Y %H:%M:%S +0000")
-        .to_string()
+    at.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }

@@ -10,9 +10,7 @@ pub(super) struct Part {
 impl Part {
     /// Whether the octets could be taken for the end of the part.
     pub(super) fn contains(&self, boundary: &str) -> bool {
-        self.octets
-            .windows(boundary.len())
-            .any(|octets| octets == boundary.as_bytes())
+        self.octets.windows(boundary.len()).any(|octets| octets == boundary.as_bytes())
     }
 
     /// Appends the part. What isn't short lines of plain ASCII is encoded (RFC 2045 §6.7).

@@ -37,11 +37,7 @@ impl Commits {
             Entry::Progress(progress) => (progress.id, false),
             Entry::Removed(id) => (*id, true),
         };
-        self.0.push_back(Open {
-            id,
-            removes,
-            committed: shared.spool.commit(entry.into()),
-        });
+        self.0.push_back(Open { id, removes, committed: shared.spool.commit(entry.into()) });
         // Without a waker: an answer is not worth waking up for.
         while self.poll_first(shared, &mut Context::from_waker(Waker::noop())) == Poll::Ready(true) {}
         if self.0.len() >= MAX_OPEN {

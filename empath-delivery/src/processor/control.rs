@@ -43,25 +43,17 @@ impl Filter {
         self.id.is_none_or(|id| id == message.id)
             && self.status.is_none_or(|status| status == message.status)
             && self.domain.as_ref().is_none_or(domain)
-            && self
-                .sender
-                .as_ref()
-                .is_none_or(|sender| message.envelope.reverse_path.as_str() == sender)
+            && self.sender.as_ref().is_none_or(|sender| message.envelope.reverse_path.as_str() == sender)
     }
 }
 
 /// Recipients that have not ended.
 fn outstanding(message: &Snapshot) -> impl Iterator<Item = &ForwardPath> {
     let ended = |status: RecipientStatus| {
-        matches!(
-            status,
-            RecipientStatus::Completed | RecipientStatus::Failed | RecipientStatus::Expired
-        )
+        matches!(status, RecipientStatus::Completed | RecipientStatus::Failed | RecipientStatus::Expired)
     };
     let recipients = message.envelope.recipients().iter().zip(&message.recipients);
-    recipients
-        .filter(move |(_, (status, ..))| !ended(*status))
-        .map(|(path, _)| path)
+    recipients.filter(move |(_, (status, ..))| !ended(*status)).map(|(path, _)| path)
 }
 
 impl Processor {
@@ -77,11 +69,7 @@ impl Processor {
             let page = self.page(filter, after);
             let Some(last) = page.last() else { break };
             after = Some(last.id);
-            for message in page
-                .iter()
-                .filter(|message| filter.matches(message))
-                .take(limit - views.len())
-            {
+            for message in page.iter().filter(|message| filter.matches(message)).take(limit - views.len()) {
                 views.push(self.show(message).await.0);
             }
         }
@@ -116,9 +104,7 @@ impl Processor {
             |received: jiff::Timestamp| u64::try_from(now.duration_since(received).as_secs()).unwrap_or(0);
         Stats {
             total: state.queue.len(),
-            by_status: MessageStatus::ALL
-                .map(|status| (status, state.queue.count_of(status)))
-                .into(),
+            by_status: MessageStatus::ALL.map(|status| (status, state.queue.count_of(status))).into(),
             by_domain,
             oldest_seconds: state.queue.oldest().map(age),
         }
@@ -153,10 +139,7 @@ impl Processor {
                 return Ok(touched);
             };
             after = Some(last.id);
-            let ids = page
-                .iter()
-                .filter(|message| filter.matches(message))
-                .map(|message| message.id);
+            let ids = page.iter().filter(|message| filter.matches(message)).map(|message| message.id);
             let ids: Vec<_> = ids.collect();
             touched.matched += ids.len();
             touched.changed += self.0.delete(ids).await?;
@@ -203,17 +186,10 @@ impl Shared {
             }
             removals.push((job, last));
         }
-        let outcome = if batch.is_empty() {
-            Ok(())
-        } else {
-            self.spool.commit(Batch(batch)).await
-        };
+        let outcome = if batch.is_empty() { Ok(()) } else { self.spool.commit(Batch(batch)).await };
         for (job, last) in &removals {
-            let settlements: Vec<_> = job
-                .recipients
-                .iter()
-                .map(|recipient| settlement(recipient, outcome.is_ok()))
-                .collect();
+            let settlements: Vec<_> =
+                job.recipients.iter().map(|recipient| settlement(recipient, outcome.is_ok())).collect();
             let ended = self.update(|queue| {
                 if outcome.is_err() {
                     queue.undelete(job.id);
@@ -240,23 +216,12 @@ fn removal(job: &Job) -> Progress {
         next_attempt_at: None,
         attempt: None,
     };
-    Progress {
-        id: job.id,
-        updates: job.recipients.iter().map(update).collect(),
-    }
+    Progress { id: job.id, updates: job.recipients.iter().map(update).collect() }
 }
 
 fn settlement(recipient: &JobRecipient, removed: bool) -> Settlement {
-    let fate = if removed {
-        Fate::Ended(Ended::Removed)
-    } else {
-        Fate::Due(recipient.due)
-    };
-    Settlement {
-        index: recipient.index,
-        attempts: recipient.attempts,
-        fate,
-    }
+    let fate = if removed { Fate::Ended(Ended::Removed) } else { Fate::Due(recipient.due) };
+    Settlement { index: recipient.index, attempts: recipient.attempts, fate }
 }
 
 fn say(job: &Job) {

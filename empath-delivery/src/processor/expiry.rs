@@ -62,11 +62,8 @@ impl Shared {
             Bytes::new()
         });
         let last = |recipient: &JobRecipient| states.get(recipient.index as usize).and_then(last_attempt);
-        let failed: Vec<_> = job
-            .recipients
-            .iter()
-            .filter_map(|recipient| failed(job, recipient, last(recipient)))
-            .collect();
+        let failed: Vec<_> =
+            job.recipients.iter().filter_map(|recipient| failed(job, recipient, last(recipient))).collect();
         let update = |recipient: &JobRecipient| RecipientUpdate {
             recipient: recipient.index,
             status: Status::Ended(Ended::Expired),
@@ -74,10 +71,7 @@ impl Shared {
             next_attempt_at: None,
             attempt: None,
         };
-        let progress = Progress {
-            id: job.id,
-            updates: job.recipients.iter().map(update).collect(),
-        };
+        let progress = Progress { id: job.id, updates: job.recipients.iter().map(update).collect() };
         match self.end(job, progress, &failed, &content, commits).await {
             Ok(told) => self.say_expired(job, &failed, told),
             Err(failure) => {
@@ -99,13 +93,7 @@ impl Shared {
         for (recipient, failed) in job.recipients.iter().zip(failed) {
             self.metrics.expired.increment();
             self.metrics.retries.observe(f64::from(recipient.attempts));
-            log::expired(
-                job.id,
-                &failed.recipient,
-                recipient.attempts,
-                &failed.detail,
-                told,
-            );
+            log::expired(job.id, &failed.recipient, recipient.attempts, &failed.detail, told);
         }
     }
 }
@@ -120,10 +108,7 @@ fn failed(job: &Job, recipient: &JobRecipient, last: Option<&Attempt>) -> Option
         status: EXPIRED,
         host: last.and_then(|last| last.host.as_deref()).and_then(host),
         reply: last.and_then(|last| last.reply.clone()),
-        detail: last.map_or_else(
-            || "no attempt could be made".to_owned(),
-            |last| last.detail.clone(),
-        ),
+        detail: last.map_or_else(|| "no attempt could be made".to_owned(), |last| last.detail.clone()),
         last_attempt: last.map(|last| last.at),
         expired: true,
     })
@@ -133,10 +118,7 @@ fn failed(job: &Job, recipient: &JobRecipient, last: Option<&Attempt>) -> Option
 fn host(shown: &str) -> Option<HostAddr> {
     match shown.split_once('[') {
         Some((name, _)) if !name.is_empty() => Domain::parse(name).ok().map(HostAddr::Name),
-        _ => shown
-            .parse::<std::net::SocketAddr>()
-            .ok()
-            .map(|address| HostAddr::Ip(address.ip())),
+        _ => shown.parse::<std::net::SocketAddr>().ok().map(|address| HostAddr::Ip(address.ip())),
     }
 }
 
@@ -153,11 +135,7 @@ mod tests {
             ("nonsense", None),
         ];
         for (shown, expected) in table {
-            assert_eq!(
-                host(shown).map(|host| host.to_string()).as_deref(),
-                expected,
-                "{shown}"
-            );
+            assert_eq!(host(shown).map(|host| host.to_string()).as_deref(), expected, "{shown}");
         }
     }
 }

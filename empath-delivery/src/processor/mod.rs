@@ -105,23 +105,14 @@ struct State {
 impl Processor {
     /// Starts with an empty queue; see [`recover`](Self::recover).
     pub fn start(settings: Settings, parts: Parts) -> Self {
-        let Parts {
-            spool,
-            resolver,
-            clock,
-            metrics,
-            rng,
-        } = parts;
+        let Parts { spool, resolver, clock, metrics, rng } = parts;
         let limits = Limits {
             max_concurrent: settings.delivery.max_concurrent,
             content_memory: settings.content_memory,
             expire_after: settings.delivery.retry.expire_after,
         };
         let routes = Routes::new(&settings.delivery, settings.hostname.clone());
-        let mut own = Own {
-            names: settings.own_names.clone(),
-            addresses: settings.own_addresses.clone(),
-        };
+        let mut own = Own { names: settings.own_names.clone(), addresses: settings.own_addresses.clone() };
         own.names.push(settings.hostname.clone());
         let shared = Arc::new(Shared {
             timeouts: Arc::new(settings.delivery.smtp_timeouts.clone()),
@@ -232,11 +223,7 @@ impl Shared {
 
     fn perform(self: &Arc<Self>, action: Action, connections: &mut HashMap<ConnectionId, mpsc::Sender<Job>>) {
         match action {
-            Action::Open {
-                connection,
-                next_hop,
-                job,
-            } => {
+            Action::Open { connection, next_hop, job } => {
                 let (sender, jobs) = mpsc::channel(1);
                 connections.insert(connection, sender);
                 self.spawn(lane::run(Arc::clone(self), connection, next_hop, job, jobs));
@@ -283,9 +270,8 @@ async fn keep_time(shared: Arc<Shared>) {
             continue;
         }
         // A wake-up once an hour at most makes up for a wall clock that was set.
-        let pause = Duration::try_from(due.duration_since(now))
-            .unwrap_or_default()
-            .min(Duration::from_hours(1));
+        let pause =
+            Duration::try_from(due.duration_since(now)).unwrap_or_default().min(Duration::from_hours(1));
         tokio::select! {
             () = sleep(pause), if due < Timestamp::MAX => {}
             () = shared.timer.notified() => {}

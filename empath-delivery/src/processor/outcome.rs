@@ -11,7 +11,7 @@ use crate::{
     dsn::{self, Failed, Report},
     failure::{Disposition, Failure, disposition},
     log::{self, Delays, Told},
-    queue::{Fate, Job, Settlement},
+    queue::{Fate, Job, Queue, Settlement},
     route::NextHop,
     schedule,
 };
@@ -35,28 +35,11 @@ impl Shared {
         commits: &mut Commits,
     ) {
         let now = self.now();
-        let Attempted {
-            results,
-            connect,
-            transfer,
-            ..
-        } = attempted;
-        let mut outcomes: Vec<_> = results
-            .into_iter()
-            .map(|tried| self.judge(job, tried, now))
-            .collect();
-        let failed: Vec<_> = outcomes
-            .iter()
-            .filter_map(|outcome| outcome.failed(job, now))
-            .collect();
+        let Attempted { results, connect, transfer, .. } = attempted;
+        let mut outcomes: Vec<_> = results.into_iter().map(|tried| self.judge(job, tried, now)).collect();
+        let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.failed(job, now)).collect();
         let told = if failed.is_empty() {
-            let settlements: Vec<_> = outcomes.iter().map(Outcome::settlement).collect();
-            let entry = if self.update(|queue| queue.settle(job.id, &settlements, now)) {
-                Entry::Removed(job.id)
-            } else {
-                Entry::Progress(progress(job.id, next_hop, &outcomes, now))
-            };
-            commits.push(self, entry).await;
+            self.record(job, next_hop, &outcomes, now, commits).await;
             Told::Nobody
         } else {
             let progress = progress(job.id, next_hop, &outcomes, now);
@@ -71,14 +54,36 @@ impl Shared {
                 }
             }
         };
-        let delays = Delays {
-            received: received(job),
-            queued: between(job.ready_at, started),
-            connect,
-            transfer,
-        };
+        let delays =
+            Delays { received: received(job), queued: between(job.ready_at, started), connect, transfer };
         for outcome in &outcomes {
             self.say(job, next_hop, outcome, delays, told);
+        }
+    }
+
+    /// Records what has come of recipients about whom nobody needs to be told.
+    async fn record(
+        self: &Arc<Self>,
+        job: &Job,
+        next_hop: &NextHop,
+        outcomes: &[Outcome],
+        now: Timestamp,
+        commits: &mut Commits,
+    ) {
+        let settlements: Vec<_> = outcomes.iter().map(Outcome::settlement).collect();
+        let settle = |queue: &mut Queue| queue.settle(job.id, &settlements, now);
+        let progress = || Entry::Progress(progress(job.id, next_hop, outcomes, now));
+        if outcomes.iter().any(|outcome| matches!(outcome.fate, Fate::Due(_))) {
+            // The spool knows why before the queue shows that it is deferred.
+            if let Err(failure) = self.spool.commit(progress().into()).await {
+                log::not_stored(job.id, &failure);
+            }
+            if self.update(settle) {
+                commits.push(self, Entry::Removed(job.id)).await;
+            }
+        } else {
+            let entry = if self.update(settle) { Entry::Removed(job.id) } else { progress() };
+            commits.push(self, entry).await;
         }
     }
 
@@ -94,25 +99,15 @@ impl Shared {
     ) -> Result<Told, CommitError> {
         let now = self.now();
         let settlements: Vec<_> = progress.updates.iter().map(settlement).collect();
-        let ending = settlements
-            .iter()
-            .filter(|settlement| matches!(settlement.fate, Fate::Ended(_)))
-            .count();
+        let ending =
+            settlements.iter().filter(|settlement| matches!(settlement.fate, Fate::Ended(_))).count();
         let last = self.lock().queue.would_end(job.id, ending);
         let report = self.report(job, failed, content, now);
         let mut batch = Vec::with_capacity(2);
         if let Some((id, envelope, content)) = &report {
-            batch.push(Entry::Accepted {
-                id: *id,
-                envelope: Arc::clone(envelope),
-                content: content.clone(),
-            });
+            batch.push(Entry::Accepted { id: *id, envelope: Arc::clone(envelope), content: content.clone() });
         }
-        batch.push(if last {
-            Entry::Removed(job.id)
-        } else {
-            Entry::Progress(progress)
-        });
+        batch.push(if last { Entry::Removed(job.id) } else { Entry::Progress(progress) });
         self.spool.commit(Batch(batch)).await?;
         if self.update(|queue| queue.settle(job.id, &settlements, now)) && !last {
             commits.push(self, Entry::Removed(job.id)).await;
@@ -142,12 +137,7 @@ impl Shared {
             envelope: &job.envelope,
             content,
             failed,
-            reporting_mta: self
-                .settings
-                .dsn
-                .reporting_mta
-                .as_ref()
-                .unwrap_or(&self.settings.hostname),
+            reporting_mta: self.settings.dsn.reporting_mta.as_ref().unwrap_or(&self.settings.hostname),
             postmaster: self.settings.dsn.postmaster.as_ref(),
             now,
         })?;
@@ -169,11 +159,7 @@ impl Shared {
                 }
             }
         };
-        Outcome {
-            tried,
-            attempts,
-            fate,
-        }
+        Outcome { tried, attempts, fate }
     }
 
     fn due(&self, attempts: u32, now: Timestamp) -> Timestamp {
@@ -192,23 +178,12 @@ impl Shared {
     }
 
     fn say(&self, job: &Job, next_hop: &NextHop, outcome: &Outcome, delays: Delays, told: Told) {
-        let Outcome {
-            tried,
-            attempts,
-            fate,
-        } = outcome;
+        let Outcome { tried, attempts, fate } = outcome;
         let Some(recipient) = job.envelope.recipients().get(tried.recipient.index as usize) else {
             return;
         };
         let peer = tried.peer.as_deref();
-        let line = log::Line {
-            id: job.id,
-            recipient,
-            next_hop,
-            peer,
-            attempt: *attempts,
-            delays,
-        };
+        let line = log::Line { id: job.id, recipient, next_hop, peer, attempt: *attempts, delays };
         let metrics = &self.metrics;
         match (&tried.result, fate) {
             (Ok(reply), _) => {
@@ -235,11 +210,7 @@ impl Shared {
 
 impl Outcome {
     fn settlement(&self) -> Settlement {
-        Settlement {
-            index: self.tried.recipient.index,
-            attempts: self.attempts,
-            fate: self.fate,
-        }
+        Settlement { index: self.tried.recipient.index, attempts: self.attempts, fate: self.fate }
     }
 
     /// What the sender is told, if this recipient has failed.
@@ -250,11 +221,7 @@ impl Outcome {
         };
         let expired = self.fate == Fate::Ended(Ended::Expired);
         Some(Failed {
-            recipient: job
-                .envelope
-                .recipients()
-                .get(self.tried.recipient.index as usize)?
-                .clone(),
+            recipient: job.envelope.recipients().get(self.tried.recipient.index as usize)?.clone(),
             status: if expired { EXPIRED } else { failure.status },
             host: self.tried.peer.as_ref().map(|peer| peer.host.clone()),
             reply: failure.reply.clone(),
@@ -273,11 +240,7 @@ fn settlement(update: &RecipientUpdate) -> Settlement {
         (Status::Ended(ended), _) => Fate::Ended(ended),
         (Status::Pending | Status::Deferred, due) => Fate::Due(due.unwrap_or(Timestamp::MIN)),
     };
-    Settlement {
-        index: update.recipient,
-        attempts: update.attempts,
-        fate,
-    }
+    Settlement { index: update.recipient, attempts: update.attempts, fate }
 }
 
 fn progress(id: MessageId, next_hop: &NextHop, outcomes: &[Outcome], now: Timestamp) -> Progress {
@@ -309,10 +272,7 @@ fn progress(id: MessageId, next_hop: &NextHop, outcomes: &[Outcome], now: Timest
             }),
         }
     };
-    Progress {
-        id,
-        updates: outcomes.iter().map(update).collect(),
-    }
+    Progress { id, updates: outcomes.iter().map(update).collect() }
 }
 
 /// From reception, or the due time of a retry, to the job's being ready.

@@ -59,11 +59,7 @@ async fn read(shared: Arc<Shared>, ids: Arc<Mutex<std::vec::IntoIter<MessageId>>
 impl Shared {
     fn restored(self: &Arc<Self>, id: MessageId, stored: Stored) -> bool {
         let now = self.now();
-        let Stored {
-            envelope,
-            recipients,
-            size,
-        } = stored;
+        let Stored { envelope, recipients, size } = stored;
         self.update(|queue| queue.restore(id, envelope, size, &recipients, now))
     }
 }

@@ -90,39 +90,26 @@ impl MessageView {
         stored: Option<&Stored>,
         route: impl Fn(usize) -> Option<String>,
     ) -> Self {
-        let Snapshot {
-            id,
-            envelope,
-            size,
-            recipients,
-            status,
-        } = snapshot;
+        let Snapshot { id, envelope, size, recipients, status } = snapshot;
         let views =
-            envelope
-                .recipients()
-                .iter()
-                .zip(recipients)
-                .enumerate()
-                .map(|(index, (path, recipient))| {
-                    let last = stored
-                        .and_then(|stored| stored.recipients.get(index))
-                        .and_then(last);
-                    let &(status, attempts, next_attempt_at) = recipient;
-                    let ended = matches!(
-                        status,
-                        RecipientStatus::Completed | RecipientStatus::Failed | RecipientStatus::Expired
-                    );
-                    let went = last.map(|last| last.next_hop.clone());
-                    RecipientView {
-                        address: path.as_str().to_owned(),
-                        status,
-                        attempts,
-                        next_attempt_at,
-                        next_hop: if ended { went } else { route(index) },
-                        host: last.and_then(|last| last.host.clone()),
-                        last_reply: last.map(reply),
-                    }
-                });
+            envelope.recipients().iter().zip(recipients).enumerate().map(|(index, (path, recipient))| {
+                let last = stored.and_then(|stored| stored.recipients.get(index)).and_then(last);
+                let &(status, attempts, next_attempt_at) = recipient;
+                let ended = matches!(
+                    status,
+                    RecipientStatus::Completed | RecipientStatus::Failed | RecipientStatus::Expired
+                );
+                let went = last.map(|last| last.next_hop.clone());
+                RecipientView {
+                    address: path.as_str().to_owned(),
+                    status,
+                    attempts,
+                    next_attempt_at,
+                    next_hop: if ended { went } else { route(index) },
+                    host: last.and_then(|last| last.host.clone()),
+                    last_reply: last.map(reply),
+                }
+            });
         Self {
             id: *id,
             sender: envelope.reverse_path.as_str().to_owned(),
@@ -145,11 +132,9 @@ fn reply(attempt: &Attempt) -> ReplyView {
             enhanced: enhanced.map(|enhanced| enhanced.to_string()),
             text: text.to_string(),
         },
-        None => ReplyView {
-            code: None,
-            enhanced: Some(attempt.status.to_string()),
-            text: attempt.detail.clone(),
-        },
+        None => {
+            ReplyView { code: None, enhanced: Some(attempt.status.to_string()), text: attempt.detail.clone() }
+        }
     }
 }
 

@@ -89,10 +89,7 @@ impl MessageStatus {
 impl Entry {
     /// A message of which no recipient was tried.
     pub(super) fn new(envelope: Arc<Envelope>, size: u64, expire_after: Duration) -> Self {
-        let recipient = Recipient {
-            place: Place::Waiting(envelope.received_at),
-            attempts: 0,
-        };
+        let recipient = Recipient { place: Place::Waiting(envelope.received_at), attempts: 0 };
         let recipients = vec![recipient; envelope.recipients().len()].into();
         Self {
             expires_at: schedule::after(envelope.received_at, expire_after),
@@ -149,11 +146,7 @@ impl Entry {
             return None;
         };
         recipient.place = Place::InFlight;
-        Some(JobRecipient {
-            index,
-            attempts: recipient.attempts,
-            due,
-        })
+        Some(JobRecipient { index, attempts: recipient.attempts, due })
     }
 
     /// Recipients with a chosen number of attempts that wait or are ready go in flight.
@@ -164,24 +157,14 @@ impl Entry {
                 && chosen(recipient.attempts)
             {
                 recipient.place = Place::InFlight;
-                taken.push(JobRecipient {
-                    index,
-                    attempts: recipient.attempts,
-                    due,
-                });
+                taken.push(JobRecipient { index, attempts: recipient.attempts, due });
             }
         }
         taken
     }
 
     pub(super) fn job(&self, id: MessageId, recipients: Vec<JobRecipient>, ready_at: Timestamp) -> Job {
-        Job {
-            id,
-            envelope: Arc::clone(&self.envelope),
-            content: self.content.clone(),
-            recipients,
-            ready_at,
-        }
+        Job { id, envelope: Arc::clone(&self.envelope), content: self.content.clone(), recipients, ready_at }
     }
 
     /// A recipient in flight has come down.
@@ -199,10 +182,7 @@ impl Entry {
 
     /// Recipients that have not ended.
     pub(super) fn outstanding(&self) -> usize {
-        self.recipients
-            .iter()
-            .filter(|recipient| !matches!(recipient.place, Place::Ended(_)))
-            .count()
+        self.recipients.iter().filter(|recipient| !matches!(recipient.place, Place::Ended(_))).count()
     }
 
     /// Whether nobody is about to need the content.
@@ -243,11 +223,7 @@ impl Entry {
     }
 
     pub(super) fn snapshot(&self, id: MessageId) -> Snapshot {
-        let recipients = self
-            .recipients
-            .iter()
-            .map(|recipient| recipient.snapshot())
-            .collect();
+        let recipients = self.recipients.iter().map(|recipient| recipient.snapshot()).collect();
         Snapshot {
             id,
             envelope: Arc::clone(&self.envelope),

@@ -125,18 +125,8 @@ impl Lanes {
                 self.make_room(actions);
                 self.last.0 += 1;
                 let connection = self.last;
-                self.connections.insert(
-                    connection,
-                    Connection {
-                        next_hop: next_hop.clone(),
-                        turn: 1,
-                    },
-                );
-                actions.push(Action::Open {
-                    connection,
-                    next_hop: next_hop.clone(),
-                    job,
-                });
+                self.connections.insert(connection, Connection { next_hop: next_hop.clone(), turn: 1 });
+                actions.push(Action::Open { connection, next_hop: next_hop.clone(), job });
             }
         }
         self.forget(next_hop);
@@ -154,10 +144,7 @@ impl Lanes {
         let Some(lane) = self.by_next_hop.get_mut(&connection.next_hop) else {
             return Next::Close;
         };
-        let others_wait = self
-            .waiting
-            .iter()
-            .any(|next_hop| *next_hop != connection.next_hop);
+        let others_wait = self.waiting.iter().any(|next_hop| *next_hop != connection.next_hop);
         if !self.stopped
             && (connection.turn < TURN || !others_wait)
             && let Some(job) = lane.pop(begin)

@@ -7,12 +7,12 @@
 mod entry;
 mod job;
 mod lanes;
+mod look;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    ops::Bound,
     sync::Arc,
     time::Duration,
 };
@@ -188,32 +188,18 @@ impl Queue {
 
     /// Whether the message would end if this many of its recipients in flight ended now.
     pub fn would_end(&self, id: MessageId, recipients: usize) -> bool {
-        self.messages
-            .get(&id)
-            .is_some_and(|entry| entry.outstanding() == recipients)
+        self.messages.get(&id).is_some_and(|entry| entry.outstanding() == recipients)
     }
 
     /// The next job for a connection that has settled its last one.
     pub fn next(&mut self, connection: ConnectionId) -> Next {
-        let Self {
-            lanes,
-            messages,
-            counts,
-            actions,
-            ..
-        } = self;
+        let Self { lanes, messages, counts, actions, .. } = self;
         lanes.next(connection, &mut |ready| begin(messages, counts, ready), actions)
     }
 
     /// Takes an idle connection out of the queue. False if it was given a job in the meantime.
     pub fn leave(&mut self, connection: ConnectionId) -> bool {
-        let Self {
-            lanes,
-            messages,
-            counts,
-            actions,
-            ..
-        } = self;
+        let Self { lanes, messages, counts, actions, .. } = self;
         lanes.leave(connection, &mut |ready| begin(messages, counts, ready), actions)
     }
 
@@ -243,58 +229,6 @@ impl Queue {
         if let Some(entry) = self.messages.get_mut(&id) {
             entry.removing = false;
         }
-    }
-
-    /// How many messages there are.
-    pub fn len(&self) -> usize {
-        self.messages.len()
-    }
-
-    /// Whether there is no message.
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
-    /// How many messages have this status.
-    pub fn count_of(&self, status: MessageStatus) -> usize {
-        self.counts.get(status as usize).copied().unwrap_or_default()
-    }
-
-    /// When the oldest message was received.
-    pub fn oldest(&self) -> Option<Timestamp> {
-        self.messages
-            .first_key_value()
-            .map(|(_, entry)| entry.envelope.received_at)
-    }
-
-    /// Connections, idle ones included.
-    pub fn connections(&self) -> usize {
-        self.lanes.connections()
-    }
-
-    /// Whether a message is in the queue.
-    pub fn contains(&self, id: MessageId) -> bool {
-        self.messages.contains_key(&id)
-    }
-
-    /// One message.
-    pub fn snapshot(&self, id: MessageId) -> Option<Snapshot> {
-        self.messages.get(&id).map(|entry| entry.snapshot(id))
-    }
-
-    /// At most `limit` messages behind `after`, in the order of their ids.
-    pub fn page(&self, after: Option<MessageId>, limit: usize) -> Vec<Snapshot> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let range = self.messages.range((start, Bound::Unbounded));
-        range.take(limit).map(|(id, entry)| entry.snapshot(*id)).collect()
-    }
-
-    /// Where a recipient goes by the present configuration.
-    pub fn route(&self, envelope: &Envelope, recipient: usize) -> Option<NextHop> {
-        envelope
-            .recipients()
-            .get(recipient)
-            .map(|path| self.routes.route(path).next_hop)
     }
 
     fn insert(&mut self, id: MessageId, entry: Entry, now: Timestamp) {
@@ -354,29 +288,13 @@ impl Queue {
             let Some(path) = entry.envelope.recipients().get(*index as usize) else {
                 continue;
             };
-            let Route {
-                next_hop,
-                max_connections,
-            } = self.routes.route(path);
-            jobs.entry(next_hop)
-                .or_insert_with(|| (max_connections, Vec::new()))
-                .1
-                .push(*index);
+            let Route { next_hop, max_connections } = self.routes.route(path);
+            jobs.entry(next_hop).or_insert_with(|| (max_connections, Vec::new())).1.push(*index);
         }
-        let Self {
-            lanes,
-            messages,
-            counts,
-            actions,
-            ..
-        } = self;
+        let Self { lanes, messages, counts, actions, .. } = self;
         for (next_hop, (max_connections, recipients)) in jobs {
             for recipients in recipients.chunks(MAX_RECIPIENTS) {
-                let ready = Ready {
-                    id,
-                    recipients: recipients.to_vec(),
-                    since: now,
-                };
+                let ready = Ready { id, recipients: recipients.to_vec(), since: now };
                 lanes.push(&next_hop, max_connections, ready);
             }
             lanes.dispatch(&next_hop, &mut |ready| begin(messages, counts, ready), actions);

@@ -79,22 +79,15 @@ impl DnsConfig {
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.timeout.is_zero() {
-            problems.push(Problem::new(
-                "timeout",
-                "a timeout of zero fails every lookup; give at least \"1s\"",
-            ));
+            problems
+                .push(Problem::new("timeout", "a timeout of zero fails every lookup; give at least \"1s\""));
         }
         if self.attempts == 0 {
-            problems.push(Problem::new(
-                "attempts",
-                "nothing is ever looked up with 0 attempts; give at least 1",
-            ));
+            problems
+                .push(Problem::new("attempts", "nothing is ever looked up with 0 attempts; give at least 1"));
         }
         if self.max_ttl < self.min_ttl {
-            problems.push(Problem::new(
-                "max_ttl",
-                "is less than `min_ttl`; give at least as much",
-            ));
+            problems.push(Problem::new("max_ttl", "is less than `min_ttl`; give at least as much"));
         }
         for (number, server) in self.servers.iter().enumerate() {
             if server.port() == 0 || server.ip().is_unspecified() {
@@ -161,10 +154,7 @@ mod tests {
             ("255.255.255.255", false, false),
         ] {
             let parsed = address.parse().unwrap();
-            let both = (
-                PrivateAddresses::Allow.allow(parsed),
-                PrivateAddresses::Refuse.allow(parsed),
-            );
+            let both = (PrivateAddresses::Allow.allow(parsed), PrivateAddresses::Refuse.allow(parsed));
             assert_eq!(both, (allow, refuse), "{address}");
         }
     }
@@ -179,10 +169,7 @@ mod tests {
             ..DnsConfig::default()
         };
         let keys: Vec<_> = bad.validate().into_iter().map(|problem| problem.key).collect();
-        assert_eq!(
-            keys,
-            ["timeout", "attempts", "max_ttl", "servers[0]", "servers[1]"]
-        );
+        assert_eq!(keys, ["timeout", "attempts", "max_ttl", "servers[0]", "servers[1]"]);
         assert_eq!(DnsConfig::default().validate(), []);
     }
 }

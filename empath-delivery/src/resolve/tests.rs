@@ -46,21 +46,14 @@ fn domain(name: &str) -> Domain {
 
 async fn start(config: DnsConfig) -> (ZoneServer, Resolver) {
     let server = ZoneServer::start(Zone::parse(ZONE)).await;
-    let resolver = Resolver::new(&DnsConfig {
-        servers: vec![server.address()],
-        ..config
-    })
-    .unwrap();
+    let resolver = Resolver::new(&DnsConfig { servers: vec![server.address()], ..config }).unwrap();
     (server, resolver)
 }
 
 /// Hosts as `preference name`, or the error.
 async fn mx(resolver: &Resolver, name: &str) -> Result<Vec<String>, ResolveError> {
     let hosts = resolver.mx(&domain(name)).await?;
-    Ok(hosts
-        .into_iter()
-        .map(|host| format!("{} {}", host.preference, host.name))
-        .collect())
+    Ok(hosts.into_iter().map(|host| format!("{} {}", host.preference, host.name)).collect())
 }
 
 async fn addresses(resolver: &Resolver, name: &str) -> Result<Vec<String>, ResolveError> {
@@ -93,18 +86,10 @@ async fn mx_hosts_come_by_preference_and_each_once() {
 
 #[tokio::test]
 async fn no_mx_and_no_answer_are_told_apart() {
-    let config = DnsConfig {
-        timeout: Duration::from_millis(100),
-        attempts: 1,
-        ..DnsConfig::default()
-    };
+    let config = DnsConfig { timeout: Duration::from_millis(100), attempts: 1, ..DnsConfig::default() };
     let (_server, resolver) = start(config).await;
     for (name, error, permanent) in [
-        (
-            "null.test",
-            ResolveError::NullMx as fn(Domain) -> ResolveError,
-            true,
-        ),
+        ("null.test", ResolveError::NullMx as fn(Domain) -> ResolveError, true),
         ("nowhere.test", ResolveError::NoSuchDomain, true),
         ("gone.test", ResolveError::NoSuchDomain, true),
         ("odd.test", ResolveError::NoHost, false),
@@ -115,36 +100,19 @@ async fn no_mx_and_no_answer_are_told_apart() {
         assert_eq!(error.is_permanent(), permanent, "{name}");
         assert_eq!(mx(&resolver, name).await, Err(error));
     }
-    assert!(
-        mx(&resolver, "loop.test")
-            .await
-            .is_err_and(|error| !error.is_permanent())
-    );
+    assert!(mx(&resolver, "loop.test").await.is_err_and(|error| !error.is_permanent()));
 }
 
 #[tokio::test]
 async fn a_null_mx_is_not_looked_up_further() {
     let (server, resolver) = start(DnsConfig::default()).await;
-    assert_eq!(
-        mx(&resolver, "null.test").await,
-        Err(ResolveError::NullMx(domain("null.test")))
-    );
-    assert_eq!(
-        (
-            server.queries("null.test", "MX"),
-            server.queries("null.test", "A")
-        ),
-        (1, 0)
-    );
+    assert_eq!(mx(&resolver, "null.test").await, Err(ResolveError::NullMx(domain("null.test"))));
+    assert_eq!((server.queries("null.test", "MX"), server.queries("null.test", "A")), (1, 0));
 }
 
 #[tokio::test]
 async fn addresses_of_both_families_come_in_turn_and_one_family_is_enough() {
-    let config = DnsConfig {
-        timeout: Duration::from_millis(300),
-        attempts: 1,
-        ..DnsConfig::default()
-    };
+    let config = DnsConfig { timeout: Duration::from_millis(300), attempts: 1, ..DnsConfig::default() };
     let (_server, resolver) = start(config).await;
     let found = addresses(&resolver, "mx1.two.test").await.unwrap();
     assert_eq!(found[0], "2001:db8::1");
@@ -159,25 +127,14 @@ async fn addresses_of_both_families_come_in_turn_and_one_family_is_enough() {
         ("half.test", "192.0.2.5"),
         ("half3.test", "192.0.2.6"),
     ] {
-        assert_eq!(
-            addresses(&resolver, name).await,
-            Ok(vec![expected.to_owned()]),
-            "{name}"
-        );
+        assert_eq!(addresses(&resolver, name).await, Ok(vec![expected.to_owned()]), "{name}");
     }
-    assert_eq!(
-        addresses(&resolver, "localhost").await,
-        Ok(vec!["::1".to_owned(), "127.0.0.1".to_owned()])
-    );
+    assert_eq!(addresses(&resolver, "localhost").await, Ok(vec!["::1".to_owned(), "127.0.0.1".to_owned()]));
 }
 
 #[tokio::test]
 async fn no_address_and_no_answer_are_told_apart() {
-    let config = DnsConfig {
-        timeout: Duration::from_millis(100),
-        attempts: 1,
-        ..DnsConfig::default()
-    };
+    let config = DnsConfig { timeout: Duration::from_millis(100), attempts: 1, ..DnsConfig::default() };
     let (_server, resolver) = start(config).await;
     for (name, error) in [
         ("bare.test", ResolveError::NoAddress as fn(Domain) -> ResolveError),
@@ -197,103 +154,51 @@ async fn no_address_and_no_answer_are_told_apart() {
 #[tokio::test]
 async fn private_addresses_are_contacted_unless_they_are_refused() {
     let (_server, resolver) = start(DnsConfig::default()).await;
-    assert_eq!(
-        addresses(&resolver, "private.test").await.map(|all| all.len()),
-        Ok(2)
-    );
-    let refuse = DnsConfig {
-        private_addresses: PrivateAddresses::Refuse,
-        ..DnsConfig::default()
-    };
+    assert_eq!(addresses(&resolver, "private.test").await.map(|all| all.len()), Ok(2));
+    let refuse = DnsConfig { private_addresses: PrivateAddresses::Refuse, ..DnsConfig::default() };
     let (_server, resolver) = start(refuse).await;
-    assert_eq!(
-        addresses(&resolver, "private.test").await,
-        Ok(vec!["192.0.2.8".to_owned()])
-    );
+    assert_eq!(addresses(&resolver, "private.test").await, Ok(vec!["192.0.2.8".to_owned()]));
 }
 
 #[tokio::test]
 async fn hosts_and_addresses_are_bounded() {
     let zone: Vec<_> = (0..60)
-        .flat_map(|i| {
-            [
-                format!("big.test. MX {i} mx{i}.big.test."),
-                format!("many.test. A 192.0.2.{i}"),
-            ]
-        })
+        .flat_map(|i| [format!("big.test. MX {i} mx{i}.big.test."), format!("many.test. A 192.0.2.{i}")])
         .collect();
     let server = ZoneServer::start(Zone::parse(&zone.join("\n"))).await;
-    let config = DnsConfig {
-        servers: vec![server.address()],
-        ..DnsConfig::default()
-    };
+    let config = DnsConfig { servers: vec![server.address()], ..DnsConfig::default() };
     let resolver = Resolver::new(&config).unwrap();
     let hosts = resolver.mx(&domain("big.test")).await.unwrap();
     assert_eq!((hosts.len(), hosts[MAX_HOSTS - 1].preference), (MAX_HOSTS, 31));
-    assert_eq!(
-        resolver.addresses(&domain("many.test")).await.unwrap().len(),
-        MAX_ADDRESSES
-    );
+    assert_eq!(resolver.addresses(&domain("many.test")).await.unwrap().len(), MAX_ADDRESSES);
 }
 
 #[tokio::test]
 async fn answers_are_remembered_as_long_as_configured() {
     async fn asked(config: DnsConfig) -> usize {
         let server = ZoneServer::start(Zone::parse("x.test. 0 MX 10 mx.x.test.")).await;
-        let resolver = Resolver::new(&DnsConfig {
-            servers: vec![server.address()],
-            ..config
-        })
-        .unwrap();
+        let resolver = Resolver::new(&DnsConfig { servers: vec![server.address()], ..config }).unwrap();
         for _ in 0..2 {
             resolver.mx(&domain("x.test")).await.unwrap();
         }
         server.queries("x.test", "MX")
     }
     assert_eq!(asked(DnsConfig::default()).await, 1);
-    assert_eq!(
-        asked(DnsConfig {
-            min_ttl: Duration::ZERO,
-            ..DnsConfig::default()
-        })
-        .await,
-        2
-    );
-    assert_eq!(
-        asked(DnsConfig {
-            cache_size: 0,
-            ..DnsConfig::default()
-        })
-        .await,
-        2
-    );
-    let short = DnsConfig {
-        min_ttl: Duration::ZERO,
-        max_ttl: Duration::ZERO,
-        ..DnsConfig::default()
-    };
+    assert_eq!(asked(DnsConfig { min_ttl: Duration::ZERO, ..DnsConfig::default() }).await, 2);
+    assert_eq!(asked(DnsConfig { cache_size: 0, ..DnsConfig::default() }).await, 2);
+    let short = DnsConfig { min_ttl: Duration::ZERO, max_ttl: Duration::ZERO, ..DnsConfig::default() };
     let (server, resolver) = start(short).await;
     for _ in 0..2 {
         mx(&resolver, "two.test").await.unwrap();
         mx(&resolver, "nowhere.test").await.unwrap_err();
     }
-    assert_eq!(
-        (
-            server.queries("two.test", "MX"),
-            server.queries("nowhere.test", "MX")
-        ),
-        (2, 2)
-    );
+    assert_eq!((server.queries("two.test", "MX"), server.queries("nowhere.test", "MX")), (2, 2));
 }
 
 #[tokio::test]
 async fn a_name_server_that_fails_is_asked_as_often_as_configured() {
     for attempts in [1, 3] {
-        let (server, resolver) = start(DnsConfig {
-            attempts,
-            ..DnsConfig::default()
-        })
-        .await;
+        let (server, resolver) = start(DnsConfig { attempts, ..DnsConfig::default() }).await;
         mx(&resolver, "broken.test").await.unwrap_err();
         assert_eq!(server.queries("broken.test", "MX"), attempts);
     }
@@ -301,16 +206,8 @@ async fn a_name_server_that_fails_is_asked_as_often_as_configured() {
 
 #[test]
 fn hosts_of_equal_preference_are_shuffled_among_themselves() {
-    let host = |preference, name| MxHost {
-        preference,
-        name: domain(name),
-    };
-    let hosts = [
-        host(10, "a.test"),
-        host(10, "b.test"),
-        host(20, "c.test"),
-        host(20, "d.test"),
-    ];
+    let host = |preference, name| MxHost { preference, name: domain(name) };
+    let hosts = [host(10, "a.test"), host(10, "b.test"), host(20, "c.test"), host(20, "d.test")];
     let mut rng = fastrand::Rng::with_seed(7);
     let mut orders = HashSet::new();
     for _ in 0..100 {

@@ -22,21 +22,13 @@ async fn nobody_is_told_about_a_report_that_fails() {
     world.accept("", &["bob@one.test"]).await;
     world.done().await;
     assert_eq!(one.transcript().matches("MAIL FROM:<alice@home.test>").count(), 1);
-    assert_eq!(
-        one.transcript().matches("MAIL FROM:<>").count(),
-        2,
-        "{}",
-        one.transcript()
-    );
+    assert_eq!(one.transcript().matches("MAIL FROM:<>").count(), 2, "{}", one.transcript());
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_reports_a_bounce_is_silent() {
     let one = Peer::start(refusing()).await.unwrap();
-    let silent = DsnConfig {
-        enabled: false,
-        ..DsnConfig::default()
-    };
+    let silent = DsnConfig { enabled: false, ..DsnConfig::default() };
     let mut world = World::with(routes(&[("*", &one)]), silent, Vec::new());
     world.accept("alice@home.test", &["bob@one.test"]).await;
     world.done().await;
@@ -52,10 +44,7 @@ async fn a_bounce_waits_until_its_report_is_durable() {
     world.spool.full.store(true, Relaxed);
     world.rest().await;
     let recipient = world.recipient(id).await;
-    assert_eq!(
-        (recipient.status, recipient.attempts),
-        (RecipientStatus::Deferred, 1)
-    );
+    assert_eq!((recipient.status, recipient.attempts), (RecipientStatus::Deferred, 1));
     assert_eq!(world.processor.queue_len(), 1);
     world.spool.full.store(false, Relaxed);
     world.done().await;
@@ -64,9 +53,7 @@ async fn a_bounce_waits_until_its_report_is_durable() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_message_that_the_spool_did_not_take_is_repeated() {
-    let one = Peer::start(Script::new().on(At::EndOfData, Act::Delay(Duration::from_secs(5))))
-        .await
-        .unwrap();
+    let one = Peer::start(Script::new().on(At::EndOfData, Act::Delay(Duration::from_secs(5)))).await.unwrap();
     let mut world = World::new(routes(&[("one.test", &one)]));
     world.accept("alice@home.test", &["bob@one.test"]).await;
     world.spool.full.store(true, Relaxed);
@@ -98,21 +85,12 @@ async fn what_dns_says_decides_between_bounce_and_deferral() {
     }
     let broken = world.accept("alice@home.test", &["bob@broken.test"]).await;
     world.rest().await;
-    let reports: Vec<_> = home
-        .messages()
-        .into_iter()
-        .map(|message| String::from_utf8(message.content).unwrap())
-        .collect();
+    let reports: Vec<_> =
+        home.messages().into_iter().map(|message| String::from_utf8(message.content).unwrap()).collect();
     assert_eq!(reports.len(), table.len());
     for (domain, status) in table {
-        let report = reports
-            .iter()
-            .find(|report| report.contains(&format!("rfc822; bob@{domain}")))
-            .unwrap();
-        assert!(
-            report.contains(&format!("Status: {status}\r\n")),
-            "{domain}: {report}"
-        );
+        let report = reports.iter().find(|report| report.contains(&format!("rfc822; bob@{domain}"))).unwrap();
+        assert!(report.contains(&format!("Status: {status}\r\n")), "{domain}: {report}");
     }
     let recipient = world.recipient(broken).await;
     assert_eq!(recipient.last_reply.unwrap().enhanced.as_deref(), Some("4.4.3"));
@@ -125,10 +103,7 @@ async fn mail_is_never_sent_to_our_own_addresses() {
     let other = Peer::start(Script::new()).await.unwrap();
     let zone = "loop.test. MX 10 other-name.test.\nother-name.test. A 127.0.0.1\n";
     let names = ZoneServer::start(Zone::parse(zone)).await;
-    let mut config = Config {
-        mx_port: ourselves.address().port(),
-        ..routes(&[("home.test", &other)])
-    };
+    let mut config = Config { mx_port: ourselves.address().port(), ..routes(&[("home.test", &other)]) };
     config.dns.servers = vec![names.address()];
     let mut world = World::with(config, DsnConfig::default(), vec![ourselves.address()]);
     world.accept("alice@home.test", &["bob@loop.test"]).await;
@@ -136,11 +111,8 @@ async fn mail_is_never_sent_to_our_own_addresses() {
     world.accept("alice@home.test", &["bob@[0.0.0.0]"]).await;
     world.done().await;
     assert_eq!(ourselves.connections(), 0);
-    let mut reports: Vec<_> = other
-        .messages()
-        .into_iter()
-        .map(|m| String::from_utf8(m.content).unwrap())
-        .collect();
+    let mut reports: Vec<_> =
+        other.messages().into_iter().map(|m| String::from_utf8(m.content).unwrap()).collect();
     reports.sort_by_key(|report| report.contains("Status: 5.4.4"));
     assert_eq!(reports.len(), 3);
     assert!(reports[0].contains("Status: 5.4.6") && reports[1].contains("Status: 5.4.6"));
@@ -160,8 +132,5 @@ async fn a_misspelt_override_bounces_nothing() {
     let mut world = World::new(config);
     let id = world.accept("alice@home.test", &["bob@one.test"]).await;
     world.rest().await;
-    assert_eq!(
-        world.recipient(id).await.last_reply.unwrap().enhanced.as_deref(),
-        Some("4.3.5")
-    );
+    assert_eq!(world.recipient(id).await.last_reply.unwrap().enhanced.as_deref(), Some("4.3.5"));
 }

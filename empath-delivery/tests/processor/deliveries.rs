@@ -1,4 +1,4 @@
-use empath_delivery::{Config, config::DomainConfig};
+use empath_delivery::{Config, DsnConfig, config::DomainConfig};
 use empath_testkit::{
     peer::{Act, At, Peer, Script},
     zone::{Zone, ZoneServer},
@@ -8,30 +8,16 @@ use crate::world::{CONTENT, World, routes, to};
 
 #[tokio::test(start_paused = true)]
 async fn one_refused_recipient_of_three_in_two_domains_makes_two_deliveries_and_one_report() {
-    let refusing = Script::new().on(
-        At::Recipient("bob@one.test".into()),
-        Act::reply("550 5.1.1 no such user"),
-    );
+    let refusing =
+        Script::new().on(At::Recipient("bob@one.test".into()), Act::reply("550 5.1.1 no such user"));
     let one = Peer::start(refusing).await.unwrap();
     let two = Peer::start(Script::new()).await.unwrap();
     let home = Peer::start(Script::new()).await.unwrap();
-    let mut world = World::new(routes(&[
-        ("one.test", &one),
-        ("two.test", &two),
-        ("home.test", &home),
-    ]));
-    world
-        .accept(
-            "alice@home.test",
-            &["ann@one.test", "bob@one.test", "cid@two.test"],
-        )
-        .await;
+    let mut world = World::new(routes(&[("one.test", &one), ("two.test", &two), ("home.test", &home)]));
+    world.accept("alice@home.test", &["ann@one.test", "bob@one.test", "cid@two.test"]).await;
     world.done().await;
 
-    assert_eq!(
-        (to(&one), to(&two)),
-        (vec!["ann@one.test".to_owned()], vec!["cid@two.test".to_owned()])
-    );
+    assert_eq!((to(&one), to(&two)), (vec!["ann@one.test".to_owned()], vec!["cid@two.test".to_owned()]));
     assert_eq!(one.messages()[0].content, CONTENT);
     assert_eq!(one.connections(), 1, "both recipients travel together");
     let reports = home.messages();
@@ -49,32 +35,21 @@ async fn one_refused_recipient_of_three_in_two_domains_makes_two_deliveries_and_
 
 #[tokio::test(start_paused = true)]
 async fn a_deferred_recipient_never_holds_another_back() {
-    let greylisting = Script::new().nth(
-        At::Recipient("bob@one.test".into()),
-        1,
-        Act::reply("451 4.7.1 greylisted"),
-    );
+    let greylisting =
+        Script::new().nth(At::Recipient("bob@one.test".into()), 1, Act::reply("451 4.7.1 greylisted"));
     let one = Peer::start(greylisting).await.unwrap();
     let mut world = World::new(routes(&[("one.test", &one)]));
-    let id = world
-        .accept("alice@home.test", &["ann@one.test", "bob@one.test"])
-        .await;
+    let id = world.accept("alice@home.test", &["ann@one.test", "bob@one.test"]).await;
     world.rest().await;
     assert_eq!(to(&one), ["ann@one.test"]);
     let view = world.view(id).await.unwrap();
     let shown: Vec<_> = view.recipients.iter().map(|r| (r.status, r.attempts)).collect();
-    let [completed, deferred] = [
-        empath_delivery::RecipientStatus::Completed,
-        empath_delivery::RecipientStatus::Deferred,
-    ];
+    let [completed, deferred] =
+        [empath_delivery::RecipientStatus::Completed, empath_delivery::RecipientStatus::Deferred];
     assert_eq!(shown, [(completed, 1), (deferred, 1)]);
     assert_eq!(view.recipients[1].last_reply.as_ref().unwrap().text, "greylisted");
     world.done().await;
-    assert_eq!(
-        to(&one),
-        ["ann@one.test", "bob@one.test"],
-        "who has the message doesn't get it again"
-    );
+    assert_eq!(to(&one), ["ann@one.test", "bob@one.test"], "who has the message doesn't get it again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,10 +59,7 @@ async fn the_next_mx_host_takes_what_the_first_cannot() {
     let zone = "example.test. MX 10 mx1.example.test.\nexample.test. MX 20 mx2.example.test.\n\
                 mx1.example.test. A 127.0.0.2\nmx2.example.test. A 127.0.0.1\n";
     let names = ZoneServer::start(Zone::parse(zone)).await;
-    let mut config = Config {
-        mx_port: live.address().port(),
-        ..Config::default()
-    };
+    let mut config = Config { mx_port: live.address().port(), ..Config::default() };
     config.dns.servers = vec![names.address()];
     let mut world = World::new(config);
     let id = world.accept("alice@home.test", &["bob@example.test"]).await;
@@ -106,10 +78,7 @@ async fn a_host_that_does_not_exist_is_passed_over_and_its_next_one_is_not() {
     let live = Peer::start(Script::new()).await.unwrap();
     let zone = "example.test. MX 10 gone.example.test.\nexample.test. MX 20 mx2.example.test.\nmx2.example.test. A 127.0.0.1\n";
     let names = ZoneServer::start(Zone::parse(zone)).await;
-    let mut config = Config {
-        mx_port: live.address().port(),
-        ..Config::default()
-    };
+    let mut config = Config { mx_port: live.address().port(), ..Config::default() };
     config.dns.servers = vec![names.address()];
     let mut world = World::new(config);
     world.accept("alice@home.test", &["bob@example.test"]).await;
@@ -119,9 +88,7 @@ async fn a_host_that_does_not_exist_is_passed_over_and_its_next_one_is_not() {
 
 #[tokio::test(start_paused = true)]
 async fn content_that_was_given_up_is_read_back() {
-    let one = Peer::start(Script::new().nth(At::MailFrom, 1, Act::reply("451 4.3.2 later")))
-        .await
-        .unwrap();
+    let one = Peer::start(Script::new().nth(At::MailFrom, 1, Act::reply("451 4.3.2 later"))).await.unwrap();
     let mut world = World::new(routes(&[("one.test", &one)]));
     world.accept("alice@home.test", &["ann@one.test"]).await;
     world.done().await;
@@ -131,24 +98,11 @@ async fn content_that_was_given_up_is_read_back() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_takes_some_recipients_at_a_time_gets_the_rest_in_the_same_attempt() {
     let narrow = Script::new()
-        .nth(
-            At::Recipient("bob@one.test".into()),
-            1,
-            Act::reply("452 4.5.3 too many recipients"),
-        )
-        .nth(
-            At::Recipient("cid@one.test".into()),
-            1,
-            Act::reply("552 5.5.3 too many recipients"),
-        );
+        .nth(At::Recipient("bob@one.test".into()), 1, Act::reply("452 4.5.3 too many recipients"))
+        .nth(At::Recipient("cid@one.test".into()), 1, Act::reply("552 5.5.3 too many recipients"));
     let one = Peer::start(narrow).await.unwrap();
     let mut world = World::new(routes(&[("one.test", &one)]));
-    world
-        .accept(
-            "alice@home.test",
-            &["ann@one.test", "bob@one.test", "cid@one.test"],
-        )
-        .await;
+    world.accept("alice@home.test", &["ann@one.test", "bob@one.test", "cid@one.test"]).await;
     world.done().await;
     let to: Vec<_> = one.messages().into_iter().map(|message| message.to).collect();
     assert_eq!(to, [vec!["ann@one.test"], vec!["bob@one.test", "cid@one.test"]]);
@@ -161,17 +115,9 @@ async fn a_maildir_gets_the_content_octet_for_octet() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config::default();
     let maildir = Some(directory.path().join("{address}"));
-    config.domains.insert(
-        "*.test".parse().unwrap(),
-        DomainConfig {
-            maildir,
-            ..DomainConfig::default()
-        },
-    );
+    config.domains.insert("*.test".parse().unwrap(), DomainConfig { maildir, ..DomainConfig::default() });
     let mut world = World::new(config);
-    world
-        .accept("alice@home.test", &["bob@example.test", "cid@example.test"])
-        .await;
+    world.accept("alice@home.test", &["bob@example.test", "cid@example.test"]).await;
     world.done().await;
     for address in ["bob@example.test", "cid@example.test"] {
         let new = directory.path().join(address).join("new");
@@ -187,13 +133,7 @@ async fn a_maildir_that_cannot_be_written_defers() {
     std::fs::write(directory.path().join("bob@example.test"), "in the way").unwrap();
     let mut config = Config::default();
     let maildir = Some(directory.path().join("{address}"));
-    config.domains.insert(
-        "*.test".parse().unwrap(),
-        DomainConfig {
-            maildir,
-            ..DomainConfig::default()
-        },
-    );
+    config.domains.insert("*.test".parse().unwrap(), DomainConfig { maildir, ..DomainConfig::default() });
     let mut world = World::new(config);
     let id = world.accept("alice@home.test", &["bob@example.test"]).await;
     world.rest().await;
@@ -203,4 +143,38 @@ async fn a_maildir_that_cannot_be_written_defers() {
     std::fs::remove_file(directory.path().join("bob@example.test")).unwrap();
     world.done().await;
     assert!(directory.path().join("bob@example.test/new").is_dir());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_turns_us_away_bounces_nothing_while_another_is_only_offline() {
+    let closed = Script::new().on(At::Greeting, Act::reply("554 5.7.1 not you"));
+    let closed = Peer::start(closed).await.unwrap();
+    let zone = "example.test. MX 10 mx1.example.test.\nexample.test. MX 20 mx2.example.test.\n\
+                mx1.example.test. A 127.0.0.2\nmx2.example.test. A 127.0.0.1\n";
+    let names = ZoneServer::start(Zone::parse(zone)).await;
+    let mut config = Config { mx_port: closed.address().port(), ..Config::default() };
+    config.dns.servers = vec![names.address()];
+    let mut world = World::new(config);
+    let id = world.accept("alice@home.test", &["bob@example.test"]).await;
+    world.rest().await;
+    assert_eq!(closed.connections(), 1);
+    let recipient = world.recipient(id).await;
+    assert_eq!(recipient.last_reply.unwrap().enhanced.as_deref(), Some("4.4.1"));
+    assert!(recipient.host.unwrap().starts_with("mx1.example.test[127.0.0.2]:"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_behind_ourselves_are_not_tried() {
+    let ourselves = Peer::start(Script::new()).await.unwrap();
+    let zone = "example.test. MX 5 mx1.test.\nexample.test. MX 10 us.test.\nexample.test. MX 20 mx2.test.\n\
+                mx1.test. A 127.0.0.2\nus.test. A 127.0.0.1\nmx2.test. A 127.0.0.3\n";
+    let names = ZoneServer::start(Zone::parse(zone)).await;
+    let mut config = Config { mx_port: ourselves.address().port(), ..Config::default() };
+    config.dns.servers = vec![names.address()];
+    let mut world = World::with(config, DsnConfig::default(), vec![ourselves.address()]);
+    let id = world.accept("alice@home.test", &["bob@example.test"]).await;
+    world.rest().await;
+    assert_eq!(world.recipient(id).await.attempts, 1);
+    assert_eq!((names.queries("us.test", "A"), names.queries("mx2.test", "A")), (1, 0));
+    assert_eq!(ourselves.connections(), 0);
 }

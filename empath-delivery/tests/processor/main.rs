@@ -1,10 +1,5 @@
 //! Deliveries from acceptance to their end, over a network on this machine and in virtual time.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bounces;
 mod connections;

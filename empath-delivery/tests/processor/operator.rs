@@ -7,37 +7,24 @@ use empath_testkit::peer::{Act, At, Peer, Script};
 use crate::world::{World, routes, to, until};
 
 fn this(id: empath_common::MessageId) -> Filter {
-    Filter {
-        id: Some(id),
-        ..Filter::default()
-    }
+    Filter { id: Some(id), ..Filter::default() }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_queue_says_what_waits_why_and_for_how_long() {
-    let one = Peer::start(Script::new().on(At::RcptTo, Act::reply("450 4.2.1 mailbox busy")))
-        .await
-        .unwrap();
+    let one = Peer::start(Script::new().on(At::RcptTo, Act::reply("450 4.2.1 mailbox busy"))).await.unwrap();
     let mut world = World::new(routes(&[("*", &one)]));
     let ids = [
-        world
-            .accept("alice@home.test", &["ann@one.test", "bob@two.test"])
-            .await,
+        world.accept("alice@home.test", &["ann@one.test", "bob@two.test"]).await,
         world.accept("", &["cid@one.test"]).await,
     ];
     world.rest().await;
     let all = world.processor.list(&Filter::default(), None, usize::MAX).await;
     assert_eq!(all.iter().map(|message| message.id).collect::<Vec<_>>(), ids);
-    assert_eq!(
-        (all[0].sender.as_str(), all[1].sender.as_str()),
-        ("alice@home.test", "")
-    );
+    assert_eq!((all[0].sender.as_str(), all[1].sender.as_str()), ("alice@home.test", ""));
     assert_eq!(all[0].status, MessageStatus::Deferred);
     let recipient = &all[0].recipients[1];
-    assert_eq!(
-        (recipient.address.as_str(), recipient.status),
-        ("bob@two.test", RecipientStatus::Deferred)
-    );
+    assert_eq!((recipient.address.as_str(), recipient.status), ("bob@two.test", RecipientStatus::Deferred));
     assert_eq!(recipient.next_hop, Some(format!("smtp:{}", one.address())));
     let reply = recipient.last_reply.as_ref().unwrap();
     assert_eq!(
@@ -47,44 +34,13 @@ async fn the_queue_says_what_waits_why_and_for_how_long() {
 
     let found = |filter: Filter| {
         let processor = world.processor.clone();
-        async move {
-            processor
-                .list(&filter, None, usize::MAX)
-                .await
-                .iter()
-                .map(|m| m.id)
-                .collect::<Vec<_>>()
-        }
+        async move { processor.list(&filter, None, usize::MAX).await.iter().map(|m| m.id).collect::<Vec<_>>() }
     };
     let two = Some("two.test".parse().unwrap());
-    assert_eq!(
-        found(Filter {
-            domain: two,
-            ..Filter::default()
-        })
-        .await,
-        [ids[0]]
-    );
-    assert_eq!(
-        found(Filter {
-            sender: Some(String::new()),
-            ..Filter::default()
-        })
-        .await,
-        [ids[1]]
-    );
-    assert_eq!(
-        found(Filter {
-            status: Some(MessageStatus::Pending),
-            ..Filter::default()
-        })
-        .await,
-        []
-    );
-    assert_eq!(
-        world.processor.list(&Filter::default(), Some(ids[0]), 1).await[0].id,
-        ids[1]
-    );
+    assert_eq!(found(Filter { domain: two, ..Filter::default() }).await, [ids[0]]);
+    assert_eq!(found(Filter { sender: Some(String::new()), ..Filter::default() }).await, [ids[1]]);
+    assert_eq!(found(Filter { status: Some(MessageStatus::Pending), ..Filter::default() }).await, []);
+    assert_eq!(world.processor.list(&Filter::default(), Some(ids[0]), 1).await[0].id, ids[1]);
     assert_eq!(world.processor.list(&Filter::default(), None, 1).await.len(), 1);
 
     let (_, history) = world.processor.view(ids[0]).await.unwrap();
@@ -94,15 +50,7 @@ async fn the_queue_says_what_waits_why_and_for_how_long() {
     assert_eq!((stats.by_domain["one.test"], stats.by_domain["two.test"]), (2, 1));
     assert_eq!(
         stats.oldest_seconds,
-        Some(
-            world
-                .clock
-                .now()
-                .duration_since(all[0].received_at)
-                .as_secs()
-                .try_into()
-                .unwrap()
-        )
+        Some(world.clock.now().duration_since(all[0].received_at).as_secs().try_into().unwrap())
     );
     assert!((world.metric("empath_delivery_queue_size{status=\"deferred\"}") - 2.0).abs() < 0.1);
 }
@@ -116,13 +64,7 @@ async fn retry_does_not_wait_for_the_due_time() {
     world.rest().await;
     one.restart().await.unwrap();
     let now = world.clock.now();
-    assert_eq!(
-        world.processor.retry(&this(id)).await,
-        Touched {
-            matched: 1,
-            changed: 1
-        }
-    );
+    assert_eq!(world.processor.retry(&this(id)).await, Touched { matched: 1, changed: 1 });
     one.wait_for_messages(1).await;
     assert!(world.clock.now() < now + Duration::from_secs(1));
     world.done().await;
@@ -138,17 +80,8 @@ async fn a_deleted_message_is_gone_from_the_spool_when_delete_answers() {
     let id = world.accept("alice@home.test", &["bob@one.test"]).await;
     let other = world.accept("carol@home.test", &["bob@one.test"]).await;
     world.rest().await;
-    let carol = Filter {
-        sender: Some("alice@home.test".to_owned()),
-        ..Filter::default()
-    };
-    assert_eq!(
-        world.processor.delete(&carol).await.unwrap(),
-        Touched {
-            matched: 1,
-            changed: 1
-        }
-    );
+    let carol = Filter { sender: Some("alice@home.test".to_owned()), ..Filter::default() };
+    assert_eq!(world.processor.delete(&carol).await.unwrap(), Touched { matched: 1, changed: 1 });
     assert_eq!(world.spool.ids(), [other]);
     assert!(world.view(id).await.is_none());
     assert_eq!(home.messages().len(), 0, "nobody is told");
@@ -163,17 +96,9 @@ async fn a_message_deleted_in_flight_is_finished_and_not_tried_again() {
     let mut two = Peer::start(Script::new()).await.unwrap();
     let mut world = World::new(routes(&[("one.test", &one), ("two.test", &two)]));
     two.stop().await;
-    let id = world
-        .accept("alice@home.test", &["ann@one.test", "bob@two.test"])
-        .await;
+    let id = world.accept("alice@home.test", &["ann@one.test", "bob@two.test"]).await;
     until(async || world.stored(id).await[1].status == Status::Deferred).await;
-    assert_eq!(
-        world.processor.delete(&this(id)).await.unwrap(),
-        Touched {
-            matched: 1,
-            changed: 1
-        }
-    );
+    assert_eq!(world.processor.delete(&this(id)).await.unwrap(), Touched { matched: 1, changed: 1 });
     assert_eq!(world.stored(id).await[1].status, Status::Ended(Ended::Removed));
     world.done().await;
     two.restart().await.unwrap();

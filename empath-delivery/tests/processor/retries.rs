@@ -16,10 +16,7 @@ async fn mail_for_a_host_that_is_offline_waits_and_is_delivered_at_its_due_time(
     let id = world.accept("alice@home.test", &["bob@one.test"]).await;
     world.rest().await;
     let recipient = world.recipient(id).await;
-    assert_eq!(
-        (recipient.status, recipient.attempts),
-        (RecipientStatus::Deferred, 1)
-    );
+    assert_eq!((recipient.status, recipient.attempts), (RecipientStatus::Deferred, 1));
     assert_eq!(
         recipient.next_attempt_at,
         Some(received + Duration::from_mins(1)),
@@ -40,13 +37,9 @@ async fn mail_for_a_host_that_is_offline_waits_and_is_delivered_at_its_due_time(
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_changes_neither_attempts_nor_due_times() {
-    let one = Peer::start(Script::new().on(At::MailFrom, Act::reply("451 4.3.2 later")))
-        .await
-        .unwrap();
+    let one = Peer::start(Script::new().on(At::MailFrom, Act::reply("451 4.3.2 later"))).await.unwrap();
     let mut world = World::new(routes(&[("one.test", &one)]));
-    let id = world
-        .accept("alice@home.test", &["ann@one.test", "bob@one.test"])
-        .await;
+    let id = world.accept("alice@home.test", &["ann@one.test", "bob@one.test"]).await;
     until(async || world.recipient(id).await.attempts == 3).await;
     world.rest().await;
     let before = world.view(id).await.unwrap();
@@ -60,11 +53,7 @@ async fn a_restart_changes_neither_attempts_nor_due_times() {
     let due = before.recipients[0].next_attempt_at.unwrap();
     until(async || world.recipient(id).await.attempts == 4).await;
     let last = world.stored(id).await.remove(0).history.pop().unwrap();
-    assert!(
-        last.at >= due && last.at <= due + Duration::from_millis(10),
-        "{} {due}",
-        last.at
-    );
+    assert!(last.at >= due && last.at <= due + Duration::from_millis(10), "{} {due}", last.at);
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,15 +81,8 @@ async fn a_message_whose_recipients_have_all_ended_is_removed_at_the_restart() {
         next_attempt_at: None,
         attempt: None,
     };
-    let progress = empath_spool::Progress {
-        id,
-        updates: vec![update],
-    };
-    world
-        .spool
-        .commit(empath_spool::Entry::Progress(progress).into())
-        .await
-        .unwrap();
+    let progress = empath_spool::Progress { id, updates: vec![update] };
+    world.spool.commit(empath_spool::Entry::Progress(progress).into()).await.unwrap();
     world.restart().await;
     assert!(world.spool.is_empty());
     assert_eq!(one.connections(), 0);
@@ -117,16 +99,11 @@ async fn a_message_expires_on_time_and_its_sender_is_told() {
     one.stop().await;
     let received = world.clock.now();
     world.accept("alice@home.test", &["bob@one.test"]).await;
-    world
-        .at(received + Duration::from_hours(10) - Duration::from_secs(1))
-        .await;
+    world.at(received + Duration::from_hours(10) - Duration::from_secs(1)).await;
     assert_eq!((world.processor.queue_len(), home.messages().len()), (1, 0));
     world.done().await;
     let now: Timestamp = world.clock.now();
-    assert!(
-        now <= received + Duration::from_hours(10) + Duration::from_secs(3),
-        "{now}"
-    );
+    assert!(now <= received + Duration::from_hours(10) + Duration::from_secs(3), "{now}");
     let report = String::from_utf8(home.messages()[0].content.clone()).unwrap();
     assert!(report.contains("Action: failed\r\nStatus: 4.4.7\r\n"), "{report}");
     assert!(report.contains("Subject: hello"), "{report}");
@@ -150,9 +127,7 @@ async fn a_message_that_expired_while_the_daemon_was_down_is_ended_after_the_res
 
 #[tokio::test(start_paused = true)]
 async fn the_last_attempt_of_those_allowed_bounces() {
-    let one = Peer::start(Script::new().on(At::RcptTo, Act::reply("451 4.2.1 not now")))
-        .await
-        .unwrap();
+    let one = Peer::start(Script::new().on(At::RcptTo, Act::reply("451 4.2.1 not now"))).await.unwrap();
     let home = Peer::start(Script::new()).await.unwrap();
     let mut config = routes(&[("one.test", &one), ("home.test", &home)]);
     config.retry.max_attempts = 3;

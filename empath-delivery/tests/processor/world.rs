@@ -95,37 +95,19 @@ impl World {
             config.dns.servers = vec!["127.0.0.1:1".parse().unwrap()];
         }
         assert_eq!(config.validate(), []);
-        let clock = VirtualClock {
-            start: Instant::now(),
-            epoch: "2026-01-01T00:00:00Z".parse().unwrap(),
-        };
+        let clock = VirtualClock { start: Instant::now(), epoch: "2026-01-01T00:00:00Z".parse().unwrap() };
         let clock: Arc<dyn Clock> = Arc::new(clock);
         let spool = Arc::new(TestSpool::default());
         let registry = Registry::default();
         let processor = start(&config, &dsn, &own_addresses, &spool, &clock, &registry);
-        Self {
-            spool,
-            clock,
-            config,
-            dsn,
-            own_addresses,
-            registry,
-            processor,
-            accepted: 0,
-        }
+        Self { spool, clock, config, dsn, own_addresses, registry, processor, accepted: 0 }
     }
 
     /// A new processor on the same spool, as after a restart.
     pub(crate) async fn restart(&mut self) {
         assert!(self.processor.shutdown(Duration::from_secs(30)).await);
-        self.processor = start(
-            &self.config,
-            &self.dsn,
-            &self.own_addresses,
-            &self.spool,
-            &self.clock,
-            &self.registry,
-        );
+        self.processor =
+            start(&self.config, &self.dsn, &self.own_addresses, &self.spool, &self.clock, &self.registry);
         self.processor.recover().await;
     }
 
@@ -133,18 +115,12 @@ impl World {
     pub(crate) async fn accept(&mut self, sender: &str, recipients: &[&str]) -> MessageId {
         self.accepted += 1;
         let id = MessageId::from_bytes([self.accepted; 16]);
-        let mut paths = recipients
-            .iter()
-            .map(|address| format!("<{address}>").parse().unwrap());
+        let mut paths = recipients.iter().map(|address| format!("<{address}>").parse().unwrap());
         let mut envelope = Envelope::new(format!("<{sender}>").parse().unwrap(), paths.next().unwrap());
         paths.for_each(|path| envelope.add(path, 1000).unwrap());
         envelope.received_at = self.clock.now();
         let (envelope, content) = (Arc::new(envelope), Bytes::from_static(CONTENT));
-        let entry = Entry::Accepted {
-            id,
-            envelope: Arc::clone(&envelope),
-            content: content.clone(),
-        };
+        let entry = Entry::Accepted { id, envelope: Arc::clone(&envelope), content: content.clone() };
         self.spool.commit(entry.into()).await.unwrap();
         self.processor.accepted(id, envelope, content);
         id
@@ -166,13 +142,8 @@ impl World {
     /// Lets time pass until nothing is in flight or waits for a connection.
     pub(crate) async fn rest(&self) {
         until(async || {
-            let messages = self
-                .processor
-                .list(&empath_delivery::Filter::default(), None, usize::MAX)
-                .await;
-            messages
-                .iter()
-                .all(|message| message.status == empath_delivery::MessageStatus::Deferred)
+            let messages = self.processor.list(&empath_delivery::Filter::default(), None, usize::MAX).await;
+            messages.iter().all(|message| message.status == empath_delivery::MessageStatus::Deferred)
         })
         .await;
     }
@@ -190,9 +161,7 @@ impl World {
 
     pub(crate) fn metric(&self, sample: &str) -> f64 {
         let page = self.registry.encode();
-        let value = page
-            .lines()
-            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok());
+        let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or_else(|| panic!("no {sample} in\n{page}"))
     }
 }
@@ -228,10 +197,7 @@ pub(crate) fn routes(domains: &[(&str, &Peer)]) -> Config {
     let mut config = Config::default();
     for (domain, peer) in domains {
         let over = Some(peer.address().to_string().parse().unwrap());
-        let domain_config = DomainConfig {
-            mx_override: over,
-            ..DomainConfig::default()
-        };
+        let domain_config = DomainConfig { mx_override: over, ..DomainConfig::default() };
         config.domains.insert(domain.parse().unwrap(), domain_config);
     }
     config
@@ -249,8 +215,5 @@ pub(crate) async fn until(mut condition: impl AsyncFnMut() -> bool) {
 }
 
 pub(crate) fn to(peer: &Peer) -> Vec<String> {
-    peer.messages()
-        .into_iter()
-        .flat_map(|message| message.to)
-        .collect()
+    peer.messages().into_iter().flat_map(|message| message.to).collect()
 }

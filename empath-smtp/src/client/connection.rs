@@ -53,9 +53,7 @@ impl Connection {
             Err(_) => return Err(Stage::Connect.failed(FailureKind::Timeout)),
         };
         // Every write is a whole group of commands or a whole message: there is nothing to wait for.
-        stream
-            .set_nodelay(true)
-            .map_err(|error| Stage::Connect.failed(error.into()))?;
+        stream.set_nodelay(true).map_err(|error| Stage::Connect.failed(error.into()))?;
         Self::greet(stream, address, helo, timeouts).await
     }
 }
@@ -78,14 +76,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             idle: false,
         };
         positive(Stage::Greeting, connection.read(Stage::Greeting).await)?;
-        let reply = connection
-            .say(Stage::Ehlo, format!("EHLO {helo}\r\n").as_bytes())
-            .await;
+        let reply = connection.say(Stage::Ehlo, format!("EHLO {helo}\r\n").as_bytes()).await;
         connection.offered = match reply {
             Ok(reply) if reply.code.is_permanent() => {
-                let reply = connection
-                    .say(Stage::Ehlo, format!("HELO {helo}\r\n").as_bytes())
-                    .await;
+                let reply = connection.say(Stage::Ehlo, format!("HELO {helo}\r\n").as_bytes()).await;
                 positive(Stage::Ehlo, reply)?;
                 Extensions::default()
             }
@@ -110,12 +104,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let (stage, outcome) = match transaction.step() {
                 Step::Write(stage, commands) => (stage, self.write_commands(stage, &commands).await),
                 Step::Content(content) => (Stage::Content, self.write_content(content).await),
-                Step::Read(stage) => (
-                    stage,
-                    self.read(stage)
-                        .await
-                        .map(|reply| transaction.reply(reply.into())),
-                ),
+                Step::Read(stage) => {
+                    (stage, self.read(stage).await.map(|reply| transaction.reply(reply.into())))
+                }
                 Step::Done(mut sent) => {
                     // More than was asked for: no telling what the next reply would belong to.
                     sent.reusable &= self.input.is_empty();
@@ -206,9 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn read(&mut self, stage: Stage) -> Result<RawReply, FailureKind> {
         let patience = self.timeouts.of(stage);
-        timeout(patience, self.read_reply())
-            .await
-            .unwrap_or(Err(FailureKind::Timeout))
+        timeout(patience, self.read_reply()).await.unwrap_or(Err(FailureKind::Timeout))
     }
 
     async fn read_reply(&mut self) -> Result<RawReply, FailureKind> {
@@ -232,9 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Result<(), FailureKind> {
         while !first.is_empty() || !second.is_empty() {
             let progress = poll_fn(|cx| self.poll_write(cx, first, second));
-            let written = timeout(patience, progress)
-                .await
-                .unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
+            let written = timeout(patience, progress).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
             if written == 0 {
                 return Err(FailureKind::Closed);
             }
@@ -242,9 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             first.advance(of_first);
             second.advance(written - of_first);
         }
-        timeout(patience, self.stream.flush())
-            .await
-            .unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
+        timeout(patience, self.stream.flush()).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
         Ok(())
     }
 

@@ -67,12 +67,7 @@ pub struct Outbound {
 
 impl Outbound {
     pub(super) fn new(content: Bytes, survey: Survey) -> Self {
-        Self {
-            rest: content,
-            clean: survey.clean,
-            line_start: true,
-            ended: false,
-        }
+        Self { rest: content, clean: survey.clean, line_start: true, ended: false }
     }
 
     /// The next octets to write, in two parts; `None` after the end of data.
@@ -196,26 +191,13 @@ mod tests {
         let survey = |content: &str| Survey::of(content.as_bytes());
         assert_eq!(
             survey("A: b\r\n\r\nc\r\n"),
-            Survey {
-                clean: true,
-                eight_bit: false,
-                eight_bit_header: false
-            }
+            Survey { clean: true, eight_bit: false, eight_bit_header: false }
         );
         assert!(survey("A: b\r\n\r\né").eight_bit && !survey("A: b\r\n\r\né").eight_bit_header);
         assert!(survey("A: é\r\n\r\nc").eight_bit_header);
         assert!(survey("A: b\nB: é\n\nc").eight_bit_header);
         assert!(survey("A: b\r\n\r\nc").clean);
-        for dirty in [
-            "a\nb",
-            "a\rb",
-            "a\r",
-            "\n",
-            ".",
-            "a\r\n.b\r\n",
-            "a\r\r\n",
-            "a\n\r",
-        ] {
+        for dirty in ["a\nb", "a\rb", "a\r", "\n", ".", "a\r\n.b\r\n", "a\r\r\n", "a\n\r"] {
             assert!(!survey(dirty).clean, "{dirty:?}");
         }
     }

@@ -51,10 +51,7 @@ impl Extensions {
 
 /// An argument that is no number states no limit: the server decides at MAIL.
 fn limit(argument: Option<&[u8]>) -> SizeLimit {
-    match argument
-        .and_then(|digits| str::from_utf8(digits).ok())
-        .and_then(|digits| digits.parse().ok())
-    {
+    match argument.and_then(|digits| str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok()) {
         None | Some(0) => SizeLimit::Unstated,
         Some(octets) => SizeLimit::Octets(octets),
     }

@@ -33,11 +33,7 @@ impl ReplyParser {
     pub(super) fn take(&mut self, input: &mut BytesMut) -> Result<Option<RawReply>, GarbledReason> {
         loop {
             let Some(end) = memchr::memchr(b'\n', input) else {
-                return if input.len() > MAX_LINE {
-                    Err(GarbledReason::LineTooLong)
-                } else {
-                    Ok(None)
-                };
+                return if input.len() > MAX_LINE { Err(GarbledReason::LineTooLong) } else { Ok(None) };
             };
             if end > MAX_LINE {
                 return Err(GarbledReason::LineTooLong);
@@ -47,10 +43,7 @@ impl ReplyParser {
             input.advance(end + 1);
             if last && let Some(code) = self.code.take() {
                 self.lines = 0;
-                return Ok(Some(RawReply {
-                    code,
-                    text: std::mem::take(&mut self.text),
-                }));
+                return Ok(Some(RawReply { code, text: std::mem::take(&mut self.text) }));
             }
         }
     }
@@ -61,9 +54,7 @@ impl ReplyParser {
         if !digits.iter().all(u8::is_ascii_digit) {
             return Err(GarbledReason::NoCode);
         }
-        let number = digits
-            .iter()
-            .fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
+        let number = digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
         let code = ReplyCode::new(number).map_err(|_| GarbledReason::Code)?;
         let (last, text) = match rest.split_first() {
             None => (true, rest),
@@ -99,11 +90,7 @@ impl From<RawReply> for Reply {
     fn from(raw: RawReply) -> Self {
         let mut lines = raw.text.split(|octet| *octet == b'\n');
         let class = raw.code.get() / 100;
-        let first = lines
-            .clone()
-            .next()
-            .and_then(split_status)
-            .map(|(status, _)| status);
+        let first = lines.clone().next().and_then(split_status).map(|(status, _)| status);
         let enhanced = first.filter(|status| u16::from(status.class) == class);
         let mut text = String::new();
         if let Some(line) = lines.next() {
@@ -114,11 +101,7 @@ impl From<RawReply> for Reply {
             push(&mut text, line, enhanced);
         }
         text.truncate(text.floor_char_boundary(MAX_TEXT));
-        Self {
-            code: raw.code,
-            enhanced,
-            text: text.into(),
-        }
+        Self { code: raw.code, enhanced, text: text.into() }
     }
 }
 
@@ -181,10 +164,7 @@ mod tests {
 
     #[test]
     fn the_code_wins_over_an_enhanced_status_of_another_class() {
-        assert_eq!(
-            one("250 5.1.1 user unknown\r\n"),
-            Reply::plain(250, "5.1.1 user unknown")
-        );
+        assert_eq!(one("250 5.1.1 user unknown\r\n"), Reply::plain(250, "5.1.1 user unknown"));
         assert_eq!(one("550 OK\r\n"), Reply::plain(550, "OK"));
         assert_eq!(one("550 5.1.1\r\n"), Reply::new(550, (5, 1, 1), ""));
         assert_eq!(one("550 5.1.1000 x\r\n"), Reply::plain(550, "5.1.1000 x"));

@@ -120,12 +120,7 @@ impl Timeouts {
         ];
         all.into_iter()
             .filter(|(_, timeout)| timeout.is_zero())
-            .map(|(key, _)| {
-                Problem::new(
-                    key,
-                    "a timeout of zero fails every delivery; give at least \"1s\"",
-                )
-            })
+            .map(|(key, _)| Problem::new(key, "a timeout of zero fails every delivery; give at least \"1s\""))
             .collect()
     }
 }

@@ -143,11 +143,7 @@ impl<'a> Transaction<'a> {
             Command::Data => self.end_all(&Err(stage.refused(reply))),
             Command::EndOfData => {
                 self.begun = false;
-                self.end_all(&if granted {
-                    Ok(reply)
-                } else {
-                    Err(stage.refused(reply))
-                });
+                self.end_all(&if granted { Ok(reply) } else { Err(stage.refused(reply)) });
             }
             Command::Rset => self.reusable = granted,
         }
@@ -171,12 +167,7 @@ impl<'a> Transaction<'a> {
             self.write(command, &mut text);
             self.awaiting.push_back(command);
         }
-        (
-            self.awaiting
-                .front()
-                .map_or(Stage::MailFrom, |first| first.stage()),
-            text,
-        )
+        (self.awaiting.front().map_or(Stage::MailFrom, |first| first.stage()), text)
     }
 
     fn command(&mut self, command: Command) -> Step {
@@ -271,11 +262,7 @@ impl<'a> Transaction<'a> {
     fn refuse_unsupported(&mut self) {
         let octets = u64::try_from(self.message.content.len()).unwrap_or(u64::MAX);
         let unsupported = |feature| Err(Stage::MailFrom.failed(FailureKind::Unsupported(feature)));
-        if self
-            .offered
-            .size
-            .is_some_and(|limit: SizeLimit| !limit.allows(octets))
-        {
+        if self.offered.size.is_some_and(|limit: SizeLimit| !limit.allows(octets)) {
             self.end_all(&unsupported(Feature::Size));
         }
         if !self.offered.smtputf8 {
@@ -314,10 +301,7 @@ impl<'a> Transaction<'a> {
         // No recipient is open by now; one that were would be tried again.
         self.end_all(&Err(Stage::EndOfData.failed(FailureKind::Closed)));
         let recipients = std::mem::take(&mut self.results).into_iter().flatten().collect();
-        Sent {
-            recipients,
-            reusable: self.reusable,
-        }
+        Sent { recipients, reusable: self.reusable }
     }
 }
 

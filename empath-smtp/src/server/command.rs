@@ -62,18 +62,12 @@ impl Command {
 
 /// RFC 5321 §4.1.1 asks to tolerate space at the end of a line.
 fn trim_end(octets: &[u8]) -> &[u8] {
-    let len = octets
-        .iter()
-        .rposition(|octet| !is_space(*octet))
-        .map_or(0, |last| last + 1);
+    let len = octets.iter().rposition(|octet| !is_space(*octet)).map_or(0, |last| last + 1);
     octets.get(..len).unwrap_or_default()
 }
 
 fn trim_start(octets: &[u8]) -> &[u8] {
-    let start = octets
-        .iter()
-        .position(|octet| !is_space(*octet))
-        .unwrap_or(octets.len());
+    let start = octets.iter().position(|octet| !is_space(*octet)).unwrap_or(octets.len());
     octets.get(start..).unwrap_or_default()
 }
 
@@ -82,11 +76,7 @@ fn is_space(octet: u8) -> bool {
 }
 
 fn alone(argument: &[u8], command: Command) -> Result<Command, Reply> {
-    if argument.is_empty() {
-        Ok(command)
-    } else {
-        Err(reply::NO_ARGUMENT_EXPECTED)
-    }
+    if argument.is_empty() { Ok(command) } else { Err(reply::NO_ARGUMENT_EXPECTED) }
 }
 
 /// DEVIATION RFC 5321 §4.1.1.1: any visible ASCII is taken for a domain, underscores and all; too many clients
@@ -130,11 +120,7 @@ fn rcpt(argument: &[u8]) -> Result<Command, Reply> {
 }
 
 fn charset(path: &[u8]) -> Charset {
-    if path.is_ascii() {
-        Charset::Ascii
-    } else {
-        Charset::Utf8
-    }
+    if path.is_ascii() { Charset::Ascii } else { Charset::Utf8 }
 }
 
 /// DEVIATION RFC 5321 §3.3: space behind the colon is tolerated; many clients send it.
@@ -163,10 +149,7 @@ mod tests {
             (b"HELP MAIL", Command::Help),
             (b"EHLO  a_b.test ", Command::Ehlo("a_b.test".into())),
             (b"HELO [IPv6:::1]", Command::Helo("[IPv6:::1]".into())),
-            (
-                b"MAIL FROM:<> ",
-                Command::Mail(ReversePath::Null, Parameters::default()),
-            ),
+            (b"MAIL FROM:<> ", Command::Mail(ReversePath::Null, Parameters::default())),
             (b"rcpt to: <postMASTER>\t", Command::Rcpt(ForwardPath::Postmaster)),
         ] {
             assert_eq!(parse(line), Ok(command), "{:?}", line.escape_ascii().to_string());
@@ -207,21 +190,13 @@ mod tests {
             (b"RCPT TO:<a@b.test> NOTIFY=NEVER", "555 5.5.4"),
             (b"RCPT TO:<a@b.test>x", "501 5.5.4"),
         ] {
-            assert_eq!(
-                parse(line),
-                Err(reply.to_owned()),
-                "{:?}",
-                line.escape_ascii().to_string()
-            );
+            assert_eq!(parse(line), Err(reply.to_owned()), "{:?}", line.escape_ascii().to_string());
         }
     }
 
     #[test]
     fn a_utf8_sender_is_taken_with_smtputf8() {
         let parsed = parse("MAIL FROM:<δοκ@πρ.test> SMTPUTF8".as_bytes());
-        assert!(
-            matches!(parsed, Ok(Command::Mail(_, Parameters { smtputf8: true, .. }))),
-            "{parsed:?}"
-        );
+        assert!(matches!(parsed, Ok(Command::Mail(_, Parameters { smtputf8: true, .. }))), "{parsed:?}");
     }
 }

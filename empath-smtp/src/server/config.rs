@@ -107,10 +107,8 @@ pub enum BareNewlines {
 
 impl Default for Config {
     fn default() -> Self {
-        let loopback = [
-            IpNet::new_assert([127, 0, 0, 0].into(), 8),
-            IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST)),
-        ];
+        let loopback =
+            [IpNet::new_assert([127, 0, 0, 0].into(), 8), IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST))];
         Self {
             listeners: vec![ListenerConfig::default()],
             relay_networks: loopback.to_vec(),
@@ -159,12 +157,7 @@ impl Config {
             let timeouts = listener.timeouts.validate().into_iter();
             problems.extend(timeouts.map(|problem| problem.within("timeouts").within(&place)));
         }
-        problems.extend(
-            self.limits
-                .validate()
-                .into_iter()
-                .map(|problem| problem.within("limits")),
-        );
+        problems.extend(self.limits.validate().into_iter().map(|problem| problem.within("limits")));
         problems
     }
 }
@@ -179,7 +172,6 @@ impl Timeouts {
             ("connection", self.connection),
         ];
         let zero = all.into_iter().filter(|(_, timeout)| timeout.is_zero());
-        zero.map(|(key, _)| Problem::new(key, "no client is that fast: give more than 0s"))
-            .collect()
+        zero.map(|(key, _)| Problem::new(key, "no client is that fast: give more than 0s")).collect()
     }
 }

@@ -42,13 +42,7 @@ impl<I: Intake> Server<I> {
     /// What listeners need besides their own address.
     pub fn new(settings: Settings, hooks: Hooks, intake: I, clock: Arc<dyn Clock>) -> Self {
         let connections = Connections::new(&settings.limits, settings.metrics.active.clone());
-        Self {
-            settings: Arc::new(settings),
-            hooks,
-            intake,
-            clock,
-            connections,
-        }
+        Self { settings: Arc::new(settings), hooks, intake, clock, connections }
     }
 }
 
@@ -69,11 +63,7 @@ pub async fn serve<S, I>(
     if matches!(ended, Ended::ByUs) {
         linger(&mut stream).await;
     }
-    server
-        .settings
-        .metrics
-        .session_duration
-        .observe(started.elapsed().as_secs_f64());
+    server.settings.metrics.session_duration.observe(started.elapsed().as_secs_f64());
     log::closed(session.client().peer, &ended);
 }
 
@@ -155,9 +145,7 @@ fn deadline_of(phase: Phase, before: Instant, timeouts: &Timeouts) -> Instant {
 
 async fn begin<I: Intake>(session: &Session, server: &Server<I>) -> Result<I::Draft, IntakeError> {
     let mut draft = server.intake.begin()?;
-    draft
-        .write(session.received(draft.id(), server.clock.now()).as_bytes())
-        .await?;
+    draft.write(session.received(draft.id(), server.clock.now()).as_bytes()).await?;
     Ok(draft)
 }
 

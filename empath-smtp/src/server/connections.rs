@@ -60,20 +60,13 @@ impl Connections {
         if open.total >= self.most {
             return Err(Refused::Total);
         }
-        if open
-            .by_address
-            .get(&address)
-            .is_some_and(|count| *count >= self.most_per_address)
-        {
+        if open.by_address.get(&address).is_some_and(|count| *count >= self.most_per_address) {
             return Err(Refused::Address);
         }
         open.total += 1;
         *open.by_address.entry(address).or_default() += 1;
         self.active.increment();
-        Ok(Admitted {
-            connections: Arc::clone(self),
-            address,
-        })
+        Ok(Admitted { connections: Arc::clone(self), address })
     }
 
     /// How many sessions there are.
@@ -84,11 +77,7 @@ impl Connections {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let mut open = self
-            .connections
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.total -= 1;
         self.connections.active.decrement();
         if let Entry::Occupied(mut count) = open.by_address.entry(self.address) {
@@ -113,11 +102,8 @@ mod tests {
     use super::*;
 
     fn connections(most: usize, most_per_address: usize) -> Arc<Connections> {
-        let limits = Limits {
-            connections: most,
-            connections_per_address: most_per_address,
-            ..Limits::default()
-        };
+        let limits =
+            Limits { connections: most, connections_per_address: most_per_address, ..Limits::default() };
         Connections::new(&limits, Gauge::default())
     }
 
@@ -135,10 +121,7 @@ mod tests {
         drop(one);
         assert_eq!(refusal(&connections, "192.0.2.1"), None);
         assert_eq!((connections.count(), connections.active.get()), (0, 0));
-        assert!(
-            connections.open.lock().unwrap().by_address.is_empty(),
-            "what has ended takes no memory"
-        );
+        assert!(connections.open.lock().unwrap().by_address.is_empty(), "what has ended takes no memory");
     }
 
     #[test]

@@ -128,19 +128,9 @@ mod tests {
 
     fn check(stream: &[u8], content: &[u8], rest: Option<&[u8]>) {
         let expected = (content.to_vec(), rest.map(<[u8]>::to_vec));
-        assert_eq!(
-            decode(&[stream]),
-            expected,
-            "in one piece: {:?}",
-            stream.escape_ascii().to_string()
-        );
+        assert_eq!(decode(&[stream]), expected, "in one piece: {:?}", stream.escape_ascii().to_string());
         let octets: Vec<_> = stream.chunks(1).collect();
-        assert_eq!(
-            decode(&octets),
-            expected,
-            "octet by octet: {:?}",
-            stream.escape_ascii().to_string()
-        );
+        assert_eq!(decode(&octets), expected, "octet by octet: {:?}", stream.escape_ascii().to_string());
         for at in 0..=stream.len() {
             let (one, two) = stream.split_at(at);
             assert_eq!(
@@ -163,11 +153,7 @@ mod tests {
 
     #[test]
     fn one_dot_at_the_start_of_a_line_is_taken_away() {
-        check(
-            b"..\r\n.a\r\n...b\r\nc.\r\n.\r\n",
-            b".\r\na\r\n..b\r\nc.\r\n",
-            Some(b""),
-        );
+        check(b"..\r\n.a\r\n...b\r\nc.\r\n.\r\n", b".\r\na\r\n..b\r\nc.\r\n", Some(b""));
     }
 
     #[test]
@@ -204,9 +190,6 @@ mod tests {
 
     #[test]
     fn many_lines_are_handed_out_in_one_piece() {
-        assert_eq!(
-            Framing::default().next(b"a\r\nb\r\n\r\nc\r\n.\r\n"),
-            Framed::Content(11)
-        );
+        assert_eq!(Framing::default().next(b"a\r\nb\r\n\r\nc\r\n.\r\n"), Framed::Content(11));
     }
 }

@@ -26,14 +26,7 @@ const RECEIVED: &[u8] = b"received";
 
 impl Default for Inspection {
     fn default() -> Self {
-        Self {
-            size: 0,
-            line: 0,
-            header: Some(Header {
-                hops: 0,
-                name: Some(0),
-            }),
-        }
+        Self { size: 0, line: 0, header: Some(Header { hops: 0, name: Some(0) }) }
     }
 }
 
@@ -51,9 +44,8 @@ impl Inspection {
         }
         while !octets.is_empty() {
             let newline = memchr(b'\n', octets);
-            let (part, rest) = octets
-                .split_at_checked(newline.map_or(octets.len(), |at| at + 1))
-                .unwrap_or((octets, &[]));
+            let (part, rest) =
+                octets.split_at_checked(newline.map_or(octets.len(), |at| at + 1)).unwrap_or((octets, &[]));
             octets = rest;
             self.line += part.len();
             if self.line > limits.content_line {
@@ -83,11 +75,7 @@ impl Inspection {
                 }
             };
         }
-        if header.hops > limits.hops {
-            Err(reply::TOO_MANY_HOPS)
-        } else {
-            Ok(())
-        }
+        if header.hops > limits.hops { Err(reply::TOO_MANY_HOPS) } else { Ok(()) }
     }
 
     /// An empty line ends the header section (RFC 5322 §2.1). `behind` octets of `size` come after this line.
@@ -117,20 +105,14 @@ mod tests {
     fn inspect(content: &str, limits: &Limits) -> Result<(), u16> {
         let whole = Inspection::default().take(content.as_bytes(), limits);
         let mut pieces = Inspection::default();
-        let split = content
-            .as_bytes()
-            .chunks(1)
-            .try_for_each(|octet| pieces.take(octet, limits));
+        let split = content.as_bytes().chunks(1).try_for_each(|octet| pieces.take(octet, limits));
         assert_eq!(whole, split, "octet by octet is the same as in one piece");
         whole.map_err(|reply| reply.code.get())
     }
 
     #[test]
     fn received_fields_are_counted_by_name_in_the_header_only() {
-        let limits = Limits {
-            hops: 2,
-            ..Limits::default()
-        };
+        let limits = Limits { hops: 2, ..Limits::default() };
         let two = "Received: a\r\nRECEIVED : b\r\n\tfolded\r\nReceived-SPF: c\r\nX-Received: d\r\n";
         assert_eq!(inspect(two, &limits), Ok(()));
         assert_eq!(inspect(&format!("{two}\r\nReceived: body\r\n"), &limits), Ok(()));
@@ -139,30 +121,21 @@ mod tests {
 
     #[test]
     fn size_counts_every_octet() {
-        let limits = Limits {
-            message_size: ByteSize(10),
-            ..Limits::default()
-        };
+        let limits = Limits { message_size: ByteSize(10), ..Limits::default() };
         assert_eq!(inspect("12345678\r\n", &limits), Ok(()));
         assert_eq!(inspect("123456789\r\n", &limits), Err(552));
     }
 
     #[test]
     fn the_header_size_does_not_count_the_body() {
-        let limits = Limits {
-            header_size: ByteSize(12),
-            ..Limits::default()
-        };
+        let limits = Limits { header_size: ByteSize(12), ..Limits::default() };
         assert_eq!(inspect("X: 23456\r\n\r\nbody of any length\r\n", &limits), Ok(()));
         assert_eq!(inspect("X: 234567\r\n\r\n", &limits), Err(552));
     }
 
     #[test]
     fn a_line_counts_with_its_crlf() {
-        let limits = Limits {
-            content_line: 6,
-            ..Limits::default()
-        };
+        let limits = Limits { content_line: 6, ..Limits::default() };
         assert_eq!(inspect("1234\r\n1234\r\n", &limits), Ok(()));
         assert_eq!(inspect("1234\r\n12345\r\n", &limits), Err(554));
     }

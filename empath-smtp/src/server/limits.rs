@@ -97,9 +97,8 @@ impl Limits {
             ("queue_size", self.queue_size == 0),
         ];
         let zero = zero.into_iter().filter(|(_, is_zero)| *is_zero);
-        let mut problems: Vec<_> = zero
-            .map(|(key, _)| Problem::new(key, "0 would refuse everything: give at least 1"))
-            .collect();
+        let mut problems: Vec<_> =
+            zero.map(|(key, _)| Problem::new(key, "0 would refuse everything: give at least 1")).collect();
         if self.content_memory < self.message_size {
             problems.push(Problem::new(
                 "content_memory",

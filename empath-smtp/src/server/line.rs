@@ -32,11 +32,7 @@ impl Lines {
         if let Some(end) = end {
             let len = end + 1;
             let long = std::mem::take(&mut self.skipping) || len > MAX_LINE;
-            return if long {
-                Line::TooLong(len)
-            } else {
-                Line::Whole(len)
-            };
+            return if long { Line::TooLong(len) } else { Line::Whole(len) };
         }
         if !self.skipping && input.len() < MAX_LINE {
             return Line::Partial;
@@ -72,10 +68,7 @@ mod tests {
     fn a_line_of_the_limit_is_whole_and_one_octet_more_is_too_long() {
         let line = |len: usize| [&vec![b'x'; len - 2][..], b"\r\n"].concat();
         assert_eq!(Lines::default().next(&line(MAX_LINE)), Line::Whole(MAX_LINE));
-        assert_eq!(
-            Lines::default().next(&line(MAX_LINE + 1)),
-            Line::TooLong(MAX_LINE + 1)
-        );
+        assert_eq!(Lines::default().next(&line(MAX_LINE + 1)), Line::TooLong(MAX_LINE + 1));
     }
 
     #[test]

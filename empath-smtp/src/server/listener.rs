@@ -41,10 +41,7 @@ impl Listener {
     /// Binds the address of `config`. Clients wait until [`serve`](Self::serve) runs.
     pub fn bind(config: &ListenerConfig) -> Result<Self, BindError> {
         let bound = bind(config.socket).and_then(|socket| Ok((socket.local_addr()?, socket)));
-        let (address, socket) = bound.map_err(|source| BindError {
-            address: config.socket,
-            source,
-        })?;
+        let (address, socket) = bound.map_err(|source| BindError { address: config.socket, source })?;
         Ok(Self {
             socket,
             address,
@@ -102,12 +99,7 @@ impl Listener {
         // Without it, a reply waits for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr().unwrap_or(self.address);
-        let client = Client {
-            peer,
-            local,
-            helo: None,
-            context: Arc::clone(&self.context),
-        };
+        let client = Client { peer, local, helo: None, context: Arc::clone(&self.context) };
         let session = Session::new(Arc::clone(&server.settings), client);
         let (server, timeouts, stop) = (Arc::clone(server), Arc::clone(&self.timeouts), stop.clone());
         sessions.spawn(async move {
@@ -141,11 +133,7 @@ fn note(ended: Result<(), tokio::task::JoinError>) {
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv6() {
-        TcpSocket::new_v6()
-    } else {
-        TcpSocket::new_v4()
-    }?;
+    let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
     if address.is_ipv6() {
         // `[::]` takes IPv4 clients too, whatever the system's default is.
         set_ipv6_v6only(&socket, false)?;

@@ -18,25 +18,15 @@ pub struct Metrics {
 }
 
 /// The refusals that the server itself gives; they are there from the start, at zero. Hooks may add any code.
-const CODES: [&str; 13] = [
-    "421", "451", "452", "500", "501", "502", "503", "550", "552", "553", "554", "555", "other",
-];
+const CODES: [&str; 13] =
+    ["421", "451", "452", "500", "501", "502", "503", "550", "552", "553", "554", "555", "other"];
 
 /// Codes 400 to 599.
 const MAX_CODES: usize = 200;
 
 const SECONDS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
 
-const OCTETS: &[f64] = &[
-    1024.0,
-    4096.0,
-    16384.0,
-    65536.0,
-    262_144.0,
-    1_048_576.0,
-    4_194_304.0,
-    16_777_216.0,
-];
+const OCTETS: &[f64] = &[1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
 
 impl Metrics {
     /// The server's metrics, defined in `registry`.
@@ -51,10 +41,8 @@ impl Metrics {
             errors.with(code);
         }
         Self {
-            connections: registry.counter(
-                "empath_smtp_connections_total",
-                "SMTP connections accepted from clients",
-            ),
+            connections: registry
+                .counter("empath_smtp_connections_total", "SMTP connections accepted from clients"),
             active: registry.gauge("empath_smtp_connections_active", "SMTP sessions at present"),
             errors,
             session_duration: registry.histogram(
@@ -62,10 +50,8 @@ impl Metrics {
                 "How long SMTP sessions took",
                 SECONDS,
             ),
-            messages: registry.counter(
-                "empath_smtp_messages_received_total",
-                "Messages accepted from SMTP clients",
-            ),
+            messages: registry
+                .counter("empath_smtp_messages_received_total", "Messages accepted from SMTP clients"),
             message_size: registry.histogram(
                 "empath_smtp_message_size_bytes",
                 "Content of the messages accepted from SMTP clients",

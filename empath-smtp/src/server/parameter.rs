@@ -52,9 +52,7 @@ fn split(octets: &[u8]) -> Result<impl Iterator<Item = &[u8]>, Reply> {
     if !matches!(octets.first(), None | Some(b' ')) {
         return Err(reply::BAD_PARAMETER);
     }
-    Ok(octets
-        .split(|octet| *octet == b' ')
-        .filter(|part| !part.is_empty()))
+    Ok(octets.split(|octet| *octet == b' ').filter(|part| !part.is_empty()))
 }
 
 /// `esmtp-keyword ["=" esmtp-value]` of RFC 5321 §4.1.2.
@@ -63,16 +61,10 @@ fn keyword_and_value(parameter: &[u8]) -> Result<(&[u8], Option<&[u8]>), Reply> 
     let keyword = parts.next().unwrap_or_default();
     let value = parts.next();
     let keyword_is_good = keyword.first().is_some_and(u8::is_ascii_alphanumeric)
-        && keyword
-            .iter()
-            .all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-');
+        && keyword.iter().all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-');
     let value_is_good = value
         .is_none_or(|value| !value.is_empty() && value.iter().all(|o| o.is_ascii_graphic() && *o != b'='));
-    if keyword_is_good && value_is_good {
-        Ok((keyword, value))
-    } else {
-        Err(reply::BAD_PARAMETER)
-    }
+    if keyword_is_good && value_is_good { Ok((keyword, value)) } else { Err(reply::BAD_PARAMETER) }
 }
 
 /// `size-value ::= 1*20DIGIT` (RFC 1870 §6). What does not fit 64 bits is larger than any limit.
@@ -81,9 +73,9 @@ fn size(value: Option<&[u8]>) -> Result<u64, Reply> {
     if digits.len() > 20 || !digits.iter().all(u8::is_ascii_digit) {
         return Err(reply::BAD_PARAMETER);
     }
-    Ok(digits.iter().fold(0_u64, |size, digit| {
-        size.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
-    }))
+    Ok(digits
+        .iter()
+        .fold(0_u64, |size, digit| size.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
 }
 
 fn body(value: Option<&[u8]>) -> Result<Body, Reply> {
@@ -111,11 +103,7 @@ mod tests {
 
     #[test]
     fn known_parameters_are_parsed_in_any_case_and_order() {
-        let all = Parameters {
-            size: Some(7),
-            body: Some(Body::EightBitMime),
-            smtputf8: true,
-        };
+        let all = Parameters { size: Some(7), body: Some(Body::EightBitMime), smtputf8: true };
         assert_eq!(code(" SIZE=7 BODY=8BITMIME SMTPUTF8"), Ok(all));
         assert_eq!(code("  smtputf8   body=8bitmime size=007 "), Ok(all));
         assert_eq!(code(""), Ok(Parameters::default()));
@@ -123,10 +111,7 @@ mod tests {
 
     #[test]
     fn sizes_of_20_digits_do_not_overflow() {
-        assert_eq!(
-            code(" SIZE=99999999999999999999").map(|p| p.size),
-            Ok(Some(u64::MAX))
-        );
+        assert_eq!(code(" SIZE=99999999999999999999").map(|p| p.size), Ok(Some(u64::MAX)));
         assert_eq!(code(" SIZE=00000000000000000001").map(|p| p.size), Ok(Some(1)));
         assert_eq!(code(" SIZE=000000000000000000001"), Err(501));
     }

@@ -20,12 +20,7 @@ impl RelayControl {
     pub fn new(config: &Config) -> Self {
         Self {
             networks: config.relay_networks.iter().copied().map(canonical).collect(),
-            domains: config
-                .relay_domains
-                .iter()
-                .chain(&config.local_domains)
-                .cloned()
-                .collect(),
+            domains: config.relay_domains.iter().chain(&config.local_domains).cloned().collect(),
         }
     }
 
@@ -45,10 +40,7 @@ impl RelayControl {
         };
         // A host behind us might take these for routes to somewhere else (`user%elsewhere@here`, `elsewhere!user`).
         let is_route = mailbox.local_part().contains(['%', '!', '@']);
-        !is_route
-            && mailbox
-                .domain()
-                .is_some_and(|domain| self.domains.contains(domain))
+        !is_route && mailbox.domain().is_some_and(|domain| self.domains.contains(domain))
     }
 }
 
@@ -126,16 +118,8 @@ mod tests {
 
     #[test]
     fn a_mapped_network_trusts_ipv4_clients() {
-        assert!(accepts(
-            &["::ffff:192.0.2.0/120"],
-            "192.0.2.1",
-            "<a@elsewhere.test>"
-        ));
-        assert!(!accepts(
-            &["::ffff:192.0.2.0/120"],
-            "192.0.3.1",
-            "<a@elsewhere.test>"
-        ));
+        assert!(accepts(&["::ffff:192.0.2.0/120"], "192.0.2.1", "<a@elsewhere.test>"));
+        assert!(!accepts(&["::ffff:192.0.2.0/120"], "192.0.3.1", "<a@elsewhere.test>"));
     }
 
     #[test]
@@ -155,21 +139,14 @@ mod tests {
             ("<\"a@elsewhere.test\"@[192.0.2.25]>", false),
             ("<a@[192.0.2.25]>", false),
         ] {
-            assert_eq!(
-                accepts(&["127.0.0.0/8"], "203.0.113.9", recipient),
-                accepted,
-                "{recipient}"
-            );
+            assert_eq!(accepts(&["127.0.0.0/8"], "203.0.113.9", recipient), accepted, "{recipient}");
         }
     }
 
     #[test]
     fn trusted_clients_reach_everybody() {
         for recipient in ["<a@elsewhere.test>", "<a%b@local.test>", "<a@[192.0.2.25]>"] {
-            assert!(
-                accepts(&["203.0.113.0/24"], "203.0.113.9", recipient),
-                "{recipient}"
-            );
+            assert!(accepts(&["203.0.113.0/24"], "203.0.113.9", recipient), "{recipient}");
         }
     }
 }

@@ -9,24 +9,15 @@ pub(super) const SENDER_OK: Reply = Reply::new(250, (2, 1, 0), "Ok");
 pub(super) const RECIPIENT_OK: Reply = Reply::new(250, (2, 1, 5), "Ok");
 pub(super) const SEND_CONTENT: Reply = Reply::plain(354, "End data with <CR><LF>.<CR><LF>");
 pub(super) const BYE: Reply = Reply::new(221, (2, 0, 0), "Bye");
-pub(super) const HELP: Reply = Reply::new(
-    214,
-    (2, 0, 0),
-    "EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT (RFC 5321)",
-);
+pub(super) const HELP: Reply =
+    Reply::new(214, (2, 0, 0), "EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT (RFC 5321)");
 // RFC 5321 §7.3: whether a mailbox exists is not told.
-pub(super) const CANNOT_VERIFY: Reply = Reply::new(
-    252,
-    (2, 5, 0),
-    "Cannot verify the address; RCPT tells whether it is accepted",
-);
+pub(super) const CANNOT_VERIFY: Reply =
+    Reply::new(252, (2, 5, 0), "Cannot verify the address; RCPT tells whether it is accepted");
 
 pub(super) const UNKNOWN_COMMAND: Reply = Reply::new(500, (5, 5, 1), "Command not recognized");
-pub(super) const BAD_LINE: Reply = Reply::new(
-    500,
-    (5, 5, 2),
-    "A command has no NUL, and CR and LF only as the CRLF at its end",
-);
+pub(super) const BAD_LINE: Reply =
+    Reply::new(500, (5, 5, 2), "A command has no NUL, and CR and LF only as the CRLF at its end");
 pub(super) const COMMAND_TOO_LONG: Reply = Reply::new(500, (5, 5, 6), "Command line too long");
 pub(super) const NOT_IMPLEMENTED: Reply = Reply::new(502, (5, 5, 1), "Command not implemented");
 pub(super) const BAD_SEQUENCE: Reply = Reply::new(503, (5, 5, 1), "Bad sequence of commands");
@@ -46,35 +37,23 @@ pub(super) const SENDER_NEEDS_UTF8: Reply =
 pub(super) const RECIPIENT_NEEDS_UTF8: Reply =
     Reply::new(553, (5, 6, 7), "This recipient address needs SMTPUTF8 at MAIL");
 // RFC 5321 §4.5.3.1.10: 452, so that the client sends the rest later.
-pub(super) const TOO_MANY_RECIPIENTS: Reply = Reply::new(
-    452,
-    (4, 5, 3),
-    "Too many recipients; send the rest in another transaction",
-);
+pub(super) const TOO_MANY_RECIPIENTS: Reply =
+    Reply::new(452, (4, 5, 3), "Too many recipients; send the rest in another transaction");
 pub(super) const TOO_MUCH_METADATA: Reply = Reply::new(451, (4, 3, 0), "Too much metadata for one message");
 
-pub(super) const BARE_NEWLINE: Reply = Reply::new(
-    550,
-    (5, 6, 11),
-    "The content has a CR or LF that is not part of a CRLF",
-);
+pub(super) const BARE_NEWLINE: Reply =
+    Reply::new(550, (5, 6, 11), "The content has a CR or LF that is not part of a CRLF");
 pub(super) const NUL: Reply = Reply::new(550, (5, 6, 0), "The content has a NUL");
 pub(super) const TOO_LARGE: Reply = Reply::new(552, (5, 3, 4), "Message too large");
 pub(super) const HEADER_TOO_LARGE: Reply = Reply::new(552, (5, 3, 4), "Message header too large");
 pub(super) const LINE_TOO_LONG: Reply = Reply::new(554, (5, 6, 0), "The content has a line that is too long");
 pub(super) const TOO_MANY_HOPS: Reply = Reply::new(554, (5, 4, 6), "Too many Received fields: mail loop");
 
-pub(super) const TOO_MANY_MESSAGES: Reply = Reply::new(
-    421,
-    (4, 7, 0),
-    "Too many messages in one session; closing connection",
-);
+pub(super) const TOO_MANY_MESSAGES: Reply =
+    Reply::new(421, (4, 7, 0), "Too many messages in one session; closing connection");
 pub(super) const TOO_MANY_ERRORS: Reply = Reply::new(421, (4, 7, 0), "Too many errors; closing connection");
-pub(super) const TOO_MANY_COMMANDS: Reply = Reply::new(
-    421,
-    (4, 7, 0),
-    "Too many commands without a message; closing connection",
-);
+pub(super) const TOO_MANY_COMMANDS: Reply =
+    Reply::new(421, (4, 7, 0), "Too many commands without a message; closing connection");
 pub(super) const TIMED_OUT: Reply = Reply::new(421, (4, 4, 2), "Timeout exceeded; closing connection");
 pub(super) const SHUTTING_DOWN: Reply =
     Reply::new(421, (4, 3, 2), "Service shutting down; closing connection");
@@ -98,9 +77,8 @@ pub(super) fn helo(hostname: &Domain) -> Reply {
 /// The extensions that work.
 pub(super) fn ehlo(hostname: &Domain, limits: &Limits) -> Reply {
     let size = limits.message_size.0;
-    Reply::plain(250, "").with_text(format!(
-        "{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\nSMTPUTF8"
-    ))
+    Reply::plain(250, "")
+        .with_text(format!("{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\nSMTPUTF8"))
 }
 
 /// The message is durable. Nothing else may say so.
@@ -126,10 +104,7 @@ const MAX_LINES: usize = 32;
 
 /// Appends `reply` as it goes to the client: in ASCII (RFC 6531 §3.7.4), each line cut to what a line may have.
 pub(super) fn encode(reply: &Reply, out: &mut Vec<u8>) {
-    let enhanced = reply
-        .enhanced
-        .map(|status| format!("{status} "))
-        .unwrap_or_default();
+    let enhanced = reply.enhanced.map(|status| format!("{status} ")).unwrap_or_default();
     let mut lines = reply.text.split('\n').take(MAX_LINES).peekable();
     while let Some(text) = lines.next() {
         let separator = if lines.peek().is_some() { '-' } else { ' ' };

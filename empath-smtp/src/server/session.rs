@@ -37,12 +37,7 @@ pub struct Settings {
 impl Settings {
     /// The settings that `config` asks for.
     pub fn new(config: &Config, hostname: Domain, metrics: Metrics) -> Self {
-        Self {
-            hostname,
-            limits: config.limits.clone(),
-            bare_newlines: config.bare_newlines,
-            metrics,
-        }
+        Self { hostname, limits: config.limits.clone(), bare_newlines: config.bare_newlines, metrics }
     }
 }
 
@@ -242,14 +237,7 @@ impl Session {
         let State::Rcpt(envelope) = &self.state else {
             return String::new();
         };
-        trace::received(
-            &self.client,
-            self.protocol,
-            &self.settings.hostname,
-            envelope,
-            id,
-            now,
-        )
+        trace::received(&self.client, self.protocol, &self.settings.hostname, envelope, id, now)
     }
 
     /// Whether the message that [`Step::Begin`] asked for was started.
@@ -299,19 +287,13 @@ impl Session {
         let State::Content(content) = &mut self.state else {
             return None;
         };
-        Some(
-            match content.next(
-                &mut self.input,
-                &self.settings.limits,
-                self.settings.bare_newlines,
-            ) {
-                Piece::Octets(len) => Next::Content(len),
-                Piece::Crlf => Next::Crlf,
-                Piece::Refused => Next::Discard,
-                Piece::More => Next::Read,
-                Piece::End => return self.end_of_content(),
-            },
-        )
+        Some(match content.next(&mut self.input, &self.settings.limits, self.settings.bare_newlines) {
+            Piece::Octets(len) => Next::Content(len),
+            Piece::Crlf => Next::Crlf,
+            Piece::Refused => Next::Discard,
+            Piece::More => Next::Read,
+            Piece::End => return self.end_of_content(),
+        })
     }
 
     fn end_of_content(&mut self) -> Option<Next> {
@@ -346,11 +328,7 @@ impl Session {
             }
         }
         if reply.code.is_permanent() || reply.code.is_transient() {
-            self.settings
-                .metrics
-                .errors
-                .with(&reply.code.to_string())
-                .increment();
+            self.settings.metrics.errors.with(&reply.code.to_string()).increment();
         }
         reply::encode(reply, &mut self.output);
     }

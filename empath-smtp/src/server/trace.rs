@@ -31,10 +31,7 @@ pub(super) fn received(
         Protocol::Esmtp => "ESMTP",
     };
     let helo = client.helo.as_deref().unwrap_or("unknown");
-    let helo: String = helo
-        .chars()
-        .map(|c| if is_harmless(c) { c } else { '?' })
-        .collect();
+    let helo: String = helo.chars().map(|c| if is_harmless(c) { c } else { '?' }).collect();
     let address = AddressLiteral(client.peer.ip());
     let mut field = format!("Received: from {helo} ({address})\r\n\tby {hostname} with {with} id {id}");
     if let [only] = envelope.recipients() {
@@ -80,13 +77,7 @@ mod tests {
     #[test]
     fn the_field_says_from_whom_by_whom_with_what_for_whom_and_when() {
         assert_eq!(
-            field(
-                "client.test",
-                "192.0.2.1:99",
-                Protocol::Esmtp,
-                &["<bob@example.test>"],
-                false
-            ),
+            field("client.test", "192.0.2.1:99", Protocol::Esmtp, &["<bob@example.test>"], false),
             "Received: from client.test ([192.0.2.1])\r\n\
              \tby mx.test with ESMTP id 00000000000000000000000000\r\n\
              \tfor <bob@example.test>;\r\n\
@@ -114,42 +105,21 @@ mod tests {
     #[test]
     fn smtputf8_is_said() {
         assert!(
-            field(
-                "c.test",
-                "192.0.2.1:9",
-                Protocol::Esmtp,
-                &["<δ@example.test>"],
-                true
-            )
-            .contains("with UTF8SMTP id")
+            field("c.test", "192.0.2.1:9", Protocol::Esmtp, &["<δ@example.test>"], true)
+                .contains("with UTF8SMTP id")
         );
     }
 
     #[test]
     fn what_the_client_calls_itself_cannot_break_the_field() {
-        let field = field(
-            "a(b;c\"d\\e<f>",
-            "192.0.2.1:9",
-            Protocol::Esmtp,
-            &["<a@example.test>"],
-            false,
-        );
-        assert!(
-            field.starts_with("Received: from a?b?c?d?e?f? ([192.0.2.1])\r\n"),
-            "{field}"
-        );
+        let field = field("a(b;c\"d\\e<f>", "192.0.2.1:9", Protocol::Esmtp, &["<a@example.test>"], false);
+        assert!(field.starts_with("Received: from a?b?c?d?e?f? ([192.0.2.1])\r\n"), "{field}");
     }
 
     #[test]
     fn no_line_is_longer_than_998_octets() {
         let recipient = format!("<{}@{}>", "l".repeat(64), vec!["d".repeat(62); 3].join("."));
-        let field = field(
-            &"h".repeat(255),
-            "[2001:db8::1]:9",
-            Protocol::Esmtp,
-            &[&recipient],
-            false,
-        );
+        let field = field(&"h".repeat(255), "[2001:db8::1]:9", Protocol::Esmtp, &[&recipient], false);
         assert!(field.lines().all(|line| line.len() <= 998));
     }
 }

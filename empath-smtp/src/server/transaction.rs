@@ -56,11 +56,7 @@ impl State {
 
     /// Whether MAIL may come (RFC 5321 §4.1.4: no MAIL before EHLO, nor inside a transaction).
     pub(super) fn check_mail(&self) -> Result<(), Reply> {
-        if matches!(self, Self::Ready) {
-            Ok(())
-        } else {
-            Err(reply::BAD_SEQUENCE)
-        }
+        if matches!(self, Self::Ready) { Ok(()) } else { Err(reply::BAD_SEQUENCE) }
     }
 
     /// Whether RCPT may come with this path, which needs SMTPUTF8 at MAIL if it is not ASCII (RFC 6531 §3.5).
@@ -78,11 +74,7 @@ impl State {
 
     /// Whether DATA may come.
     pub(super) fn check_data(&self) -> Result<(), Reply> {
-        if matches!(self, Self::Rcpt(_)) {
-            Ok(())
-        } else {
-            Err(reply::BAD_SEQUENCE)
-        }
+        if matches!(self, Self::Rcpt(_)) { Ok(()) } else { Err(reply::BAD_SEQUENCE) }
     }
 
     /// The reverse-path, inside a transaction.

@@ -12,16 +12,10 @@ fn the_defaults_are_those_that_the_manual_names() {
     let json = serde_json::to_value(&config).unwrap();
     assert_eq!(json["listeners"][0]["socket"], "[::]:25");
     assert_eq!(json["listeners"][0]["timeouts"]["command"], "5m");
-    assert_eq!(
-        json["relay_networks"],
-        serde_json::json!(["127.0.0.0/8", "::1/128"])
-    );
+    assert_eq!(json["relay_networks"], serde_json::json!(["127.0.0.0/8", "::1/128"]));
     assert_eq!(json["limits"]["message_size"], "25MiB");
     assert_eq!(json["bare_newlines"], "Reject");
-    assert_eq!(
-        serde_json::to_value(serde_json::from_str::<Config>("{}").unwrap()).unwrap(),
-        json
-    );
+    assert_eq!(serde_json::to_value(serde_json::from_str::<Config>("{}").unwrap()).unwrap(), json);
 }
 
 #[test]

@@ -39,18 +39,11 @@ fn connect(shelf: Shelf, timeouts: Timeouts) -> Connected {
     let (stopped, intake) = (stop.clone(), shelf.clone());
     let served = tokio::spawn(async move {
         let server = machine::server(&config, &intake);
-        let session = Session::new(
-            Arc::clone(&server.settings),
-            machine::client("203.0.113.9".parse().unwrap()),
-        );
+        let session =
+            Session::new(Arc::clone(&server.settings), machine::client("203.0.113.9".parse().unwrap()));
         serve(stream, session, &server, &timeouts, &stopped).await;
     });
-    Connected {
-        client,
-        served,
-        stop,
-        shelf,
-    }
+    Connected { client, served, stop, shelf }
 }
 
 impl Connected {
@@ -121,10 +114,7 @@ async fn content_that_does_not_begin_ends_the_session_after_data_init() {
     connected.until("354").await;
     assert_eq!(connected.closed().await, (TIMEOUT.to_owned(), 20));
     connected.served.await.unwrap();
-    assert_eq!(
-        (connected.shelf.messages().len(), connected.shelf.drafts()),
-        (0, 0)
-    );
+    assert_eq!((connected.shelf.messages().len(), connected.shelf.drafts()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,10 +127,7 @@ async fn content_that_stops_ends_the_session_after_data_block() {
     connected.send("\r\nx").await;
     assert_eq!(connected.closed().await, (TIMEOUT.to_owned(), 30));
     connected.served.await.unwrap();
-    assert_eq!(
-        (connected.shelf.messages().len(), connected.shelf.drafts()),
-        (0, 0)
-    );
+    assert_eq!((connected.shelf.messages().len(), connected.shelf.drafts()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,11 +153,7 @@ async fn a_client_that_does_not_read_is_left_after_the_command_timeout() {
     let started = Instant::now();
     // More than the pipe and the gathered replies hold, all of it answered.
     let flood = "HELP\r\n".repeat(90);
-    let sent = timeout(
-        Duration::from_mins(1),
-        connected.client.write_all(flood.as_bytes()),
-    )
-    .await;
+    let sent = timeout(Duration::from_mins(1), connected.client.write_all(flood.as_bytes())).await;
     assert!(sent.is_ok(), "the commands themselves fit");
     connected.served.await.unwrap();
     assert_eq!(started.elapsed().as_secs(), 10);
@@ -192,13 +175,8 @@ async fn storage_that_takes_too_long_is_no_answer_but_the_message_is_seen_to_its
 
 #[tokio::test(start_paused = true)]
 async fn a_message_being_stored_gets_its_answer_after_the_connection_timeout() {
-    let mut connected = connect(
-        Shelf::gated(),
-        Timeouts {
-            connection: Duration::from_secs(5),
-            ..timeouts()
-        },
-    );
+    let mut connected =
+        connect(Shelf::gated(), Timeouts { connection: Duration::from_secs(5), ..timeouts() });
     connected.send(TO_DATA).await;
     connected.until("354").await;
     connected.send("x\r\n.\r\n").await;
@@ -236,8 +214,5 @@ async fn a_client_that_goes_away_inside_content_commits_nothing() {
     connected.send("Subject: x\r\n\r\nx\r\n.").await;
     drop(connected.client);
     connected.served.await.unwrap();
-    assert_eq!(
-        (connected.shelf.messages().len(), connected.shelf.drafts()),
-        (0, 0)
-    );
+    assert_eq!((connected.shelf.messages().len(), connected.shelf.drafts()), (0, 0));
 }

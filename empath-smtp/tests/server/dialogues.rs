@@ -23,10 +23,7 @@ fn scripts() -> Vec<(String, Script)> {
         .map(|entry| {
             let path = entry.unwrap().path();
             let text = fs::read_to_string(&path).unwrap();
-            (
-                path.file_stem().unwrap().to_string_lossy().into_owned(),
-                Script::parse(&text),
-            )
+            (path.file_stem().unwrap().to_string_lossy().into_owned(), Script::parse(&text))
         })
         .collect();
     scripts.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -71,10 +68,7 @@ fn all_in_one_write() {
 
 #[test]
 fn over_tcp() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (name, script) in scripts() {
         if !script.steps.iter().any(|step| matches!(step, Step::Timeout)) {
             runtime.block_on(play_tcp(&format!("{name}, over TCP"), &script));
@@ -109,53 +103,30 @@ fn play(context: &str, script: &Script, chunk: usize) {
             }
         }
     }
-    assert_eq!(
-        machine.output().get(seen..),
-        Some(""),
-        "{context}: there is no further reply"
-    );
+    assert_eq!(machine.output().get(seen..), Some(""), "{context}: there is no further reply");
     check_messages(context, &script.messages, &shelf);
-    assert!(
-        shelf.drafts() == 0 || !machine.closed,
-        "{context}: nothing is left behind"
-    );
+    assert!(shelf.drafts() == 0 || !machine.closed, "{context}: nothing is left behind");
 }
 
 /// Takes the reply that `step` expects from `lines`.
 fn expect<'a>(context: &str, step: &Step, lines: &mut impl Iterator<Item = &'a str>) {
     let mut line = || {
-        let line = lines
-            .next()
-            .unwrap_or_else(|| panic!("{context}: no reply, but expected {step:?}"));
-        assert!(
-            line.len() <= 512,
-            "{context}: a reply line has at most 512 octets"
-        );
-        line.strip_suffix("\r\n")
-            .unwrap_or_else(|| panic!("{context}: {line:?} has no CRLF"))
+        let line = lines.next().unwrap_or_else(|| panic!("{context}: no reply, but expected {step:?}"));
+        assert!(line.len() <= 512, "{context}: a reply line has at most 512 octets");
+        line.strip_suffix("\r\n").unwrap_or_else(|| panic!("{context}: {line:?} has no CRLF"))
     };
     match step {
         Step::Line(pattern) => {
             let line = line();
-            assert!(
-                matches(pattern, line),
-                "{context}: expected {pattern:?}, got {line:?}"
-            );
+            assert!(matches(pattern, line), "{context}: expected {pattern:?}, got {line:?}");
         }
         Step::Lines(pattern) => loop {
             let line = line();
             if line.as_bytes().get(3) == Some(&b' ') {
-                assert!(
-                    matches(pattern, line),
-                    "{context}: expected {pattern:?}, got {line:?}"
-                );
+                assert!(matches(pattern, line), "{context}: expected {pattern:?}, got {line:?}");
                 return;
             }
-            assert_eq!(
-                line.get(..3),
-                pattern.get(..3),
-                "{context}: every line has the code"
-            );
+            assert_eq!(line.get(..3), pattern.get(..3), "{context}: every line has the code");
         },
         _ => {}
     }
@@ -170,10 +141,7 @@ fn check_messages(context: &str, expected: &[Message], shelf: &Shelf) {
         let content = String::from_utf8_lossy(content);
         let (trace, content) = split_trace(&content);
         for text in &message.trace {
-            assert!(
-                trace.contains(text.as_str()),
-                "{context}: {text:?} is in {trace:?}"
-            );
+            assert!(trace.contains(text.as_str()), "{context}: {text:?} is in {trace:?}");
         }
         if !message.content.is_empty() {
             let lines = message.content.join("\r\n") + "\r\n";

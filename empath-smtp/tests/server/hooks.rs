@@ -26,21 +26,10 @@ impl Hook for Witness {
         };
         self.asked.lock().unwrap().push(format!("{name} {subject}"));
         let mut metadata = Metadata::default();
-        metadata
-            .insert(format!("{name} {subject}"), "seen".to_owned())
-            .unwrap();
-        let refused = self
-            .refuse
-            .is_some_and(|what| format!("{name} {subject}").starts_with(what));
-        let reply = self
-            .reply
-            .clone()
-            .unwrap_or(Reply::new(550, (5, 7, 1), "Not today"));
-        let verdict = if refused {
-            Verdict::Refuse(reply)
-        } else {
-            Verdict::Accept
-        };
+        metadata.insert(format!("{name} {subject}"), "seen".to_owned()).unwrap();
+        let refused = self.refuse.is_some_and(|what| format!("{name} {subject}").starts_with(what));
+        let reply = self.reply.clone().unwrap_or(Reply::new(550, (5, 7, 1), "Not today"));
+        let verdict = if refused { Verdict::Refuse(reply) } else { Verdict::Accept };
         Asked::Now(Answer { verdict, metadata })
     }
 }
@@ -58,13 +47,7 @@ fn metadata(shelf: &Shelf) -> Vec<Vec<String>> {
     let messages = shelf.messages();
     messages
         .iter()
-        .map(|(envelope, _)| {
-            envelope
-                .metadata
-                .iter()
-                .map(|(name, _)| name.to_owned())
-                .collect()
-        })
+        .map(|(envelope, _)| envelope.metadata.iter().map(|(name, _)| name.to_owned()).collect())
         .collect()
 }
 
@@ -78,16 +61,7 @@ fn every_step_of_a_transaction_is_asked_about_in_order() {
     assert_eq!(machine.codes(), [220, 250, 250, 250, 354, 250]);
     let asked = witness.asked.lock().unwrap();
     let rcpt = "rcpt <a@o.example> <b@test.example>";
-    assert_eq!(
-        *asked,
-        [
-            "connect 203.0.113.9",
-            "ehlo c.example",
-            "mail <a@o.example>",
-            rcpt,
-            "data 1"
-        ]
-    );
+    assert_eq!(*asked, ["connect 203.0.113.9", "ehlo c.example", "mail <a@o.example>", rcpt, "data 1"]);
 }
 
 #[test]
@@ -112,18 +86,12 @@ fn metadata_of_a_transaction_travels_with_its_message_and_with_no_other() {
 
 #[test]
 fn a_refused_recipient_leaves_no_metadata() {
-    let witness = Arc::new(Witness {
-        refuse: Some("rcpt <> <no@"),
-        ..Witness::default()
-    });
+    let witness = Arc::new(Witness { refuse: Some("rcpt <> <no@"), ..Witness::default() });
     let commands = "EHLO c.example\r\nMAIL FROM:<>\r\nRCPT TO:<no@test.example>\r\nRCPT TO:<b@test.example>\r\n\
         RCPT TO:<no@test.example>\r\nDATA\r\nx\r\n.\r\n";
     let (machine, shelf) = play(&witness, commands);
     assert_eq!(machine.codes(), [220, 250, 250, 550, 250, 550, 354, 250]);
-    assert_eq!(
-        metadata(&shelf),
-        [["data 1", "mail <>", "rcpt <> <b@test.example>"]]
-    );
+    assert_eq!(metadata(&shelf), [["data 1", "mail <>", "rcpt <> <b@test.example>"]]);
 }
 
 #[test]
@@ -135,10 +103,7 @@ fn a_refusal_is_the_reply_and_nothing_else_changes() {
         ("rcpt", &[220, 250, 250, 550, 503, 500, 500]),
         ("data", &[220, 250, 250, 250, 550, 500, 500]),
     ] {
-        let witness = Arc::new(Witness {
-            refuse: Some(refuse),
-            ..Witness::default()
-        });
+        let witness = Arc::new(Witness { refuse: Some(refuse), ..Witness::default() });
         let (machine, shelf) = play(&witness, MESSAGE);
         assert_eq!(machine.codes(), codes, "{refuse}");
         assert_eq!(machine.closed, refuse == "connect", "{refuse}");
@@ -148,10 +113,7 @@ fn a_refusal_is_the_reply_and_nothing_else_changes() {
 
 #[test]
 fn a_refused_name_is_forgotten_and_the_earlier_one_stays() {
-    let witness = Arc::new(Witness {
-        refuse: Some("ehlo bad"),
-        ..Witness::default()
-    });
+    let witness = Arc::new(Witness { refuse: Some("ehlo bad"), ..Witness::default() });
     let commands = "EHLO good.example\r\nMAIL FROM:<>\r\nRCPT TO:<b@test.example>\r\nEHLO bad.example\r\n\
         DATA\r\nx\r\n.\r\n";
     let (machine, shelf) = play(&witness, commands);
@@ -164,11 +126,7 @@ fn a_refused_name_is_forgotten_and_the_earlier_one_stays() {
 #[test]
 fn a_hook_that_refuses_with_success_is_broken_and_counts_as_451() {
     let reply = Some(Reply::new(250, (2, 0, 0), "I refuse"));
-    let witness = Arc::new(Witness {
-        refuse: Some("mail"),
-        reply,
-        ..Witness::default()
-    });
+    let witness = Arc::new(Witness { refuse: Some("mail"), reply, ..Witness::default() });
     let (machine, _) = play(&witness, "EHLO c.example\r\nMAIL FROM:<>\r\n");
     assert_eq!(machine.codes(), [220, 250, 451]);
 }

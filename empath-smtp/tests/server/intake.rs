@@ -33,18 +33,12 @@ pub(crate) struct Growing {
 
 impl Shelf {
     pub(crate) fn failing(failing: Option<(Stage, IntakeError)>) -> Self {
-        Self(Arc::new(Inner {
-            failing,
-            ..Inner::default()
-        }))
+        Self(Arc::new(Inner { failing, ..Inner::default() }))
     }
 
     /// One that commits only when it is told to.
     pub(crate) fn gated() -> Self {
-        Self(Arc::new(Inner {
-            gate: Some(Notify::new()),
-            ..Inner::default()
-        }))
+        Self(Arc::new(Inner { gate: Some(Notify::new()), ..Inner::default() }))
     }
 
     pub(crate) fn open(&self) {
@@ -78,11 +72,7 @@ impl Intake for Shelf {
         self.0.check(Stage::Begin)?;
         self.0.drafts.fetch_add(1, SeqCst);
         let id = MessageId::from_bytes([self.0.begun.fetch_add(1, SeqCst); 16]);
-        Ok(Growing {
-            id,
-            content: Vec::new(),
-            inner: Arc::clone(&self.0),
-        })
+        Ok(Growing { id, content: Vec::new(), inner: Arc::clone(&self.0) })
     }
 
     async fn commit(&self, draft: Growing, envelope: Envelope) -> Result<MessageId, IntakeError> {
@@ -90,11 +80,7 @@ impl Intake for Shelf {
             gate.notified().await;
         }
         self.0.check(Stage::Commit)?;
-        self.0
-            .messages
-            .lock()
-            .unwrap()
-            .push((envelope, draft.content.clone()));
+        self.0.messages.lock().unwrap().push((envelope, draft.content.clone()));
         Ok(draft.id)
     }
 }

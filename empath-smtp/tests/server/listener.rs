@@ -36,24 +36,14 @@ fn run(limits: &Value) -> Running {
 }
 
 fn listener(context: BTreeMap<String, String>) -> ListenerConfig {
-    ListenerConfig {
-        socket: "127.0.0.1:0".parse().unwrap(),
-        context,
-        ..ListenerConfig::default()
-    }
+    ListenerConfig { socket: "127.0.0.1:0".parse().unwrap(), context, ..ListenerConfig::default() }
 }
 
 fn start(config: &ListenerConfig, server: Arc<Server<Shelf>>, shelf: Shelf) -> Running {
     let listener = Listener::bind(config).unwrap();
     let (address, stop) = (listener.address(), CancellationToken::new());
     let served = tokio::spawn(listener.serve(Arc::clone(&server), stop.clone()));
-    Running {
-        address,
-        server,
-        shelf,
-        stop,
-        served,
-    }
+    Running { address, server, shelf, stop, served }
 }
 
 async fn line(stream: &mut TcpStream) -> String {
@@ -86,14 +76,9 @@ async fn fifty_recipients_in_one_segment_have_fifty_two_replies() {
     let (mut stream, _) = connect(&running).await;
     stream.write_all(b"EHLO c.example\r\n").await.unwrap();
     while !line(&mut stream).await.starts_with("250 ") {}
-    let recipients: Vec<_> = (0..50)
-        .map(|n| format!("RCPT TO:<u{n}@test.example>\r\n"))
-        .collect();
+    let recipients: Vec<_> = (0..50).map(|n| format!("RCPT TO:<u{n}@test.example>\r\n")).collect();
     let recipients = recipients.concat();
-    stream
-        .write_all(format!("MAIL FROM:<a@o.example>\r\n{recipients}DATA\r\n").as_bytes())
-        .await
-        .unwrap();
+    stream.write_all(format!("MAIL FROM:<a@o.example>\r\n{recipients}DATA\r\n").as_bytes()).await.unwrap();
     let mut replies = Vec::new();
     for _ in 0..52 {
         replies.push(line(&mut stream).await);
@@ -128,10 +113,7 @@ async fn a_client_over_the_limit_of_its_address_is_told_so_until_a_session_ends(
 async fn a_client_over_the_limit_of_all_is_told_so() {
     let running = run(&json!({"connections": 1}));
     let (_first, _) = connect(&running).await;
-    assert_eq!(
-        connect(&running).await.1,
-        "421 4.3.2 Too many connections; try again later\r\n"
-    );
+    assert_eq!(connect(&running).await.1, "421 4.3.2 Too many connections; try again later\r\n");
 }
 
 #[tokio::test]
@@ -158,10 +140,7 @@ async fn the_last_reply_arrives_although_the_client_sent_more() {
     stream.write_all("BAD\r\n".repeat(5000).as_bytes()).await.unwrap();
     let replies = rest(&mut stream).await;
     assert_eq!(replies.lines().count(), 2, "{replies}");
-    assert!(
-        replies.ends_with("421 4.7.0 Too many errors; closing connection\r\n"),
-        "{replies}"
-    );
+    assert!(replies.ends_with("421 4.7.0 Too many errors; closing connection\r\n"), "{replies}");
 }
 
 #[tokio::test]
@@ -169,30 +148,18 @@ async fn a_stopped_listener_takes_nobody_and_ends_with_its_sessions() {
     let running = run(&json!({}));
     let (mut stream, _) = connect(&running).await;
     running.stop.cancel();
-    assert_eq!(
-        rest(&mut stream).await,
-        "421 4.3.2 Service shutting down; closing connection\r\n"
-    );
+    assert_eq!(rest(&mut stream).await, "421 4.3.2 Service shutting down; closing connection\r\n");
     drop(stream);
-    timeout(Duration::from_secs(10), running.served)
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(10), running.served).await.unwrap().unwrap();
     assert!(TcpStream::connect(running.address).await.is_err());
 }
 
 #[tokio::test]
 async fn an_address_in_use_is_an_error_that_names_it() {
     let running = run(&json!({}));
-    let taken = ListenerConfig {
-        socket: running.address,
-        ..ListenerConfig::default()
-    };
+    let taken = ListenerConfig { socket: running.address, ..ListenerConfig::default() };
     let error = Listener::bind(&taken).unwrap_err().to_string();
-    assert!(
-        error.starts_with(&format!("cannot listen on {}: ", running.address)),
-        "{error}"
-    );
+    assert!(error.starts_with(&format!("cannot listen on {}: ", running.address)), "{error}");
 }
 
 #[tokio::test]
@@ -201,33 +168,18 @@ async fn a_wildcard_ipv6_listener_takes_ipv4_clients_and_sees_them_as_such() {
     struct Who;
     impl Hook for Who {
         fn ask<'a>(&'a self, query: Query<'a>) -> Asked<'a> {
-            let Query::Connect(client) = query else {
-                panic!("nobody gets further")
-            };
+            let Query::Connect(client) = query else { panic!("nobody gets further") };
             let text = format!("{} {:?}", client.peer.ip(), client.context.get("service"));
-            Asked::Now(Answer::from(Verdict::Refuse(
-                Reply::new(554, (5, 7, 1), "").with_text(text),
-            )))
+            Asked::Now(Answer::from(Verdict::Refuse(Reply::new(554, (5, 7, 1), "").with_text(text))))
         }
     }
     let config = Config::default();
     let shelf = Shelf::default();
     let hooks = Hooks::new(vec![Arc::new(Who)]);
-    let server = Server::new(
-        machine::settings(&config),
-        hooks,
-        shelf.clone(),
-        Arc::new(Stopped),
-    );
+    let server = Server::new(machine::settings(&config), hooks, shelf.clone(), Arc::new(Stopped));
     let context = BTreeMap::from([("service".to_owned(), "smtp".to_owned())]);
-    let wildcard = ListenerConfig {
-        socket: "[::]:0".parse().unwrap(),
-        ..listener(context)
-    };
+    let wildcard = ListenerConfig { socket: "[::]:0".parse().unwrap(), ..listener(context) };
     let mut running = start(&wildcard, Arc::new(server), shelf);
     running.address.set_ip("127.0.0.1".parse().unwrap());
-    assert_eq!(
-        connect(&running).await.1,
-        "554 5.7.1 127.0.0.1 Some(\"smtp\")\r\n"
-    );
+    assert_eq!(connect(&running).await.1, "554 5.7.1 127.0.0.1 Some(\"smtp\")\r\n");
 }

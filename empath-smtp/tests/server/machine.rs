@@ -27,12 +27,7 @@ pub(crate) struct Machine {
 
 pub(crate) fn client(peer: IpAddr) -> Client {
     let local = "192.0.2.25:25".parse().unwrap();
-    Client {
-        peer: (peer, 4321).into(),
-        local,
-        helo: None,
-        context: Arc::default(),
-    }
+    Client { peer: (peer, 4321).into(), local, helo: None, context: Arc::default() }
 }
 
 pub(crate) fn settings(config: &Config) -> Settings {
@@ -48,12 +43,7 @@ pub(crate) fn hooks(config: &Config, more: Vec<Arc<dyn Hook>>) -> Hooks {
 }
 
 pub(crate) fn server(config: &Config, shelf: &Shelf) -> Server<Shelf> {
-    Server::new(
-        settings(config),
-        hooks(config, Vec::new()),
-        shelf.clone(),
-        Arc::new(Stopped),
-    )
+    Server::new(settings(config), hooks(config, Vec::new()), shelf.clone(), Arc::new(Stopped))
 }
 
 impl Machine {
@@ -138,12 +128,8 @@ impl Machine {
     /// The code of every reply so far, of multi-line replies once.
     pub(crate) fn codes(&self) -> Vec<u16> {
         let output = self.output();
-        let last_lines = output
-            .lines()
-            .filter(|line| line.as_bytes().get(3) == Some(&b' '));
-        last_lines
-            .map(|line| line.get(..3).unwrap().parse().unwrap())
-            .collect()
+        let last_lines = output.lines().filter(|line| line.as_bytes().get(3) == Some(&b' '));
+        last_lines.map(|line| line.get(..3).unwrap().parse().unwrap()).collect()
     }
 }
 

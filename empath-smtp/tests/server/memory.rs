@@ -31,10 +31,7 @@ fn an_idle_session_holds_little_also_after_a_large_message() {
     machine.feed(TO_DATA);
     machine.feed(b"Subject: x\r\n\r\n");
     let largest = flow(&mut machine, &b"0123456789\r\n".repeat(200_000));
-    assert!(
-        (32 * 1024..=128 * 1024).contains(&largest),
-        "content is read in large blocks: {largest}"
-    );
+    assert!((32 * 1024..=128 * 1024).contains(&largest), "content is read in large blocks: {largest}");
     flow(&mut machine, b".\r\n");
     assert_eq!(machine.codes().last(), Some(&250));
     assert!(machine.session.buffer().capacity() <= 8192);
@@ -52,10 +49,7 @@ fn a_command_line_without_end_is_not_kept() {
 fn the_replies_to_a_flood_are_sent_in_small_parts() {
     // A driver that cannot write stops there, and so does the reading.
     let mut machine = machine();
-    machine
-        .session
-        .buffer()
-        .extend_from_slice(&b"HELP\r\n".repeat(100));
+    machine.session.buffer().extend_from_slice(&b"HELP\r\n".repeat(100));
     let mut parts = Vec::new();
     loop {
         match machine.session.step() {
@@ -64,8 +58,5 @@ fn the_replies_to_a_flood_are_sent_in_small_parts() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(
-        parts.len() > 1 && parts.iter().all(|len| *len <= 4096 + 512),
-        "{parts:?}"
-    );
+    assert!(parts.len() > 1 && parts.iter().all(|len| *len <= 4096 + 512), "{parts:?}");
 }

@@ -18,23 +18,14 @@ use crate::{
 async fn a_session_is_counted_with_its_message_and_its_errors() {
     let config: Config = serde_json::from_value(default_config()).unwrap();
     let registry = Registry::default();
-    let settings = Settings::new(
-        &config,
-        Domain::parse("mx.test.example").unwrap(),
-        Metrics::new(&registry),
-    );
+    let settings = Settings::new(&config, Domain::parse("mx.test.example").unwrap(), Metrics::new(&registry));
     assert!(
-        registry
-            .encode()
-            .contains("empath_smtp_errors_total{code=\"550\"} 0"),
+        registry.encode().contains("empath_smtp_errors_total{code=\"550\"} 0"),
         "zero is there from the start"
     );
     let hooks = machine::hooks(&config, Vec::new());
     let server = Server::new(settings, hooks, Shelf::default(), Arc::new(Stopped));
-    let session = Session::new(
-        Arc::clone(&server.settings),
-        machine::client("203.0.113.9".parse().unwrap()),
-    );
+    let session = Session::new(Arc::clone(&server.settings), machine::client("203.0.113.9".parse().unwrap()));
     let (mut client, stream) = duplex(4096);
     let admitted = server.connections.admit("203.0.113.9".parse().unwrap()).unwrap();
     assert!(registry.encode().contains("empath_smtp_connections_active 1\n"));

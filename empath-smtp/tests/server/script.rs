@@ -93,35 +93,19 @@ impl Script {
                     "shutdown" => Step::Shutdown,
                     _ => panic!("unknown event {rest}"),
                 }),
-                "=" => messages.push(Message {
-                    envelope: rest.to_owned(),
-                    ..Message::default()
-                }),
+                "=" => messages.push(Message { envelope: rest.to_owned(), ..Message::default() }),
                 "~" => messages.last_mut().unwrap().trace.push(rest.to_owned()),
-                "|" => messages
-                    .last_mut()
-                    .unwrap()
-                    .content
-                    .push(String::from_utf8(octets(rest)).unwrap()),
+                "|" => messages.last_mut().unwrap().content.push(String::from_utf8(octets(rest)).unwrap()),
                 _ => panic!("not a line of a dialogue: {line}"),
             }
         }
         let config = serde_json::from_value(config).unwrap();
-        Self {
-            config,
-            peer,
-            failing,
-            steps,
-            messages,
-        }
+        Self { config, peer, failing, steps, messages }
     }
 
     /// Whether the outside only speaks in it, so that everything can be sent at once.
     pub(crate) fn is_plain(&self) -> bool {
-        !self
-            .steps
-            .iter()
-            .any(|step| matches!(step, Step::Timeout | Step::Shutdown | Step::Eof))
+        !self.steps.iter().any(|step| matches!(step, Step::Timeout | Step::Shutdown | Step::Eof))
     }
 }
 

@@ -35,10 +35,7 @@ const NOT_THE_END: [&[u8]; 21] = [
 ];
 
 fn config(bare_newlines: BareNewlines) -> Config {
-    Config {
-        bare_newlines,
-        ..serde_json::from_value(default_config()).unwrap()
-    }
+    Config { bare_newlines, ..serde_json::from_value(default_config()).unwrap() }
 }
 
 /// Where in the message the sequence stands.
@@ -84,15 +81,10 @@ fn normalized_content_is_one_message_of_clean_lines() {
             let context = sequence.escape_ascii();
             assert_eq!(machine.codes(), [220, 250, 250, 250, 354, 250, 250], "{context}");
             let messages = shelf.messages();
-            let [(envelope, content)] = messages.as_slice() else {
-                panic!("{context}: one message")
-            };
+            let [(envelope, content)] = messages.as_slice() else { panic!("{context}: one message") };
             assert_eq!(envelope.reverse_path.as_str(), "a@o.example", "{context}");
             let text = str::from_utf8(content).unwrap();
-            assert!(
-                !text.replace("\r\n", "").contains(['\r', '\n', '\0']),
-                "{context}: {text:?}"
-            );
+            assert!(!text.replace("\r\n", "").contains(['\r', '\n', '\0']), "{context}: {text:?}");
             assert!(text.ends_with("\r\ny\r\n"), "{context}: {text:?}");
         };
         each_split(&stream, check, BareNewlines::Normalize);
@@ -115,11 +107,7 @@ fn a_true_end_is_found_behind_anything_and_what_follows_is_commands() {
         let stream = [START, b"x", junk, b"\r\n.\r\nNOOP\r\nQUIT\r\n"].concat();
         let check = |machine: &mut Machine, shelf: &Shelf| {
             let context = junk.escape_ascii();
-            assert_eq!(
-                machine.codes(),
-                [220, 250, 250, 250, 354, 550, 250, 221],
-                "{context}"
-            );
+            assert_eq!(machine.codes(), [220, 250, 250, 250, 354, 550, 250, 221], "{context}");
             assert!(machine.closed && shelf.messages().is_empty(), "{context}");
         };
         each_split(&stream, check, BareNewlines::Reject);
@@ -129,26 +117,13 @@ fn a_true_end_is_found_behind_anything_and_what_follows_is_commands() {
 #[test]
 fn the_end_is_found_at_every_distance_from_a_buffers_edge() {
     for len in (4090..4102).chain(8180..8200).chain(65_530..65_542) {
-        let stream = [
-            START,
-            &b"x\r\n".repeat(len / 3),
-            &vec![b'y'; len % 3],
-            b"\r\n.\r\nNOOP\r\n",
-        ]
-        .concat();
+        let stream = [START, &b"x\r\n".repeat(len / 3), &vec![b'y'; len % 3], b"\r\n.\r\nNOOP\r\n"].concat();
         for size in [4096, 8192, 65_536] {
             let shelf = Shelf::default();
-            let mut machine = Machine::new(
-                &config(BareNewlines::Reject),
-                "203.0.113.9".parse().unwrap(),
-                &shelf,
-            );
+            let mut machine =
+                Machine::new(&config(BareNewlines::Reject), "203.0.113.9".parse().unwrap(), &shelf);
             stream.chunks(size).for_each(|chunk| machine.feed(chunk));
-            assert_eq!(
-                machine.codes(),
-                [220, 250, 250, 250, 354, 250, 250],
-                "{len} in {size}"
-            );
+            assert_eq!(machine.codes(), [220, 250, 250, 250, 354, 250, 250], "{len} in {size}");
             assert_eq!(shelf.messages().len(), 1);
         }
     }

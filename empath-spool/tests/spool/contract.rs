@@ -29,10 +29,7 @@ async fn what_was_committed_is_read_back_octet_for_octet() {
 async fn progress_adds_up_and_names_only_what_changed() {
     for_each(|spool| async move {
         commit(&*spool, accepted(1, 10)).await;
-        assert_eq!(
-            spool.load(id(1)).await.unwrap().recipients,
-            vec![RecipientState::default(); 3]
-        );
+        assert_eq!(spool.load(id(1)).await.unwrap().recipients, vec![RecipientState::default(); 3]);
         commit(&*spool, deferred(1, 2, 1)).await;
         commit(&*spool, deferred(1, 2, 2)).await;
         // There is no such recipient.
@@ -77,12 +74,7 @@ async fn entries_about_unknown_messages_change_nothing() {
 #[tokio::test]
 async fn a_batch_takes_effect_in_its_order() {
     for_each(|spool| async move {
-        let batch = vec![
-            accepted(1, 10),
-            deferred(1, 0, 1),
-            accepted(2, 10),
-            Entry::Removed(id(1)),
-        ];
+        let batch = vec![accepted(1, 10), deferred(1, 0, 1), accepted(2, 10), Entry::Removed(id(1))];
         spool.commit(Batch(batch)).await.unwrap();
         spool.commit(Batch::default()).await.unwrap();
         assert_eq!(spool.ids(), [id(2)]);
@@ -102,13 +94,7 @@ async fn batches_take_effect_in_the_order_of_the_calls_even_if_nobody_waits() {
             }
         }
         spool.close().await;
-        assert_eq!(
-            spool.ids(),
-            (0..500)
-                .filter(|number| number % 2 == 1)
-                .map(id)
-                .collect::<Vec<_>>()
-        );
+        assert_eq!(spool.ids(), (0..500).filter(|number| number % 2 == 1).map(id).collect::<Vec<_>>());
         let recipients = spool.load(id(499)).await.unwrap().recipients;
         assert_eq!((recipients[0].attempts, recipients[0].history.len()), (2, 2));
     })

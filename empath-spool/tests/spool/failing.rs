@@ -57,18 +57,11 @@ impl Failing {
     }
 
     fn wrap(&self, file: Box<dyn File>) -> Box<dyn File> {
-        Box::new(FailingFile {
-            faults: Arc::clone(&self.0),
-            file,
-        })
+        Box::new(FailingFile { faults: Arc::clone(&self.0), file })
     }
 
     fn new_name(&self) -> io::Result<()> {
-        if self.0.no_new_files.load(SeqCst) {
-            Err(io::ErrorKind::StorageFull.into())
-        } else {
-            Ok(())
-        }
+        if self.0.no_new_files.load(SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
 
@@ -143,9 +136,9 @@ impl File for FailingFile {
             return Err(kind.into());
         }
         match octets.iter().find(|slice| !slice.is_empty()) {
-            Some(slice) if self.faults.short.load(SeqCst) => self
-                .file
-                .write_at(&[IoSlice::new(slice.get(..100).unwrap_or(slice))], offset),
+            Some(slice) if self.faults.short.load(SeqCst) => {
+                self.file.write_at(&[IoSlice::new(slice.get(..100).unwrap_or(slice))], offset)
+            }
             _ => self.file.write_at(octets, offset),
         }
     }
@@ -157,11 +150,7 @@ impl File for FailingFile {
     fn sync(&self) -> io::Result<()> {
         // The worst case: everything is on disk, and still it is said to have failed.
         self.file.sync()?;
-        match self
-            .faults
-            .syncs
-            .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1))
-        {
+        match self.faults.syncs.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
             Ok(_) => Err(io::Error::other("sync failed")),
             Err(_) => Ok(()),
         }

@@ -101,9 +101,7 @@ async fn a_spool_recovers_without_being_asked() {
             polls.tick().await;
         }
     };
-    tokio::time::timeout(Duration::from_mins(1), recovered)
-        .await
-        .expect("the spool recovers");
+    tokio::time::timeout(Duration::from_mins(1), recovered).await.expect("the spool recovers");
 }
 
 #[tokio::test]
@@ -115,12 +113,8 @@ async fn only_what_was_in_the_failed_write_is_refused() {
         if number % 50 == 25 {
             files.fail_syncs(1);
         }
-        let answers = [0, 1, 2].map(|more| {
-            (
-                number * 3 + more,
-                spool.commit(accepted(number * 3 + more, 900).into()),
-            )
-        });
+        let answers =
+            [0, 1, 2].map(|more| (number * 3 + more, spool.commit(accepted(number * 3 + more, 900).into())));
         for (number, answer) in answers {
             if answer.await.is_ok() {
                 expected.push(id(number));
@@ -140,9 +134,7 @@ async fn writes_that_take_only_a_part_are_continued() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, files) = open_failing(directory.path());
     files.write_short(true);
-    let answers: Vec<_> = (0..20)
-        .map(|number| spool.commit(accepted(number, 2000).into()))
-        .collect();
+    let answers: Vec<_> = (0..20).map(|number| spool.commit(accepted(number, 2000).into())).collect();
     for answer in answers {
         answer.await.unwrap();
     }
@@ -158,16 +150,9 @@ fn a_start_that_cannot_write_names_the_directory() {
     let directory = tempfile::tempdir().unwrap();
     let files = Failing::default();
     files.refuse_new_files(true);
-    let failure = FileSpool::open_on(Arc::new(files), &config(directory.path()), metrics())
-        .err()
-        .unwrap();
-    let OpenError::Io { path, .. } = &failure else {
-        panic!("{failure}")
-    };
-    assert!(
-        path.starts_with(directory.path().canonicalize().unwrap()),
-        "{failure}"
-    );
+    let failure = FileSpool::open_on(Arc::new(files), &config(directory.path()), metrics()).err().unwrap();
+    let OpenError::Io { path, .. } = &failure else { panic!("{failure}") };
+    assert!(path.starts_with(directory.path().canonicalize().unwrap()), "{failure}");
 }
 
 #[test]
@@ -175,11 +160,6 @@ fn a_spool_of_somebody_else_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let files = Failing::default();
     files.be_a_stranger();
-    let failure = FileSpool::open_on(Arc::new(files), &config(directory.path()), metrics())
-        .err()
-        .unwrap();
-    assert!(
-        matches!(failure, OpenError::Owner { owner, user, .. } if user == owner + 1),
-        "{failure}"
-    );
+    let failure = FileSpool::open_on(Arc::new(files), &config(directory.path()), metrics()).err().unwrap();
+    assert!(matches!(failure, OpenError::Owner { owner, user, .. } if user == owner + 1), "{failure}");
 }

@@ -30,10 +30,7 @@ async fn committing_child() {
             for number in (first + writer..).step_by(8) {
                 commit(&*spool, accepted(number, 3000)).await;
                 // A single write, so that a killed process leaves whole lines.
-                std::io::stdout()
-                    .lock()
-                    .write_all(format!("\ndurable {number}\n").as_bytes())
-                    .unwrap();
+                std::io::stdout().lock().write_all(format!("\ndurable {number}\n").as_bytes()).unwrap();
             }
         });
     }
@@ -70,11 +67,7 @@ async fn sigkill_loses_nothing_that_was_acknowledged() {
         let (spool, report) = open(directory.path());
         assert_eq!(report.damaged, []);
         let ids = spool.ids();
-        assert!(
-            acknowledged
-                .iter()
-                .all(|number| ids.binary_search(&id(*number)).is_ok())
-        );
+        assert!(acknowledged.iter().all(|number| ids.binary_search(&id(*number)).is_ok()));
         assert!(ids.len() <= acknowledged.len() + 6 * usize::try_from(WRITERS).unwrap());
         for number in acknowledged.iter().rev().take(count) {
             assert_whole(&spool, *number, 3000).await;

@@ -26,11 +26,7 @@ async fn a_hundred_generations_of_mail_take_the_space_of_a_few() {
         spool.close().await;
         drop(spool);
         // One that is written, one spare, and those that a last batch kept.
-        assert!(
-            disk_use(directory.path()) <= 5 * (64 << 10),
-            "{}",
-            disk_use(directory.path())
-        );
+        assert!(disk_use(directory.path()) <= 5 * (64 << 10), "{}", disk_use(directory.path()));
     }
     assert!(open(directory.path()).0.is_empty());
 }
@@ -57,11 +53,7 @@ async fn a_removed_message_stays_removed_while_its_segment_is_kept_by_another() 
     commit(&spool, Entry::Removed(id(1))).await;
     spool.close().await;
     drop(spool);
-    assert!(
-        segments(directory.path()).len() <= 2,
-        "{:?}",
-        segments(directory.path())
-    );
+    assert!(segments(directory.path()).len() <= 2, "{:?}", segments(directory.path()));
     assert!(open(directory.path()).0.is_empty());
 }
 
@@ -89,11 +81,7 @@ async fn restarts_without_mail_leave_nothing_behind() {
     for _ in 0..10 {
         open(directory.path()).0.close().await;
     }
-    assert!(
-        disk_use(directory.path()) <= 3 * (64 << 10),
-        "{:?}",
-        segments(directory.path())
-    );
+    assert!(disk_use(directory.path()) <= 3 * (64 << 10), "{:?}", segments(directory.path()));
 }
 
 #[tokio::test]
@@ -103,11 +91,7 @@ async fn messages_outlive_many_segments_and_keep_their_progress() {
     for number in 0..100 {
         commit(&spool, accepted(number, 5000)).await;
         for attempt in 1..=(number % 4) {
-            commit(
-                &spool,
-                crate::support::deferred(number, 1, u32::try_from(attempt).unwrap()),
-            )
-            .await;
+            commit(&spool, crate::support::deferred(number, 1, u32::try_from(attempt).unwrap())).await;
         }
     }
     for number in (0..100).filter(|number| number % 10 != 0) {

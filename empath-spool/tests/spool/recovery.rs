@@ -7,11 +7,7 @@ use empath_spool::{Batch, Entry, FileSpool, Report, Spool};
 
 /// Octets up to the last that is not zero.
 fn used(path: &Path) -> usize {
-    fs::read(path)
-        .unwrap()
-        .iter()
-        .rposition(|octet| *octet != 0)
-        .map_or(0, |last| last + 1)
+    fs::read(path).unwrap().iter().rposition(|octet| *octet != 0).map_or(0, |last| last + 1)
 }
 
 /// A spool as it lies on disk in the middle of its work, with the newest segment changed.
@@ -50,11 +46,7 @@ async fn a_batch_cut_off_at_any_octet_is_absent_and_all_before_it_is_there() {
         });
         assert!(report.damaged.is_empty(), "cut at {cut}: {report:?}");
         let expected: &[u64] = if cut == after { &[1, 3, 4] } else { &[1, 2, 3] };
-        assert_eq!(
-            spool.ids(),
-            expected.iter().copied().map(id).collect::<Vec<_>>(),
-            "cut at {cut}"
-        );
+        assert_eq!(spool.ids(), expected.iter().copied().map(id).collect::<Vec<_>>(), "cut at {cut}");
         let attempts = spool.load(id(1)).await.unwrap().recipients[0].attempts;
         assert_eq!(attempts, u32::from(cut == after), "cut at {cut}");
         assert_whole(&spool, 3, 50).await;
@@ -109,13 +101,9 @@ async fn one_flipped_bit_anywhere_harms_one_record_and_is_reported() {
 
         let (spool, report) = open(directory.path());
         let context = format!("seed {seed}, segment {which}, octet {at}: {report:?}");
-        let [damage] = &report.damaged[..] else {
-            panic!("{context}")
-        };
-        let (from, length) = (
-            usize::try_from(damage.offset).unwrap(),
-            usize::try_from(damage.length).unwrap(),
-        );
+        let [damage] = &report.damaged[..] else { panic!("{context}") };
+        let (from, length) =
+            (usize::try_from(damage.offset).unwrap(), usize::try_from(damage.length).unwrap());
         assert!((from..from + length).contains(&at), "{context}");
         assert_eq!(
             fs::read(damage.copy.as_ref().unwrap()).unwrap(),
@@ -123,11 +111,7 @@ async fn one_flipped_bit_anywhere_harms_one_record_and_is_reported() {
             "{context}"
         );
         let ids = spool.ids();
-        let lost: Vec<_> = numbers
-            .iter()
-            .copied()
-            .filter(|number| !ids.contains(&id(*number)))
-            .collect();
+        let lost: Vec<_> = numbers.iter().copied().filter(|number| !ids.contains(&id(*number))).collect();
         assert!(lost.len() <= 1, "{context}");
         for number in numbers.iter().copied().filter(|number| !lost.contains(number)) {
             assert_whole(&spool, number, 12_000).await;
@@ -136,12 +120,7 @@ async fn one_flipped_bit_anywhere_harms_one_record_and_is_reported() {
         // The next start finds the same and copies nothing again.
         let (_spool, again) = open(directory.path());
         assert_eq!(again.damaged, report.damaged, "{context}");
-        assert_eq!(
-            fs::read_dir(directory.path().join("spool/damaged"))
-                .unwrap()
-                .count(),
-            2
-        );
+        assert_eq!(fs::read_dir(directory.path().join("spool/damaged")).unwrap().count(), 2);
     }
 }
 
@@ -154,16 +133,11 @@ async fn a_lost_block_names_the_messages_that_are_lost() {
     octets[20_000..24_096].fill(0);
     fs::write(file, octets).unwrap();
     let (spool, report) = open(original.path());
-    let [damage] = &report.damaged[..] else {
-        panic!("{report:?}")
-    };
+    let [damage] = &report.damaged[..] else { panic!("{report:?}") };
     let ids = spool.ids();
     let lost: Vec<_> = (0..60).map(id).filter(|id| !ids.contains(id)).collect();
     assert!(!lost.is_empty());
-    assert!(
-        damage.ids.iter().all(|id| lost.contains(id)) && !damage.ids.is_empty(),
-        "{lost:?} {report:?}"
-    );
+    assert!(damage.ids.iter().all(|id| lost.contains(id)) && !damage.ids.is_empty(), "{lost:?} {report:?}");
     let text = fs::read_to_string(damage.copy.as_ref().unwrap().with_extension("report")).unwrap();
     assert!(text.contains(&format!("message: {}", damage.ids[0])), "{text}");
 }
@@ -178,10 +152,7 @@ async fn a_segment_of_rubbish_is_kept_and_the_others_are_read() {
     let (spool, report) = open(original.path());
     assert!(spool.len() >= 50);
     assert_eq!(report.damaged.len(), 1);
-    assert_eq!(
-        fs::read(report.damaged[0].copy.as_ref().unwrap()).unwrap(),
-        rubbish
-    );
+    assert_eq!(fs::read(report.damaged[0].copy.as_ref().unwrap()).unwrap(), rubbish);
     commit(&spool, accepted(100, 10)).await;
     drop(spool);
     let (spool, _) = open(original.path());
@@ -203,15 +174,7 @@ async fn content_that_looks_like_records_is_never_read_as_records() {
     let Entry::Accepted { envelope, .. } = accepted(2, 0) else {
         return;
     };
-    commit(
-        &spool,
-        Entry::Accepted {
-            id: id(2),
-            envelope,
-            content: journal[..2000].to_vec().into(),
-        },
-    )
-    .await;
+    commit(&spool, Entry::Accepted { id: id(2), envelope, content: journal[..2000].to_vec().into() }).await;
     commit(&spool, accepted(3, 100)).await;
     // The damage opens the view on the content.
     let (_directory, spool, report) = reopen_changed(directory.path(), |octets| octets[at + 50] ^= 1);

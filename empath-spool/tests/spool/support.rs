@@ -29,35 +29,19 @@ pub(crate) fn envelope(number: u64) -> Envelope {
         |name: &str| ForwardPath::Mailbox(format!("{name}{number}@example.test").parse().unwrap());
     let mut envelope = Envelope::new(ReversePath::Null, recipient("bob"));
     envelope.add(ForwardPath::Postmaster, 10).unwrap();
-    envelope
-        .add(
-            ForwardPath::Mailbox("\"carol c\"@[IPv6:2001:db8::1]".parse().unwrap()),
-            10,
-        )
-        .unwrap();
+    envelope.add(ForwardPath::Mailbox("\"carol c\"@[IPv6:2001:db8::1]".parse().unwrap()), 10).unwrap();
     if !number.is_multiple_of(3) {
         envelope.reverse_path = ReversePath::Mailbox("alice@müller.test".parse().unwrap());
     }
-    envelope.body = if number.is_multiple_of(2) {
-        Body::EightBitMime
-    } else {
-        Body::SevenBit
-    };
+    envelope.body = if number.is_multiple_of(2) { Body::EightBitMime } else { Body::SevenBit };
     envelope.smtputf8 = number.is_multiple_of(5);
     envelope.received_at = Timestamp::new(1_700_000_000, 123_456_789).unwrap();
-    envelope
-        .metadata
-        .insert("x".to_owned(), number.to_string())
-        .unwrap();
+    envelope.metadata.insert("x".to_owned(), number.to_string()).unwrap();
     envelope
 }
 
 pub(crate) fn accepted(number: u64, size: usize) -> Entry {
-    Entry::Accepted {
-        id: id(number),
-        envelope: Arc::new(envelope(number)),
-        content: content(number, size),
-    }
+    Entry::Accepted { id: id(number), envelope: Arc::new(envelope(number)), content: content(number, size) }
 }
 
 /// The nth attempt for a recipient has failed for now.
@@ -83,11 +67,7 @@ pub(crate) fn deferred(number: u64, recipient: u32, attempts: u32) -> Entry {
 }
 
 pub(crate) fn config(directory: &Path) -> Config {
-    Config {
-        path: directory.join("spool"),
-        segment_size: ByteSize(64 << 10),
-        ..Config::default()
-    }
+    Config { path: directory.join("spool"), segment_size: ByteSize(64 << 10), ..Config::default() }
 }
 
 pub(crate) fn metrics() -> Metrics {
@@ -108,32 +88,24 @@ pub(crate) async fn assert_whole(spool: &dyn Spool, number: u64, size: usize) {
     let stored = spool.load(id(number)).await.expect("the envelope can be read");
     assert_eq!(*stored.envelope, envelope(number));
     assert_eq!(stored.size, content(number, size).len() as u64);
-    assert_eq!(
-        spool.content(id(number)).await.expect("the content can be read"),
-        content(number, size)
-    );
+    assert_eq!(spool.content(id(number)).await.expect("the content can be read"), content(number, size));
 }
 
 /// Everything that a spool says about its messages.
 pub(crate) async fn everything(spool: &dyn Spool) -> BTreeMap<MessageId, (Stored, Bytes)> {
     let mut all = BTreeMap::new();
     for id in spool.ids() {
-        all.insert(
-            id,
-            (spool.load(id).await.unwrap(), spool.content(id).await.unwrap()),
-        );
+        all.insert(id, (spool.load(id).await.unwrap(), spool.content(id).await.unwrap()));
     }
     all
 }
 
 /// The journal's files, by name.
 pub(crate) fn segments(directory: &Path) -> Vec<std::path::PathBuf> {
-    let names = std::fs::read_dir(directory.join("spool/journal"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let mut segments: Vec<_> = names
-        .filter(|path| path.extension().is_some_and(|kind| kind == "seg"))
-        .collect();
+    let names =
+        std::fs::read_dir(directory.join("spool/journal")).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> =
+        names.filter(|path| path.extension().is_some_and(|kind| kind == "seg")).collect();
     segments.sort();
     segments
 }

@@ -91,26 +91,14 @@ impl Default for Script {
 impl Script {
     /// Accepts everything and offers PIPELINING, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES and SIZE.
     pub fn new() -> Self {
-        let keywords = [
-            "PIPELINING",
-            "8BITMIME",
-            "SMTPUTF8",
-            "ENHANCEDSTATUSCODES",
-            "SIZE",
-        ];
-        Self {
-            keywords: keywords.map(String::from).into(),
-            rules: Vec::new(),
-        }
+        let keywords = ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "SIZE"];
+        Self { keywords: keywords.map(String::from).into(), rules: Vec::new() }
     }
 
     /// Offers these extensions only.
     #[must_use]
     pub fn offer<'a>(self, keywords: impl IntoIterator<Item = &'a str>) -> Self {
-        Self {
-            keywords: keywords.into_iter().map(String::from).collect(),
-            ..self
-        }
+        Self { keywords: keywords.into_iter().map(String::from).collect(), ..self }
     }
 
     /// Does this every time. The first rule that matches decides.
@@ -126,12 +114,7 @@ impl Script {
     }
 
     fn rule(mut self, at: At, act: Act, only: Option<usize>) -> Self {
-        self.rules.push(Rule {
-            at,
-            act,
-            only,
-            seen: Count::default(),
-        });
+        self.rules.push(Rule { at, act, only, seen: Count::default() });
         self
     }
 

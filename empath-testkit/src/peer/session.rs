@@ -43,14 +43,7 @@ where
     let number = log.connected();
     let _open = Open(log.clone());
     let stream = BufReader::new(stream);
-    let mut session = Session {
-        stream,
-        number,
-        log,
-        script,
-        pipelining: false,
-        mail: None,
-    };
+    let mut session = Session { stream, number, log, script, pipelining: false, mail: None };
     // An error means that the client is gone, or that the script closes the connection.
     let _ = session.run().await;
     let _ = session.stream.shutdown().await;
@@ -63,11 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             let line = self.line().await?;
             self.log.said(self.number, 'C', &line);
             let line = String::from_utf8_lossy(&line).into_owned();
-            let verb = line
-                .split([' ', '\r'])
-                .next()
-                .unwrap_or_default()
-                .to_ascii_uppercase();
+            let verb = line.split([' ', '\r']).next().unwrap_or_default().to_ascii_uppercase();
             if !self.pipelining || matches!(verb.as_str(), "EHLO" | "HELO" | "DATA" | "QUIT") {
                 self.check_waits(&line).await;
             }
@@ -117,13 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let (from, params) = path(line);
         if self.answer(&At::MailFrom, "250 2.1.0 Ok").await? == Answered::AsUsual {
             let (to, content, connection) = (Vec::new(), Vec::new(), self.number);
-            self.mail = Some(ReceivedMessage {
-                from,
-                params,
-                to,
-                content,
-                connection,
-            });
+            self.mail = Some(ReceivedMessage { from, params, to, content, connection });
         }
         Ok(())
     }
@@ -193,10 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let script = self.script.clone();
         match script.act(at) {
             Some(act) => self.perform(act, usual).await,
-            None => self
-                .write(crlf(usual).as_bytes())
-                .await
-                .map(|()| Answered::AsUsual),
+            None => self.write(crlf(usual).as_bytes()).await.map(|()| Answered::AsUsual),
         }
     }
 
@@ -223,11 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
         // A reply that grants what was asked has the usual consequences.
         let granted = matches!(act, Act::Reply(text) if text.starts_with('2'));
-        Ok(if granted {
-            Answered::AsUsual
-        } else {
-            Answered::Otherwise
-        })
+        Ok(if granted { Answered::AsUsual } else { Answered::Otherwise })
     }
 
     async fn write(&mut self, octets: &[u8]) -> io::Result<()> {
@@ -251,11 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Poll::Ready(matches!(more, Poll::Ready(Ok(octets)) if !octets.is_empty()))
         });
         if early.await {
-            self.log.violation(format!(
-                "{} {}: more before the reply",
-                self.number,
-                command.trim_end()
-            ));
+            self.log.violation(format!("{} {}: more before the reply", self.number, command.trim_end()));
         }
     }
 }
@@ -264,10 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
 fn path(line: &str) -> (String, Vec<String>) {
     let inner = line.split_once('<').map_or("", |(_, inner)| inner);
     let (address, params) = inner.rsplit_once('>').unwrap_or((inner, ""));
-    (
-        address.to_owned(),
-        params.split_whitespace().map(String::from).collect(),
-    )
+    (address.to_owned(), params.split_whitespace().map(String::from).collect())
 }
 
 fn crlf(text: &str) -> String {

@@ -1,6 +1,10 @@
 //! `empath`: the daemon, and what an operator does with its configuration.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use empath::{config, daemon};
@@ -9,7 +13,7 @@ use empath::{config, daemon};
 #[derive(Parser)]
 #[command(name = "empath", version)]
 struct Arguments {
-    /// The configuration [default: $EMPATH_CONFIG, ./empath.config.ron, /etc/empath/empath.config.ron].
+    /// The configuration [default: `$EMPATH_CONFIG`, `./empath.config.ron`, `/etc/empath/empath.config.ron`].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -45,12 +49,12 @@ fn main() -> ExitCode {
             print(&format!("{}: no errors\n", loaded.path.display()));
             ExitCode::SUCCESS
         }
-        _ => run(loaded),
+        _ => run(&loaded),
     }
 }
 
-fn run(loaded: config::Loaded) -> ExitCode {
-    match daemon::run(&loaded) {
+fn run(loaded: &config::Loaded) -> ExitCode {
+    match daemon::run(loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprint(&format!("empath: {failure}\n"));
@@ -59,18 +63,11 @@ fn run(loaded: config::Loaded) -> ExitCode {
     }
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "what the operator asked for goes to standard output"
-)]
+/// A reader that has gone away (`| head`) is no error.
 fn print(text: &str) {
-    print!("{text}");
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "errors before the log exists go to standard error"
-)]
 fn eprint(text: &str) {
-    eprint!("{text}");
+    let _ = io::stderr().write_all(text.as_bytes());
 }

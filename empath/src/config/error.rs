@@ -87,10 +87,7 @@ pub enum Reason {
 /// `; did you mean …?` with the known name that is most similar.
 fn suggestion(name: &str, known: &[&str]) -> String {
     let similarity = |known: &str| strsim::jaro_winkler(name, known);
-    match known
-        .iter()
-        .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
-    {
+    match known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b))) {
         Some(nearest) => format!("; did you mean `{nearest}`?"),
         None => String::new(),
     }
@@ -99,26 +96,16 @@ fn suggestion(name: &str, known: &[&str]) -> String {
 impl From<RonError> for Reason {
     fn from(error: RonError) -> Self {
         match error {
-            RonError::NoSuchStructField { expected, found, .. } => Self::UnknownKey {
-                key: found,
-                known: expected,
-            },
-            RonError::NoSuchEnumVariant { expected, found, .. } => Self::UnknownValue {
-                value: found,
-                known: expected,
-            },
+            RonError::NoSuchStructField { expected, found, .. } => {
+                Self::UnknownKey { key: found, known: expected }
+            }
+            RonError::NoSuchEnumVariant { expected, found, .. } => {
+                Self::UnknownValue { value: found, known: expected }
+            }
             RonError::DuplicateStructField { field, .. } => Self::Duplicate(field.to_owned()),
             RonError::InvalidValueForType { expected, found } => {
-                let kind = found
-                    .split(['"', '`', '\''])
-                    .next()
-                    .unwrap_or_default()
-                    .trim_end()
-                    .to_owned();
-                Self::Type {
-                    expected,
-                    found: kind,
-                }
+                let kind = found.split(['"', '`', '\'']).next().unwrap_or_default().trim_end().to_owned();
+                Self::Type { expected, found: kind }
             }
             other => Self::Ron(other),
         }

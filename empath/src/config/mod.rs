@@ -91,10 +91,7 @@ const MAX_SIZE: u64 = 10 << 20;
 impl Config {
     /// Our own name: the configured one, else the system's.
     pub fn hostname(&self) -> Domain {
-        self.hostname
-            .clone()
-            .or_else(system_name)
-            .unwrap_or_else(Domain::localhost)
+        self.hostname.clone().or_else(system_name).unwrap_or_else(Domain::localhost)
     }
 
     /// What is wrong beyond what the types say, with paths from the root.
@@ -132,11 +129,7 @@ impl Config {
     /// Makes relative paths absolute, and takes from the system what it is to say.
     fn resolve(&mut self, dir: &Path) {
         self.hostname = self.hostname.take().or_else(system_name);
-        let maildirs = self
-            .delivery
-            .domains
-            .values_mut()
-            .filter_map(|domain| domain.maildir.as_mut());
+        let maildirs = self.delivery.domains.values_mut().filter_map(|domain| domain.maildir.as_mut());
         let modules = self.modules.iter_mut().map(|module| &mut module.path);
         let paths = [&mut self.control_socket, &mut self.spool.path];
         for path in paths.into_iter().chain(maildirs).chain(modules) {
@@ -155,43 +148,27 @@ fn system_name() -> Option<Domain> {
 
 /// Finds, reads and validates the configuration: `explicit`, else `EMPATH_CONFIG`, else one of the usual places.
 pub fn load(explicit: Option<&Path>) -> Result<Loaded, Errors> {
-    let named = explicit.map(Path::to_path_buf).or_else(|| {
-        env::var_os("EMPATH_CONFIG")
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
-    });
+    let named = explicit
+        .map(Path::to_path_buf)
+        .or_else(|| env::var_os("EMPATH_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
     let usual = || USUAL_PLACES.iter().map(PathBuf::from).find(|path| path.exists());
     let Some(path) = named.or_else(usual) else {
         let reason = Reason::NoFile(USUAL_PLACES.join(", "));
-        return Err(Errors {
-            file: None,
-            errors: vec![Error { place: None, reason }],
-        });
+        return Err(Errors { file: None, errors: vec![Error { place: None, reason }] });
     };
     match load_file(&path) {
         Ok((config, dir)) => Ok(Loaded { config, path, dir }),
-        Err(errors) => Err(Errors {
-            file: Some(path),
-            errors,
-        }),
+        Err(errors) => Err(Errors { file: Some(path), errors }),
     }
 }
 
 fn load_file(path: &Path) -> Result<(Config, PathBuf), Vec<Error>> {
-    let failed = |error: io::Error| {
-        vec![Error {
-            place: None,
-            reason: Reason::Read(error),
-        }]
-    };
+    let failed = |error: io::Error| vec![Error { place: None, reason: Reason::Read(error) }];
     let mut octets = Vec::new();
     let file = fs::File::open(path).map_err(failed)?;
     file.take(MAX_SIZE + 1).read_to_end(&mut octets).map_err(failed)?;
     let text = text(octets)?;
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let dir = fs::canonicalize(parent).map_err(failed)?;
     let config = read::read(&text, |config: &mut Config| {
         config.resolve(&dir);
@@ -212,9 +189,6 @@ fn text(octets: Vec<u8>) -> Result<String, Vec<Error>> {
     String::from_utf8(octets).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes());
-        vec![Error {
-            place: Some(read::place(&text, valid)),
-            reason: Reason::NotUtf8,
-        }]
+        vec![Error { place: Some(read::place(&text, valid)), reason: Reason::NotUtf8 }]
     })
 }

@@ -16,7 +16,7 @@ const MAX_ERRORS: usize = 100;
 ///
 /// The RON reader stops at the first error. So each entry with an error is blanked out and the text read again, until
 /// the rest is right; then `validate` has its say about the rest.
-pub fn read<T: DeserializeOwned>(
+pub(super) fn read<T: DeserializeOwned>(
     text: &str,
     validate: impl FnOnce(&mut T) -> Vec<Problem>,
 ) -> Result<T, Vec<Error>> {
@@ -24,12 +24,7 @@ pub fn read<T: DeserializeOwned>(
         // Brackets or strings out of order: there is no telling what comes after.
         return parse(text).map_err(|(at, reason)| vec![error(text, at, reason)]);
     };
-    let mut found = Found {
-        text,
-        blanked: text.to_owned(),
-        blank: Vec::new(),
-        errors: Vec::new(),
-    };
+    let mut found = Found { text, blanked: text.to_owned(), blank: Vec::new(), errors: Vec::new() };
     for duplicate in outline.duplicates() {
         let key = match &duplicate.key {
             Key::Name(key) | Key::Text(key) => key.clone(),
@@ -43,11 +38,7 @@ pub fn read<T: DeserializeOwned>(
                 for problem in validate(&mut config) {
                     found.add_problem(&outline, problem);
                 }
-                return if found.errors.is_empty() {
-                    Ok(config)
-                } else {
-                    Err(found.in_order())
-                };
+                return if found.errors.is_empty() { Ok(config) } else { Err(found.in_order()) };
             }
             Err(failure) => failure,
         };
@@ -56,11 +47,7 @@ pub fn read<T: DeserializeOwned>(
             break;
         };
         // The reader finds unknown keys before the value, wrong values at its start or end.
-        let start = if at >= entry.value.span.start {
-            entry.value.span.start
-        } else {
-            entry.span.start
-        };
+        let start = if at >= entry.value.span.start { entry.value.span.start } else { entry.span.start };
         found.add(entry, start, reason);
     }
     Err(found.in_order())
@@ -84,89 +71,57 @@ impl Found<'_> {
             self.errors.push((at..span.end, reason));
         }
         let blank = |c: char| {
-            if c == '\n' {
-                "\n".to_owned()
-            } else {
-                " ".repeat(c.len_utf8())
-            }
+            if c == '\n' { "\n".to_owned() } else { " ".repeat(c.len_utf8()) }
         };
-        let spaces: String = self
-            .text
-            .get(span.clone())
-            .unwrap_or_default()
-            .chars()
-            .map(blank)
-            .collect();
+        let spaces: String = self.text.get(span.clone()).unwrap_or_default().chars().map(blank).collect();
         self.blanked.replace_range(span.clone(), &spaces);
         self.blank.push(span);
     }
 
     fn add_problem(&mut self, outline: &Node, problem: Problem) {
-        let span = outline
-            .locate(&problem.key)
-            .map_or(0..0, |entry| entry.span.clone());
+        let span = outline.locate(&problem.key).map_or(0..0, |entry| entry.span.clone());
         if !self.has_errors_in(&span) {
-            self.errors
-                .push((span.start..span.start, Reason::Invalid(problem)));
+            self.errors.push((span.start..span.start, Reason::Invalid(problem)));
         }
     }
 
     fn has_errors_in(&self, span: &Range<usize>) -> bool {
         // Problems are empty ranges, of which any number may be about one place.
-        self.errors
-            .iter()
-            .any(|(wrong, _)| !wrong.is_empty() && span.contains(&wrong.start))
+        self.errors.iter().any(|(wrong, _)| !wrong.is_empty() && span.contains(&wrong.start))
     }
 
     fn in_order(mut self) -> Vec<Error> {
         self.errors.sort_by_key(|(span, _)| span.start);
         let text = self.text;
-        self.errors
-            .into_iter()
-            .map(|(span, reason)| error(text, span.start, reason))
-            .collect()
+        self.errors.into_iter().map(|(span, reason)| error(text, span.start, reason)).collect()
     }
 }
 
 fn error(text: &str, at: usize, reason: Reason) -> Error {
-    Error {
-        place: Some(place(text, at)),
-        reason,
-    }
+    Error { place: Some(place(text, at)), reason }
 }
 
 /// The value, or the octet up to which the reader came and what is wrong there.
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, (usize, Reason)> {
     let options = ron::Options::default().with_default_extension(Extensions::IMPLICIT_SOME);
-    options
-        .from_str(text)
-        .map_err(|error| (octet(text, &error.span.end), error.code.into()))
+    options.from_str(text).map_err(|error| (octet(text, &error.span.end), error.code.into()))
 }
 
 /// The octet at a place that the RON reader gives in lines and characters, both from 1.
 fn octet(text: &str, position: &Position) -> usize {
-    let line_start = text
-        .split_inclusive('\n')
-        .take(position.line.saturating_sub(1))
-        .map(str::len)
-        .sum::<usize>();
+    let line_start =
+        text.split_inclusive('\n').take(position.line.saturating_sub(1)).map(str::len).sum::<usize>();
     let line = text.get(line_start..).unwrap_or_default();
-    let column = line
-        .char_indices()
-        .nth(position.col.saturating_sub(1))
-        .map_or(line.len(), |(at, _)| at);
+    let column = line.char_indices().nth(position.col.saturating_sub(1)).map_or(line.len(), |(at, _)| at);
     line_start + column
 }
 
 /// The line and column of an octet.
-pub fn place(text: &str, at: usize) -> Place {
+pub(super) fn place(text: &str, at: usize) -> Place {
     let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
-    Place {
-        line: before.matches('\n').count() + 1,
-        column,
-    }
+    Place { line: before.matches('\n').count() + 1, column }
 }
 
 #[cfg(test)]
@@ -208,11 +163,7 @@ mod tests {
 
     fn validate(root: &mut Root) -> Vec<Problem> {
         let zero = (root.count == 0).then(|| Problem::new("count", "must be at least 1"));
-        let slow = root
-            .listeners
-            .iter()
-            .enumerate()
-            .filter(|(_, listener)| listener.timeout.as_secs() > 60);
+        let slow = root.listeners.iter().enumerate().filter(|(_, listener)| listener.timeout.as_secs() > 60);
         let slow = slow.map(|(n, _)| Problem::new(format!("listeners[{n}].timeout"), "must be at most 1m"));
         zero.into_iter().chain(slow).collect()
     }
@@ -239,35 +190,23 @@ mod tests {
     #[test]
     fn each_error_has_its_place_and_says_what_is_known() {
         for (text, expected) in [
-            (
-                "(count: 1,\n  nmae: \"x\",\n)",
-                "2:3: unknown key `nmae`; did you mean `name`?",
-            ),
+            ("(count: 1,\n  nmae: \"x\",\n)", "2:3: unknown key `nmae`; did you mean `name`?"),
             ("(\ncount: \"1\")", "2:8: Expected integer"),
             ("(count: 1, count: 2)", "1:12: the key `count` is given twice"),
-            (
-                "(count: 1, domains: {\"a\": (), /* \u{e9} */ \"a\": ()})",
-                "1:39: the key `a` is given twice",
-            ),
+            ("(count: 1, domains: {\"a\": (), /* \u{e9} */ \"a\": ()})", "1:39: the key `a` is given twice"),
             (
                 "(count: 1, listeners: [(), (mode: Rely)])",
                 "1:35: unknown value `Rely`; did you mean `Relay`? It is one of: Relay, Submission, Fixed",
             ),
-            (
-                "(count: 1, domains: {\"a\": (sise: 1)})",
-                "1:28: unknown key `sise`; did you mean `size`?",
-            ),
+            ("(count: 1, domains: {\"a\": (sise: 1)})", "1:28: unknown key `sise`; did you mean `size`?"),
             ("(count: 0)", "1:2: count: must be at least 1"),
             (
                 "(count: 1, listeners: [(), (timeout: \"2m\")])",
                 "1:29: listeners[1].timeout: must be at most 1m",
             ),
             ("(count: 1", "1:10: Expected comma"),
-            (
-                "Empth(count: 1)",
-                "1:6: Expected struct `Empath` but found `Empth`",
-            ),
-            ("(count: 1, name: \"open)", "1:18: Expected string end"),
+            ("Empth(count: 1)", "1:6: Expected struct `Empath` but found `Empth`"),
+            ("(count: 1, name: \"open)", "1:19: Expected end of string"),
         ] {
             let errors = errors(text);
             assert_eq!(errors, [expected], "{text}");
@@ -303,15 +242,8 @@ mod tests {
     domains: {"a": (mode: Fixed("1", 2))},
 )"#;
         let errors = errors(text);
-        let places: Vec<_> = errors
-            .iter()
-            .map(|error| error.split_once(": ").unwrap().0)
-            .collect();
-        assert_eq!(
-            places,
-            ["2:5", "4:16", "4:22", "5:10", "6:9", "8:5", "9:27"],
-            "{errors:#?}"
-        );
+        let places: Vec<_> = errors.iter().map(|error| error.split_once(": ").unwrap().0).collect();
+        assert_eq!(places, ["2:5", "4:16", "4:22", "5:10", "6:9", "8:5", "9:27"], "{errors:#?}");
     }
 
     #[test]

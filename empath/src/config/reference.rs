@@ -22,10 +22,7 @@ does not exist is an error. `empath check` prints every error with its line and 
 /// `docs/configuration.md`: every key with its type, its default and its meaning.
 pub fn reference() -> String {
     let schema = schema_for!(Config).to_value();
-    let mut page = Page {
-        text: INTRODUCTION.to_owned(),
-        definitions: object(schema.get("$defs")),
-    };
+    let mut page = Page { text: INTRODUCTION.to_owned(), definitions: object(schema.get("$defs")) };
     page.keys("", &schema);
     page.text
 }
@@ -54,11 +51,7 @@ impl Page {
         let properties = object(table.get("properties"));
         let mut tables = Vec::new();
         for (name, property) in &properties {
-            let path = if path.is_empty() {
-                name.clone()
-            } else {
-                format!("{path}.{name}")
-            };
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             let kind = Type::of(property, &definitions);
             if let Some(table) = kind.table {
                 tables.push((path, property, kind.step, table));
@@ -72,11 +65,7 @@ impl Page {
             let described = text(property, "description");
             self.line(format_args!(
                 "{}",
-                if described.is_empty() {
-                    text(table, "description")
-                } else {
-                    described
-                }
+                if described.is_empty() { text(table, "description") } else { described }
             ));
             self.keys(&path, table);
         }
@@ -86,10 +75,7 @@ impl Page {
         self.line(format_args!("\n### `{path}`\n"));
         let bare = !kind.values.is_empty();
         let description = text(property, "description");
-        match property
-            .get("default")
-            .filter(|_| !description.contains("efault:"))
-        {
+        match property.get("default").filter(|_| !description.contains("efault:")) {
             Some(default) => self.line(format_args!("{}, default `{}`\n", kind.words, ron(default, bare))),
             None => self.line(format_args!("{}\n", kind.words)),
         }
@@ -110,71 +96,37 @@ impl Page {
 
 impl<'a> Type<'a> {
     fn of(schema: &'a Value, definitions: &'a Map<String, Value>) -> Self {
-        let plain = |words: &str| Self {
-            words: words.to_owned(),
-            table: None,
-            step: "",
-            values: Vec::new(),
-        };
+        let plain = |words: &str| Self { words: words.to_owned(), table: None, step: "", values: Vec::new() };
         let reference = text(schema, "$ref").strip_prefix("#/$defs/");
         if let Some(definition) = reference.and_then(|name| definitions.get(name)) {
             return Self::of(definition, definitions);
         }
         if let Some(variants) = schema.get("anyOf").and_then(Value::as_array) {
             // Option<T> is T or null.
-            let inner = variants
-                .iter()
-                .find(|variant| text(variant, "type") != "null")
-                .unwrap_or(schema);
+            let inner = variants.iter().find(|variant| text(variant, "type") != "null").unwrap_or(schema);
             let inner = Self::of(inner, definitions);
-            return Self {
-                words: format!("{}, optional", inner.words),
-                ..inner
-            };
+            return Self { words: format!("{}, optional", inner.words), ..inner };
         }
         let values = values(schema);
         if !values.is_empty() {
-            return Self {
-                values,
-                ..plain("one of the values below")
-            };
+            return Self { values, ..plain("one of the values below") };
         }
         if schema.get("properties").is_some() {
-            return Self {
-                table: Some(schema),
-                ..plain("a table")
-            };
+            return Self { table: Some(schema), ..plain("a table") };
         }
         if let Some(items) = schema.get("items") {
             let item = Self::of(items, definitions);
             let words = format!("list ({})", item.words);
-            return Self {
-                words,
-                step: "[…]",
-                ..item
-            };
+            return Self { words, step: "[…]", ..item };
         }
-        if let Some(members) = schema
-            .get("additionalProperties")
-            .filter(|members| members.is_object())
-        {
+        if let Some(members) = schema.get("additionalProperties").filter(|members| members.is_object()) {
             let member = Self::of(members, definitions);
-            return Self {
-                words: format!("map to {}", member.words),
-                step: "[\"…\"]",
-                ..member
-            };
+            return Self { words: format!("map to {}", member.words), step: "[\"…\"]", ..member };
         }
         match schema.get("type") {
             Some(Value::Array(types)) => {
-                let kind = types
-                    .iter()
-                    .filter_map(Value::as_str)
-                    .find(|kind| *kind != "null");
-                plain(&format!(
-                    "{}, optional",
-                    kind.map_or("value", |kind| word(kind, ""))
-                ))
+                let kind = types.iter().filter_map(Value::as_str).find(|kind| *kind != "null");
+                plain(&format!("{}, optional", kind.map_or("value", |kind| word(kind, ""))))
             }
             Some(Value::String(kind)) => plain(word(kind, text(schema, "format"))),
             _ => plain("value"),
@@ -195,11 +147,7 @@ fn word<'a>(kind: &'a str, format: &'a str) -> &'a str {
 /// The variants of an enum of plain names, with their comments.
 fn values(schema: &Value) -> Vec<(&str, &str)> {
     let listed = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
-    let described = schema
-        .get("oneOf")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let described = schema.get("oneOf").and_then(Value::as_array).into_iter().flatten();
     let names = listed.filter_map(Value::as_str).map(|name| (name, ""));
     let more = described.flat_map(|variant| match variant.get("const").and_then(Value::as_str) {
         Some(name) => vec![(name, text(variant, "description"))],
@@ -210,21 +158,13 @@ fn values(schema: &Value) -> Vec<(&str, &str)> {
 
 /// A default as it is written in the file.
 fn ron(value: &Value, bare: bool) -> String {
-    let list = |items: &[Value]| {
-        items
-            .iter()
-            .map(|item| ron(item, bare))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let list = |items: &[Value]| items.iter().map(|item| ron(item, bare)).collect::<Vec<_>>().join(", ");
     match value {
         Value::Null => "None".to_owned(),
         Value::String(name) if bare => name.clone(),
         Value::Array(items) => format!("[{}]", list(items)),
         Value::Object(members) => {
-            let members = members
-                .iter()
-                .map(|(key, value)| format!("{key:?}: {}", ron(value, bare)));
+            let members = members.iter().map(|(key, value)| format!("{key:?}: {}", ron(value, bare)));
             format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
         }
         other => other.to_string(),
@@ -258,9 +198,7 @@ mod tests {
             let default = property.get("default").unwrap_or(&Value::Null);
             let real = ron(default, !kind.values.is_empty());
             let description = text(&property, "description").replace('\n', " ");
-            let told = description
-                .split_once("efault: `")
-                .and_then(|(_, rest)| rest.split_once('`'));
+            let told = description.split_once("efault: `").and_then(|(_, rest)| rest.split_once('`'));
             // What stands for a value that is not given may need words.
             let Some((told, _)) = told.filter(|_| !default.is_null()) else {
                 continue;

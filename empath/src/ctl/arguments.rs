@@ -113,11 +113,7 @@ pub(super) struct Conditions {
 
 impl Conditions {
     pub(super) fn filter(&self) -> Filter {
-        Filter {
-            status: self.status,
-            domain: self.domain.clone(),
-            sender: self.sender.clone(),
-        }
+        Filter { status: self.status, domain: self.domain.clone(), sender: self.sender.clone() }
     }
 }
 
@@ -139,10 +135,7 @@ impl Messages {
 struct StatusError;
 
 fn status(text: &str) -> Result<Status, StatusError> {
-    Status::ALL
-        .into_iter()
-        .find(|status| status.to_string() == text)
-        .ok_or(StatusError)
+    Status::ALL.into_iter().find(|status| status.to_string() == text).ok_or(StatusError)
 }
 
 #[cfg(test)]

@@ -11,10 +11,7 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(json: bool) -> Self {
-        Self {
-            json,
-            stdout: BufWriter::new(io::stdout()),
-        }
+        Self { json, stdout: BufWriter::new(io::stdout()) }
     }
 
     /// Prints an answer as one line of JSON, or as `text` says.
@@ -32,11 +29,7 @@ impl Output {
 
     /// Prints lines for people; nothing in JSON mode.
     pub(super) fn text(&mut self, text: &str) -> io::Result<()> {
-        if self.json {
-            Ok(())
-        } else {
-            self.stdout.write_all(text.as_bytes())
-        }
+        if self.json { Ok(()) } else { self.stdout.write_all(text.as_bytes()) }
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -69,17 +62,9 @@ pub(super) fn escaped(text: &str) -> String {
 fn ascii_controls(json: &str) -> String {
     let escape = |c: char| {
         let plain = c.is_ascii() || Escaped(c.to_string().as_bytes()).to_string().starts_with(c);
-        if plain {
-            c.to_string()
-        } else {
-            format!("\\u{:04x}", u32::from(c))
-        }
+        if plain { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) }
     };
-    if json.is_ascii() {
-        json.to_owned()
-    } else {
-        json.chars().map(escape).collect()
-    }
+    if json.is_ascii() { json.to_owned() } else { json.chars().map(escape).collect() }
 }
 
 /// Rows in aligned columns, two spaces apart. Cells are escaped; the last column has its own length in each row.
@@ -89,9 +74,7 @@ pub(super) struct Table<const N: usize> {
 
 impl<const N: usize> Table<N> {
     pub(super) fn new(heading: [&str; N]) -> Self {
-        Self {
-            rows: vec![heading.map(ToOwned::to_owned)],
-        }
+        Self { rows: vec![heading.map(ToOwned::to_owned)] }
     }
 
     pub(super) fn row(&mut self, cells: [&str; N]) {
@@ -107,10 +90,7 @@ impl<const N: usize> Table<N> {
             }
         }
         let line = |row: &[String; N]| {
-            let padded = row
-                .iter()
-                .zip(widths)
-                .map(|(cell, width)| format!("{cell:width$}"));
+            let padded = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
             format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
         };
         self.rows.iter().map(line).collect()

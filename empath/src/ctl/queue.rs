@@ -18,12 +18,7 @@ use super::{
 const PIECE: usize = 1000;
 
 pub(super) async fn list(client: &mut Client, output: &mut Output, list: &List) -> Result<(), CtlError> {
-    client
-        .send(&Request::List {
-            filter: list.conditions.filter(),
-            limit: list.limit,
-        })
-        .await?;
+    client.send(&Request::List { filter: list.conditions.filter(), limit: list.limit }).await?;
     let mut more = true;
     while more {
         let mut table = Table::new(["ID", "RECEIVED", "SIZE", "STATUS", "SENDER", "RECIPIENTS"]);
@@ -63,21 +58,12 @@ pub(super) async fn view(client: &mut Client, output: &mut Output, id: MessageId
 pub(super) async fn stats(client: &mut Client, output: &mut Output) -> Result<(), CtlError> {
     let stats: QueueStats = client.ask(&Request::Stats {}).await?;
     output.answer(&stats, || {
-        let oldest = stats
-            .oldest_seconds
-            .map(|age| format!(", the oldest {age} s old"))
-            .unwrap_or_default();
+        let oldest = stats.oldest_seconds.map(|age| format!(", the oldest {age} s old")).unwrap_or_default();
         let mut text = format!("{} messages{oldest}\n", stats.total);
         let mut table = Table::new(["STATUS", "MESSAGES"]);
-        stats
-            .by_status
-            .iter()
-            .for_each(|(status, n)| table.row([&status.to_string(), &n.to_string()]));
+        stats.by_status.iter().for_each(|(status, n)| table.row([&status.to_string(), &n.to_string()]));
         let mut domains = Table::new(["DOMAIN", "MESSAGES"]);
-        stats
-            .by_domain
-            .iter()
-            .for_each(|(domain, n)| domains.row([domain, &n.to_string()]));
+        stats.by_domain.iter().for_each(|(domain, n)| domains.row([domain, &n.to_string()]));
         if stats.total > 0 {
             text.extend(["\n", &table.render(), "\n", &domains.render()]);
         }
@@ -91,17 +77,9 @@ pub(super) async fn retry(
     output: &mut Output,
     messages: &Messages,
 ) -> Result<(), CtlError> {
-    let changed: Changed = client
-        .ask(&Request::Retry {
-            messages: messages.selection(),
-        })
-        .await?;
-    output.answer(&changed, || {
-        format!(
-            "{} of {} messages are due now\n",
-            changed.changed, changed.matched
-        )
-    })?;
+    let changed: Changed = client.ask(&Request::Retry { messages: messages.selection() }).await?;
+    output
+        .answer(&changed, || format!("{} of {} messages are due now\n", changed.changed, changed.matched))?;
     Ok(())
 }
 
@@ -110,17 +88,9 @@ pub(super) async fn delete(
     output: &mut Output,
     delete: &Delete,
 ) -> Result<(), CtlError> {
-    let changed: Changed = client
-        .ask(&Request::Delete {
-            messages: delete.messages.selection(),
-        })
-        .await?;
-    output.answer(&changed, || {
-        format!(
-            "{} of {} messages were deleted\n",
-            changed.changed, changed.matched
-        )
-    })?;
+    let changed: Changed = client.ask(&Request::Delete { messages: delete.messages.selection() }).await?;
+    output
+        .answer(&changed, || format!("{} of {} messages were deleted\n", changed.changed, changed.matched))?;
     Ok(())
 }
 
@@ -133,17 +103,10 @@ pub(super) fn confirm(delete: &Delete) -> Result<(), CtlError> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(CtlError::Unconfirmed);
     }
-    write!(
-        io::stderr(),
-        "Delete every message that matches, without telling anyone? [y/N] "
-    )?;
+    write!(io::stderr(), "Delete every message that matches, without telling anyone? [y/N] ")?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        Ok(())
-    } else {
-        Err(CtlError::Declined)
-    }
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(CtlError::Declined) }
 }
 
 fn time(time: jiff::Timestamp) -> String {
@@ -151,19 +114,12 @@ fn time(time: jiff::Timestamp) -> String {
 }
 
 fn sender(entry: &QueueEntry) -> &str {
-    if entry.sender.is_empty() {
-        "<>"
-    } else {
-        &entry.sender
-    }
+    if entry.sender.is_empty() { "<>" } else { &entry.sender }
 }
 
 /// The first recipient, and how many more there are.
 fn recipients(entry: &QueueEntry) -> String {
-    let first = entry
-        .recipients
-        .first()
-        .map_or("", |recipient| &recipient.address);
+    let first = entry.recipients.first().map_or("", |recipient| &recipient.address);
     match entry.recipients.len() {
         0 | 1 => first.to_owned(),
         n => format!("{first} and {} more", n - 1),
@@ -181,23 +137,10 @@ fn describe(view: &QueueView) -> String {
         entry.status,
         entry.priority,
     );
-    let mut recipients = Table::new([
-        "RECIPIENT",
-        "STATUS",
-        "ATTEMPTS",
-        "NEXT ATTEMPT",
-        "NEXT HOP",
-        "LAST REPLY",
-    ]);
-    for RecipientEntry {
-        address,
-        status,
-        attempts,
-        next_attempt_at,
-        next_hop,
-        last_reply,
-        ..
-    } in &entry.recipients
+    let mut recipients =
+        Table::new(["RECIPIENT", "STATUS", "ATTEMPTS", "NEXT ATTEMPT", "NEXT HOP", "LAST REPLY"]);
+    for RecipientEntry { address, status, attempts, next_attempt_at, next_hop, last_reply, .. } in
+        &entry.recipients
     {
         recipients.row([
             address,
@@ -212,11 +155,7 @@ fn describe(view: &QueueView) -> String {
     if !view.history.is_empty() {
         let mut history = Table::new(["ATTEMPT", "RECIPIENT", "HOST", "RESULT"]);
         for attempt in &view.history {
-            let host = attempt
-                .host
-                .as_deref()
-                .or(attempt.next_hop.as_deref())
-                .unwrap_or_default();
+            let host = attempt.host.as_deref().or(attempt.next_hop.as_deref()).unwrap_or_default();
             history.row([&time(attempt.at), &attempt.address, host, &reply(&attempt.reply)]);
         }
         text += "\n";

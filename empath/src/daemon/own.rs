@@ -41,28 +41,17 @@ mod tests {
 
     #[test]
     fn a_wildcard_listener_is_reached_at_the_addresses_of_every_interface() {
-        let interfaces: Vec<IpAddr> = ["127.0.0.1", "192.0.2.1", "2001:db8::1"]
-            .iter()
-            .map(|ip| ip.parse().unwrap())
-            .collect();
+        let interfaces: Vec<IpAddr> =
+            ["127.0.0.1", "192.0.2.1", "2001:db8::1"].iter().map(|ip| ip.parse().unwrap()).collect();
         let table: [(&[&str], &[&str]); 4] = [
-            (
-                &["[::]:25"],
-                &["127.0.0.1:25", "192.0.2.1:25", "[2001:db8::1]:25"],
-            ),
+            (&["[::]:25"], &["127.0.0.1:25", "192.0.2.1:25", "[2001:db8::1]:25"]),
             (&["0.0.0.0:25"], &["127.0.0.1:25", "192.0.2.1:25"]),
-            (
-                &["127.0.0.1:1025", "[::1]:1025"],
-                &["127.0.0.1:1025", "[::1]:1025"],
-            ),
+            (&["127.0.0.1:1025", "[::1]:1025"], &["127.0.0.1:1025", "[::1]:1025"]),
             (&["[::ffff:192.0.2.7]:25"], &["192.0.2.7:25"]),
         ];
         for (bound, expected) in table {
             let bound: Vec<SocketAddr> = bound.iter().map(|address| address.parse().unwrap()).collect();
-            let own: Vec<String> = expand(&bound, &interfaces)
-                .iter()
-                .map(ToString::to_string)
-                .collect();
+            let own: Vec<String> = expand(&bound, &interfaces).iter().map(ToString::to_string).collect();
             assert_eq!(own, expected);
         }
     }

@@ -24,16 +24,8 @@ fn reply(line: &str) -> Reply {
     let (status, text) = text.split_once(' ').unwrap_or((text, ""));
     let code = ReplyCode::new(code.parse().unwrap()).unwrap();
     match status.parse::<EnhancedStatus>() {
-        Ok(status) => Reply {
-            code,
-            enhanced: Some(status),
-            text: text.to_owned().into(),
-        },
-        Err(_) => Reply {
-            code,
-            enhanced: None,
-            text: line.split_once(' ').unwrap().1.to_owned().into(),
-        },
+        Ok(status) => Reply { code, enhanced: Some(status), text: text.to_owned().into() },
+        Err(_) => Reply { code, enhanced: None, text: line.split_once(' ').unwrap().1.to_owned().into() },
     }
 }
 
@@ -155,10 +147,7 @@ fn when_nobody_gets_the_message_no_content_goes_out_and_the_transaction_is_reset
          C: RSET
          S: 250 Ok",
     );
-    assert_eq!(
-        results(&sent),
-        ["RCPT TO: 550 5.1.1 no", "RCPT TO: 450 4.2.1 busy"]
-    );
+    assert_eq!(results(&sent), ["RCPT TO: 550 5.1.1 no", "RCPT TO: 450 4.2.1 busy"]);
     assert!(sent.reusable);
 
     let sent = play(
@@ -210,10 +199,7 @@ fn a_refusal_of_data_or_of_the_content_is_for_those_that_were_accepted() {
          C: RSET
          S: 250 Ok",
     );
-    assert_eq!(
-        results(&sent),
-        ["RCPT TO: 550 5.1.1 no", "DATA: 451 4.3.0 not now"]
-    );
+    assert_eq!(results(&sent), ["RCPT TO: 550 5.1.1 no", "DATA: 451 4.3.0 not now"]);
     assert!(sent.reusable);
 
     let sent = play(
@@ -227,10 +213,7 @@ fn a_refusal_of_data_or_of_the_content_is_for_those_that_were_accepted() {
          C: CONTENT
          S: 554 5.7.1 spam",
     );
-    assert_eq!(
-        results(&sent),
-        ["end of data: 554 5.7.1 spam", "RCPT TO: 452 4.5.3 too many"]
-    );
+    assert_eq!(results(&sent), ["end of data: 554 5.7.1 spam", "RCPT TO: 452 4.5.3 too many"]);
     assert!(sent.reusable);
 }
 
@@ -239,10 +222,7 @@ fn many_recipients_go_in_groups_and_data_waits_until_somebody_is_left() {
     let to: Vec<_> = (0..150).map(|i| format!("<u{i}@x.test>")).collect();
     let to: Vec<_> = to.iter().map(String::as_str).collect();
     let rcpt = |range: std::ops::Range<usize>| {
-        range
-            .map(|i| format!("RCPT TO:<u{i}@x.test>"))
-            .collect::<Vec<_>>()
-            .join(" | ")
+        range.map(|i| format!("RCPT TO:<u{i}@x.test>")).collect::<Vec<_>>().join(" | ")
     };
     let no = |times| "S: 550 5.1.1 no\n".repeat(times);
     let dialogue = format!(
@@ -252,11 +232,7 @@ fn many_recipients_go_in_groups_and_data_waits_until_somebody_is_left() {
         rcpt(MAX_GROUP - 1..150),
         no(150 - (MAX_GROUP - 1)),
     );
-    let sent = play(
-        &message("<a@home.test>", &to, CONTENT),
-        offers("PIPELINING"),
-        &dialogue,
-    );
+    let sent = play(&message("<a@home.test>", &to, CONTENT), offers("PIPELINING"), &dialogue);
     assert_eq!(results(&sent), ["RCPT TO: 550 5.1.1 no"; 150]);
 
     // All are refused when the group is full to the brim: DATA is not asked for.
@@ -266,11 +242,7 @@ fn many_recipients_go_in_groups_and_data_waits_until_somebody_is_left() {
         rcpt(0..MAX_GROUP - 1),
         no(MAX_GROUP - 1),
     );
-    let sent = play(
-        &message("<a@home.test>", to, CONTENT),
-        offers("PIPELINING"),
-        &dialogue,
-    );
+    let sent = play(&message("<a@home.test>", to, CONTENT), offers("PIPELINING"), &dialogue);
     assert!(sent.reusable);
 }
 
@@ -302,22 +274,14 @@ fn a_reply_that_does_not_fit_the_command_is_garbled() {
         ("S: 354 go on", "MAIL FROM"),
         ("S: 250 Ok\nS: 354 go on", "RCPT TO"),
         ("S: 250 Ok\nS: 250 Ok\nS: 250 Ok", "DATA"),
-        (
-            "S: 250 Ok\nS: 250 Ok\nS: 354 Ok\nC: CONTENT\nS: 354 again",
-            "end of data",
-        ),
+        ("S: 250 Ok\nS: 250 Ok\nS: 354 Ok\nC: CONTENT\nS: 354 again", "end of data"),
     ] {
         let sent = play(
             &message("<a@home.test>", &["<b@x.test>"], CONTENT),
             offers("PIPELINING"),
             &format!("{start}{replies}"),
         );
-        assert_eq!(
-            results(&sent),
-            [format!(
-                "{stage}: garbled reply: a code that doesn't fit the command"
-            )]
-        );
+        assert_eq!(results(&sent), [format!("{stage}: garbled reply: a code that doesn't fit the command")]);
         assert!(!sent.reusable);
     }
 }
@@ -331,16 +295,8 @@ fn a_broken_dialogue_fails_only_those_without_a_result() {
     transaction.reply(reply("550 5.1.1 no"));
     assert!(matches!(transaction.step(), Step::Read(Stage::RcptTo)));
     transaction.failed(Stage::RcptTo, FailureKind::Closed);
-    let Step::Done(sent) = transaction.step() else {
-        panic!("not done")
-    };
-    assert_eq!(
-        results(&sent),
-        [
-            "RCPT TO: 550 5.1.1 no",
-            "RCPT TO: the server closed the connection"
-        ]
-    );
+    let Step::Done(sent) = transaction.step() else { panic!("not done") };
+    assert_eq!(results(&sent), ["RCPT TO: 550 5.1.1 no", "RCPT TO: the server closed the connection"]);
     assert!(!sent.reusable);
 }
 
@@ -348,18 +304,10 @@ fn a_broken_dialogue_fails_only_those_without_a_result() {
 fn parameters_are_given_only_where_they_are_offered_and_needed() {
     let plain = message("<a@home.test>", &["<b@x.test>"], CONTENT);
     let eight_bit = message("<a@home.test>", &["<b@x.test>"], "A: b\r\n\r\né\r\n");
-    let declared = Outgoing {
-        body: Body::EightBitMime,
-        ..plain.clone()
-    };
-    let utf8_header = Outgoing {
-        smtputf8: true,
-        ..message("<a@home.test>", &["<b@x.test>"], "A: é\r\n\r\nb\r\n")
-    };
-    let utf8_flag = Outgoing {
-        smtputf8: true,
-        ..plain.clone()
-    };
+    let declared = Outgoing { body: Body::EightBitMime, ..plain.clone() };
+    let utf8_header =
+        Outgoing { smtputf8: true, ..message("<a@home.test>", &["<b@x.test>"], "A: é\r\n\r\nb\r\n") };
+    let utf8_flag = Outgoing { smtputf8: true, ..plain.clone() };
     let all = "SIZE, 8BITMIME, SMTPUTF8";
     for (message, offered, expected) in [
         (&plain, "", ""),
@@ -372,47 +320,24 @@ fn parameters_are_given_only_where_they_are_offered_and_needed() {
         (&utf8_flag, "", ""),
     ] {
         let mut transaction = Transaction::new(message, offers(offered));
-        let Step::Write(_, line) = transaction.step() else {
-            panic!("{offered}: nothing written")
-        };
-        assert_eq!(
-            line,
-            format!("MAIL FROM:<a@home.test>{expected}\r\n"),
-            "{offered}"
-        );
+        let Step::Write(_, line) = transaction.step() else { panic!("{offered}: nothing written") };
+        assert_eq!(line, format!("MAIL FROM:<a@home.test>{expected}\r\n"), "{offered}");
     }
 }
 
 #[test]
 fn what_the_server_can_not_take_fails_without_being_asked_for() {
-    let utf8 = |from: &str, content: &str| Outgoing {
-        smtputf8: true,
-        ..message(from, &["<b@x.test>"], content)
-    };
+    let utf8 =
+        |from: &str, content: &str| Outgoing { smtputf8: true, ..message(from, &["<b@x.test>"], content) };
     for (message, offered, feature) in [
-        (
-            message("<a@h.test>", &["<b@x.test>"], "\r\né\r\n"),
-            "SMTPUTF8",
-            Feature::EightBitMime,
-        ),
+        (message("<a@h.test>", &["<b@x.test>"], "\r\né\r\n"), "SMTPUTF8", Feature::EightBitMime),
         (utf8("<a@h.test>", "A: é\r\n\r\n"), "8BITMIME", Feature::Smtputf8),
         (utf8("<é@h.test>", CONTENT), "8BITMIME", Feature::Smtputf8),
-        (
-            message("<a@h.test>", &["<b@x.test>"], CONTENT),
-            "SIZE 21",
-            Feature::Size,
-        ),
+        (message("<a@h.test>", &["<b@x.test>"], CONTENT), "SIZE 21", Feature::Size),
     ] {
         let sent = play(&message, offers(offered), "");
         let failure = Stage::MailFrom.failed(FailureKind::Unsupported(feature));
-        assert_eq!(
-            sent,
-            Sent {
-                recipients: vec![Err(failure)],
-                reusable: true
-            },
-            "{offered}"
-        );
+        assert_eq!(sent, Sent { recipients: vec![Err(failure)], reusable: true }, "{offered}");
     }
     assert!(SizeLimit::Octets(22).allows(22));
 }
@@ -432,14 +357,9 @@ fn one_recipient_in_utf8_does_not_hold_up_the_others() {
          C: CONTENT
          S: 250 Ok",
     );
-    assert_eq!(
-        results(&sent),
-        ["MAIL FROM: the server does not support SMTPUTF8", "250 Ok"]
-    );
+    assert_eq!(results(&sent), ["MAIL FROM: the server does not support SMTPUTF8", "250 Ok"]);
     let mut transaction = Transaction::new(&message, offers("PIPELINING, SMTPUTF8"));
-    let Step::Write(_, group) = transaction.step() else {
-        panic!("nothing written")
-    };
+    let Step::Write(_, group) = transaction.step() else { panic!("nothing written") };
     assert_eq!(
         group,
         "MAIL FROM:<a@h.test> SMTPUTF8\r\nRCPT TO:<é@x.test>\r\nRCPT TO:<b@bücher.test>\r\nDATA\r\n"

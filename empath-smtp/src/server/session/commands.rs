@@ -52,10 +52,7 @@ impl Session {
                 if self.protocol == Protocol::Smtp && parameters != Parameters::default() {
                     return Err(reply::UNKNOWN_PARAMETER);
                 }
-                if parameters
-                    .size
-                    .is_some_and(|size| size > self.settings.limits.message_size.0)
-                {
+                if parameters.size.is_some_and(|size| size > self.settings.limits.message_size.0) {
                     return Err(reply::TOO_LARGE);
                 }
                 self.waiting = Waiting::Mail(Mail::new(reverse_path, parameters));

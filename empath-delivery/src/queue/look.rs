@@ -1,0 +1,57 @@
+use std::ops::Bound;
+
+use empath_common::{Envelope, MessageId};
+use jiff::Timestamp;
+
+use super::{MessageStatus, Queue, Snapshot};
+use crate::route::NextHop;
+
+/// What can be seen from outside.
+impl Queue {
+    /// How many messages there are.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether there is no message.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// How many messages have this status.
+    pub fn count_of(&self, status: MessageStatus) -> usize {
+        self.counts.get(status as usize).copied().unwrap_or_default()
+    }
+
+    /// When the oldest message was received.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.messages.first_key_value().map(|(_, entry)| entry.envelope.received_at)
+    }
+
+    /// Connections, idle ones included.
+    pub fn connections(&self) -> usize {
+        self.lanes.connections()
+    }
+
+    /// Whether a message is in the queue.
+    pub fn contains(&self, id: MessageId) -> bool {
+        self.messages.contains_key(&id)
+    }
+
+    /// One message.
+    pub fn snapshot(&self, id: MessageId) -> Option<Snapshot> {
+        self.messages.get(&id).map(|entry| entry.snapshot(id))
+    }
+
+    /// At most `limit` messages behind `after`, in the order of their ids.
+    pub fn page(&self, after: Option<MessageId>, limit: usize) -> Vec<Snapshot> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.messages.range((start, Bound::Unbounded));
+        range.take(limit).map(|(id, entry)| entry.snapshot(*id)).collect()
+    }
+
+    /// Where a recipient goes by the present configuration.
+    pub fn route(&self, envelope: &Envelope, recipient: usize) -> Option<NextHop> {
+        envelope.recipients().get(recipient).map(|path| self.routes.route(path).next_hop)
+    }
+}
