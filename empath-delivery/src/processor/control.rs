@@ -29,7 +29,7 @@ pub struct Filter {
 }
 
 /// What an operation of an operator came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Touched {
     /// Messages that were meant.
     pub matched: usize,

@@ -3,12 +3,11 @@ use std::collections::BTreeMap;
 use empath_common::{ForwardPath, MessageId, Reply};
 use empath_spool::{Attempt, RecipientState, Stored};
 use jiff::Timestamp;
-use serde::Serialize;
 
 use crate::queue::{MessageStatus, RecipientStatus, Snapshot};
 
 /// A message as an operator sees it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct MessageView {
     /// Its id.
     pub id: MessageId,
@@ -25,7 +24,7 @@ pub struct MessageView {
 }
 
 /// A recipient as an operator sees it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct RecipientView {
     /// The forward-path without brackets.
     pub address: String,
@@ -44,7 +43,7 @@ pub struct RecipientView {
 }
 
 /// A reply as an operator sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplyView {
     /// The code; `None` when there was no reply.
     pub code: Option<u16>,
@@ -55,7 +54,7 @@ pub struct ReplyView {
 }
 
 /// One attempt for one recipient as an operator sees it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct HistoryView {
     /// The forward-path without brackets.
     pub address: String,
@@ -72,7 +71,7 @@ pub struct HistoryView {
 }
 
 /// The queue in numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
     /// Messages.
     pub total: usize,

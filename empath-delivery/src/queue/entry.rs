@@ -4,7 +4,6 @@ use bytes::Bytes;
 use empath_common::{Envelope, MessageId};
 use empath_spool::{Ended, RecipientState, Status};
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::{Fate, Job, JobRecipient, Settlement, Snapshot};
 use crate::schedule;
@@ -43,8 +42,7 @@ pub(super) enum Place {
 }
 
 /// How far a recipient is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecipientStatus {
     /// Not tried yet.
     Pending,
@@ -61,8 +59,7 @@ pub enum RecipientStatus {
 }
 
 /// How far a message is: in progress if any recipient is, else deferred if any is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MessageStatus {
     /// No recipient was tried yet.
     Pending,
