@@ -121,7 +121,8 @@ async fn only_what_was_in_the_failed_write_is_refused() {
             }
         }
     }
-    assert!((882..=894).contains(&expected.len()), "{}", expected.len());
+    // Six failures refuse one to three batches each; those that hit the preparation of a spare segment refuse none.
+    assert!((882..900).contains(&expected.len()), "{}", expected.len());
     assert_eq!(spool.ids(), expected);
     drop(spool);
     let (spool, report) = open(directory.path());
