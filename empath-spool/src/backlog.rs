@@ -16,6 +16,8 @@ pub(crate) struct Pending {
     pub(crate) records: Vec<(Record, Effect)>,
     /// Octets on disk.
     pub(crate) octets: u64,
+    /// Whether a message is in it. Batches without one are what frees space.
+    pub(crate) content: bool,
     pub(crate) answer: oneshot::Sender<Result<(), CommitError>>,
 }
 
@@ -50,10 +52,10 @@ impl Backlog {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends a batch; `reserve` lets it use the space that is kept for batches that free others.
-    pub(crate) fn push(&self, batch: Pending, reserve: bool) -> Result<(), CommitError> {
+    /// Appends a batch. Some space is kept for batches that free others.
+    pub(crate) fn push(&self, batch: Pending) -> Result<(), CommitError> {
         let (octets, batches) =
-            if reserve { (2 * MAX_OCTETS, 2 * MAX_BATCHES) } else { (MAX_OCTETS, MAX_BATCHES) };
+            if batch.content { (MAX_OCTETS, MAX_BATCHES) } else { (2 * MAX_OCTETS, 2 * MAX_BATCHES) };
         let mut waiting = self.waiting();
         if waiting.closed {
             return Err(CommitError::Closed);

@@ -133,9 +133,11 @@ impl FileSpool {
             current: None,
             previous,
             next,
+            starved: false,
             done: sender,
         };
-        committer.begin(0).map_err(failed("write to"))?;
+        // A small segment will do: the queue must go out for space to come back.
+        committer.begin(0, false).map_err(failed("write to"))?;
         if let Some(previous) = previous {
             // The rest was never written, or is not valid: the new segment says so.
             let cut = journal
@@ -226,8 +228,7 @@ impl Spool for FileSpool {
         if octets > MAX_BATCH {
             return Committed::answered(Err(CommitError::TooLarge(octets)));
         }
-        // Batches without content are what frees space.
-        let reserve = !entries.iter().any(|entry| matches!(entry, Entry::Accepted { .. }));
+        let has_content = entries.iter().any(|entry| matches!(entry, Entry::Accepted { .. }));
         let count = entries.len();
         let records: Vec<_> = (0..)
             .zip(entries)
@@ -245,7 +246,7 @@ impl Spool for FileSpool {
             return Committed::answered(Err(CommitError::TooLarge(octets)));
         }
         let (answer, committed) = oneshot::channel();
-        match self.shared.backlog.push(Pending { records, octets, answer }, reserve) {
+        match self.shared.backlog.push(Pending { records, octets, content: has_content, answer }) {
             Ok(()) => Committed(committed),
             Err(refusal) => Committed::answered(Err(refusal)),
         }

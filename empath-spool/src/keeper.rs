@@ -107,6 +107,13 @@ impl Keeper {
         Ok(Spare { number, file })
     }
 
+    /// A new file of `size` octets, for when the disk has no space for one of the full size.
+    pub(crate) fn small(&self, size: u64) -> io::Result<Spare> {
+        let number = self.desk().take_number();
+        let file = self.journal.prepare(&self.journal.spare(number), size)?;
+        Ok(Spare { number, file })
+    }
+
     /// Ends the thread.
     pub(crate) fn stop(&self) {
         self.desk().stop = true;

@@ -65,15 +65,30 @@ pub(crate) fn recover(journal: &Journal, damaged: &Path) -> io::Result<Recovered
     if let Some(newest) = segments.last() {
         found.next = newest.saturating_add(1);
     }
-    let known = chain(journal, &segments)?;
+    let known = chain(journal, &segments);
     let mut recovery = Recovery { journal, damaged, found };
     for number in segments {
-        recovery.found.index.begin(number);
-        match known.get(&number) {
-            Some(Some(known)) => recovery.segment(number, *known)?,
-            Some(None) => recovery.unknown(number)?,
-            // Void: a later segment says that nothing in it counts.
-            None => {}
+        let known = known.get(&number).copied();
+        match journal.files.open(&journal.segment(number)).and_then(|file| Ok((file.size()?, file))) {
+            Ok((size, file)) => {
+                recovery.found.index.begin(number);
+                match known {
+                    Some(Some(known)) => recovery.segment(number, &*file, size, known)?,
+                    Some(None) => recovery.unknown(number, &*file, size)?,
+                    // Void: a later segment says that nothing in it counts.
+                    None => {}
+                }
+            }
+            Err(failure) => match known {
+                Some(known) => {
+                    recovery.unreadable(number, known.and_then(|known| known.end).unwrap_or(0), &failure);
+                }
+                None if failure.kind() == io::ErrorKind::IsADirectory => {
+                    tracing::warn!(segment = number, "left alone: a directory");
+                }
+                // Given up in its turn, for which it need not be opened.
+                None => recovery.found.index.begin(number),
+            },
         }
     }
     recovery.found.report.messages = recovery.found.index.len();
@@ -81,14 +96,14 @@ pub(crate) fn recover(journal: &Journal, damaged: &Path) -> io::Result<Recovered
 }
 
 /// What is known about each segment; void segments are left out.
-fn chain(journal: &Journal, segments: &[u32]) -> io::Result<BTreeMap<u32, Option<Known>>> {
+fn chain(journal: &Journal, segments: &[u32]) -> BTreeMap<u32, Option<Known>> {
     let mut known: BTreeMap<u32, Option<Known>> = BTreeMap::new();
     let mut youngest_void = None;
     for number in segments.iter().rev().copied() {
         if youngest_void.is_some_and(|previous| number > previous) {
             continue;
         }
-        let begin = begin(journal, number)?;
+        let begin = begin(journal, number);
         let from_next = known.get(&number).copied().flatten();
         let own = begin.map(|(epoch, _)| Known { epoch, end: None });
         known.insert(number, from_next.or(own));
@@ -98,36 +113,30 @@ fn chain(journal: &Journal, segments: &[u32]) -> io::Result<BTreeMap<u32, Option
         }
     }
     known.retain(|number, _| segments.contains(number));
-    Ok(known)
+    known
 }
 
 /// The first record of a segment with its epoch, if it is this segment's.
-fn begin(journal: &Journal, number: u32) -> io::Result<Option<(u64, Begin)>> {
+fn begin(journal: &Journal, number: u32) -> Option<(u64, Begin)> {
     let mut octets = vec![0; 512];
-    let file = journal.files.open(&journal.segment(number))?;
-    let Ok(length) = file.read_all_at(&mut octets, 0) else {
-        return Ok(None);
-    };
+    let file = journal.files.open(&journal.segment(number)).ok()?;
+    let length = file.read_all_at(&mut octets, 0).ok()?;
     octets.truncate(length);
-    let Ok(read) = record::read(&octets, None) else {
-        return Ok(None);
-    };
+    let read = record::read(&octets, None).ok()?;
     let begin = Begin::decode(&read).ok().filter(|begin| begin.segment == number);
-    Ok(begin.map(|begin| (read.header.epoch, begin)))
+    begin.map(|begin| (read.header.epoch, begin))
 }
 
 impl Recovery<'_> {
     /// A segment whose epoch is known.
-    fn segment(&mut self, number: u32, known: Known) -> io::Result<()> {
-        let file = self.journal.files.open(&self.journal.segment(number))?;
+    fn segment(&mut self, number: u32, file: &dyn File, size: u64, known: Known) -> io::Result<()> {
         if known.end.is_none() {
             // After a mere crash of the process the page cache may hold batches that are not on disk. They count from
             // now on, so they must be.
             file.sync()?;
         }
-        let size = file.size()?;
         let end = known.end.unwrap_or(size);
-        let (octets, readable) = self.contents(number, &*file, end.min(size));
+        let (octets, readable) = self.contents(number, file, end.min(size));
         let mut valid = if readable { 0 } else { octets.len() };
         for found in scan(&octets, known.epoch, known.end.is_some()) {
             match found {
@@ -148,10 +157,8 @@ impl Recovery<'_> {
     }
 
     /// A segment of which nothing says what belongs to it.
-    fn unknown(&mut self, number: u32) -> io::Result<()> {
-        let file = self.journal.files.open(&self.journal.segment(number))?;
-        let size = file.size()?;
-        let (octets, _) = self.contents(number, &*file, size);
+    fn unknown(&mut self, number: u32, file: &dyn File, size: u64) -> io::Result<()> {
+        let (octets, _) = self.contents(number, file, size);
         if octets.iter().take(record::HEADER).all(|octet| *octet == 0) {
             // The power failed between naming the file and the first write to it.
             return Ok(());
@@ -159,12 +166,25 @@ impl Recovery<'_> {
         // The first record is damaged; the one behind it knows the epoch too.
         let behind = (1..OVERHEAD).find_map(|at| record::read(octets.get(at..)?, None).ok());
         if let Some(read) = behind {
-            return self.segment(number, Known { epoch: read.header.epoch, end: None });
+            return self.segment(number, file, size, Known { epoch: read.header.epoch, end: None });
         }
         let damage = describe(number, 0, size, DamageReason::Begin);
         self.quarantine(damage, 0, &octets);
         self.found.previous = Some(Previous { segment: number, epoch: 0, end: size });
         Ok(())
+    }
+
+    /// A segment that cannot even be opened. It stays where it is.
+    fn unreadable(&mut self, number: u32, end: u64, failure: &io::Error) {
+        tracing::error!(segment = number, error = %failure, "a segment of the journal cannot be opened");
+        self.report(describe(number, 0, end, DamageReason::Unreadable));
+        // A directory is none of ours and never becomes a segment.
+        if failure.kind() != io::ErrorKind::IsADirectory {
+            // Perhaps it can be read another day: younger segments say what in it is over, and the next one must
+            // not say that nothing in it counts.
+            self.found.index.keep(number);
+            self.found.previous = None;
+        }
     }
 
     /// Reads a segment; a block that the disk refuses to read is damage and reads as zeros.

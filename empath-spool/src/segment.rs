@@ -27,7 +27,7 @@ const PREVIOUS_END: u16 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Begin {
     pub(crate) segment: u32,
-    /// None for the first segment of a journal.
+    /// None for the first segment of a journal, and for one behind a segment that could not be opened.
     pub(crate) previous: Option<Previous>,
 }
 
@@ -119,6 +119,12 @@ impl Name {
 }
 
 impl Journal {
+    /// Octets of a segment that is begun on a full disk, and of the end of every other segment that content leaves
+    /// alone: what frees space must always find some.
+    pub(crate) fn small(&self) -> u64 {
+        (self.segment_size / 256).max(4096)
+    }
+
     pub(crate) fn segment(&self, number: u32) -> PathBuf {
         self.directory.join(format!("{number:08}.seg"))
     }

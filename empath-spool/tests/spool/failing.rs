@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
 };
 
@@ -23,6 +23,10 @@ struct Faults {
     syncs: AtomicU32,
     /// No file can be created or renamed.
     no_new_files: AtomicBool,
+    /// Octets for which files have no space; 0 for no limit.
+    too_large: AtomicU64,
+    /// The name of a file that can't be opened.
+    locked: Mutex<Option<String>>,
     /// Nothing can be cut off a file.
     no_truncate: AtomicBool,
     /// We are another user than the owner of the files.
@@ -42,6 +46,15 @@ impl Failing {
 
     pub(crate) fn refuse_new_files(&self, refuse: bool) {
         self.0.no_new_files.store(refuse, SeqCst);
+    }
+
+    /// No file of `size` octets can be prepared any more; 0 takes this back.
+    pub(crate) fn refuse_size(&self, size: u64) {
+        self.0.too_large.store(size, SeqCst);
+    }
+
+    pub(crate) fn refuse_open(&self, name: Option<&str>) {
+        *self.0.locked.lock().unwrap_or_else(PoisonError::into_inner) = name.map(str::to_owned);
     }
 
     pub(crate) fn write_short(&self, short: bool) {
@@ -84,6 +97,10 @@ impl Files for Failing {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        let locked = self.0.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        if locked.as_deref().is_some_and(|name| path.ends_with(name)) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         Disk.open(path).map(|file| self.wrap(file))
     }
 
@@ -128,7 +145,10 @@ struct FailingFile {
 
 impl File for FailingFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
-        self.file.allocate(len)
+        match self.faults.too_large.load(SeqCst) {
+            limit if limit > 0 && len >= limit => Err(io::ErrorKind::StorageFull.into()),
+            _ => self.file.allocate(len),
+        }
     }
 
     fn write_at(&self, octets: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {

@@ -5,6 +5,7 @@
 mod contract;
 mod failing;
 mod failures;
+mod full;
 mod kill;
 mod open;
 mod reclaim;

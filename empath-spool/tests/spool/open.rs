@@ -1,9 +1,10 @@
 //! Which directories may be a spool.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{fs, os::unix::fs::symlink, sync::Arc};
 
-use crate::support::{accepted, commit, config, metrics, open};
-use empath_spool::{Backend, Config, FileSpool, OpenError, PathProblem};
+use crate::failing::Failing;
+use crate::support::{accepted, assert_whole, commit, config, id, metrics, open, segments};
+use empath_spool::{Backend, Config, DamageReason, Entry, FileSpool, OpenError, PathProblem, Spool};
 
 fn refused(config: &Config) -> OpenError {
     FileSpool::open(config, metrics()).err().unwrap()
@@ -59,5 +60,63 @@ async fn the_backend_decides_whether_mail_survives() {
         drop(spool);
         let (spool, report) = empath_spool::open(&config, metrics()).unwrap();
         assert_eq!((spool.len(), report.messages), (usize::from(survives), usize::from(survives)));
+    }
+}
+
+#[tokio::test]
+async fn a_directory_with_a_segments_name_is_reported_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    commit(&spool, accepted(1, 100)).await;
+    drop(spool);
+    let stray = directory.path().join("spool/journal/00000099.seg");
+    fs::create_dir(&stray).unwrap();
+    let (spool, report) = open(directory.path());
+    let [damage] = &report.damaged[..] else { panic!("{report:?}") };
+    assert_eq!((damage.segment, damage.reason, &damage.copy), (99, DamageReason::Unreadable, &None));
+    commit(&spool, accepted(2, 100)).await;
+    commit(&spool, Entry::Removed(id(1))).await;
+    drop(spool);
+    assert!(stray.is_dir());
+    let newest = segments(directory.path()).pop().unwrap();
+    assert!(newest.ends_with("00000100.seg"), "{newest:?}");
+    let (spool, _) = open(directory.path());
+    assert_eq!(spool.ids(), [id(2)]);
+    commit(&spool, Entry::Removed(id(2))).await;
+    drop(spool);
+    assert!(open(directory.path()).0.is_empty());
+    assert!(
+        segments(directory.path()).len() <= 3,
+        "it does not keep the others: {:?}",
+        segments(directory.path())
+    );
+    assert!(stray.is_dir());
+}
+
+#[tokio::test]
+async fn a_segment_that_cannot_be_opened_counts_again_once_it_can() {
+    for (which, lost) in (0..3).enumerate() {
+        let directory = tempfile::tempdir().unwrap();
+        for number in 0..3 {
+            let (spool, _) = open(directory.path());
+            commit(&spool, accepted(number, 100)).await;
+        }
+        let path = segments(directory.path()).remove(which);
+        let files = Failing::default();
+        files.refuse_open(path.file_name().unwrap().to_str());
+        let mut rest: Vec<_> = (0..3).map(id).filter(|other| *other != id(lost)).collect();
+        for start in 0..2 {
+            let (spool, report) =
+                FileSpool::open_on(Arc::new(files.clone()), &config(directory.path()), metrics()).unwrap();
+            let [damage] = &report.damaged[..] else { panic!("{report:?}") };
+            assert_eq!((damage.reason, &damage.copy), (DamageReason::Unreadable, &None));
+            assert_eq!(spool.ids(), rest, "segment {which}");
+            commit(&spool, accepted(10 + start, 100)).await;
+            rest.push(id(10 + start));
+        }
+        let (spool, report) = open(directory.path());
+        assert!(report.damaged.is_empty(), "{report:?}");
+        assert_eq!(spool.len(), 5);
+        assert_whole(&spool, lost, 100).await;
     }
 }
