@@ -66,6 +66,8 @@ impl Drop for Active {
 pub(crate) struct Attempted {
     /// One for each recipient of the job.
     pub(crate) results: Vec<Tried>,
+    /// Places of recipients that should not share a transaction again: it failed as a whole, maybe by the fault of one.
+    pub(crate) alone: Vec<u32>,
     /// Time spent on finding and connecting to hosts.
     pub(crate) connect: Duration,
     /// Time spent in transactions.
@@ -79,6 +81,7 @@ impl Attempted {
     pub(crate) fn new(job: &Job) -> Self {
         Self {
             results: Vec::with_capacity(job.recipients.len()),
+            alone: Vec::new(),
             connect: Duration::ZERO,
             transfer: Duration::ZERO,
             spare: Vec::new(),
@@ -213,6 +216,7 @@ impl<'a> Attempt<'a> {
                 return false;
             }
             let delivered = sent.recipients.iter().any(Result::is_ok);
+            let several = round.len() > 1;
             let mut again = Vec::new();
             for (left, result) in round.drain(..).zip(sent.recipients) {
                 match result {
@@ -223,7 +227,12 @@ impl<'a> Attempt<'a> {
                     }),
                     // RFC 5321 §4.5.3.1.10: the server takes the rest in another transaction. Each takes some.
                     Err(failure) if delivered && sent.reusable && is_too_many(&failure) => again.push(left),
-                    Err(failure) => self.failed(left, failure.into(), Some(&open.peer)),
+                    Err(failure) => {
+                        if several && is_unclear(&failure) {
+                            self.attempted.alone.push(left.recipient.index);
+                        }
+                        self.failed(left, failure.into(), Some(&open.peer));
+                    }
                 }
             }
             if again.is_empty() {
@@ -288,6 +297,12 @@ fn is_stale(result: &Result<Reply, client::Failure>) -> bool {
         },
         _ => false,
     }
+}
+
+/// The transaction failed without an answer that says whom it is about.
+fn is_unclear(failure: &client::Failure) -> bool {
+    matches!(failure.stage, Stage::RcptTo | Stage::Data | Stage::EndOfData)
+        && matches!(failure.kind, FailureKind::Garbled(_) | FailureKind::Closed | FailureKind::Timeout)
 }
 
 fn is_too_many(failure: &client::Failure) -> bool {

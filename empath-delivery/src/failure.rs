@@ -1,6 +1,6 @@
 //! What a failure means: bounce, defer, or try the next host.
 
-use empath_common::{EnhancedStatus, Reply};
+use empath_common::{EnhancedStatus, Escaped, Reply};
 use empath_smtp::client::{self, FailureKind, Feature, Stage};
 
 use crate::{maildir::MaildirError, resolve::ResolveError};
@@ -16,7 +16,7 @@ pub struct Failure {
     pub status: EnhancedStatus,
     /// What the host said, if it said something.
     pub reply: Option<Reply>,
-    /// One line for people. It may have octets of the host in it.
+    /// One line for people, untrusted octets escaped.
     pub detail: String,
 }
 
@@ -63,14 +63,14 @@ pub fn disposition(failure: &Failure, more_hosts: bool) -> Disposition {
 }
 
 impl Failure {
-    /// A failure without a reply; the class follows from the status.
-    pub fn new(scope: Scope, status: (u8, u16, u16), detail: impl Into<String>) -> Self {
+    /// A failure without a reply; the class follows from the status. The detail is escaped.
+    pub fn new(scope: Scope, status: (u8, u16, u16), detail: impl AsRef<str>) -> Self {
         Self {
             scope,
             class: if status.0 == 5 { Class::Permanent } else { Class::Transient },
             status: EnhancedStatus::new(status.0, status.1, status.2),
             reply: None,
-            detail: detail.into(),
+            detail: Escaped(detail.as_ref().as_bytes()).to_string(),
         }
     }
 
@@ -103,7 +103,7 @@ impl Failure {
     }
 
     /// The content could not be read back, or another local storage failed.
-    pub fn local(detail: impl Into<String>) -> Self {
+    pub fn local(detail: impl AsRef<str>) -> Self {
         Self::new(Scope::Destination, (4, 3, 0), detail)
     }
 }

@@ -1,8 +1,9 @@
-//! One line for each event in a message's life. Octets of peers are escaped here.
+//! One line for each event in a message's life. Text of peers is escaped before it comes here: replies by the client,
+//! the rest by `Failure`.
 
 use std::{fmt, time::Duration};
 
-use empath_common::{Domain, Envelope, Escaped, ForwardPath, MessageId, Reply};
+use empath_common::{Domain, Envelope, ForwardPath, MessageId, Reply};
 use empath_spool::{CommitError, LoadError};
 use jiff::Timestamp;
 use tracing::{error, info};
@@ -39,15 +40,6 @@ impl fmt::Display for Delays {
     }
 }
 
-/// An untrusted value that may not be there.
-struct Safe<T>(T);
-
-impl<T: fmt::Display> fmt::Display for Safe<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Escaped(self.0.to_string().as_bytes()).fmt(f)
-    }
-}
-
 fn host(peer: Option<&Peer>) -> &str {
     peer.map_or("none", |peer| &peer.shown)
 }
@@ -69,7 +61,7 @@ pub(crate) fn delivered(line: &Line<'_>, reply: &Reply) {
         host = host(line.peer),
         smtp_code = reply.code.get(),
         status = %reply.enhanced.unwrap_or(empath_common::EnhancedStatus::new(2, 0, 0)),
-        reply = %Safe(reply),
+        reply = %reply,
         delivery_attempt = line.attempt,
         delays = %line.delays,
         "delivered"
@@ -85,7 +77,7 @@ pub(crate) fn deferred(line: &Line<'_>, failure: &Failure, due: Timestamp) {
         host = host(line.peer),
         smtp_code = code(failure),
         status = %failure.status,
-        reply = %Safe(&failure.detail),
+        reply = %failure.detail,
         delivery_attempt = line.attempt,
         delays = %line.delays,
         next_attempt_at = %due,
@@ -102,7 +94,7 @@ pub(crate) fn bounced(line: &Line<'_>, failure: &Failure, told: Told) {
         host = host(line.peer),
         smtp_code = code(failure),
         status = %failure.status,
-        reply = %Safe(&failure.detail),
+        reply = %failure.detail,
         delivery_attempt = line.attempt,
         delays = %line.delays,
         dsn = %told,
@@ -117,7 +109,7 @@ pub(crate) fn expired(id: MessageId, recipient: &ForwardPath, attempts: u32, las
         recipient = recipient.as_str(),
         domain = domain(recipient),
         status = "4.4.7",
-        reply = %Safe(last),
+        reply = last,
         delivery_attempt = attempts,
         dsn = %told,
         "expired"
@@ -166,7 +158,7 @@ impl fmt::Display for Told {
 }
 
 pub(crate) fn not_stored(id: MessageId, failure: &CommitError) {
-    error!(message_id = %id, error = %failure, "the spool did not take the outcome; the queue goes on in memory");
+    error!(message_id = %id, error = %failure, "the spool did not take the outcome; the queue goes on in memory and repeats it");
 }
 
 pub(crate) fn not_read(id: MessageId, failure: &LoadError) {

@@ -16,6 +16,7 @@ pub struct Metrics {
     pub(crate) deferred: Counter,
     pub(crate) bounced: Counter,
     pub(crate) expired: Counter,
+    pub(crate) removed: Counter,
     pub(crate) duration: Family<Histogram>,
     pub(crate) active: Family<Gauge>,
     pub(crate) retries: Histogram,
@@ -39,6 +40,10 @@ impl Metrics {
             deferred: attempts.with("deferred"),
             bounced: attempts.with("bounced"),
             expired: attempts.with("expired"),
+            removed: registry.counter(
+                "empath_delivery_removed_total",
+                "Recipients that were removed from the queue by an operator.",
+            ),
             duration: registry.histograms(
                 "empath_delivery_duration_seconds",
                 "Time that attempts took from a job's start to its result, by the recipient's domain.",

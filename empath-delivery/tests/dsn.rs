@@ -231,3 +231,22 @@ fn a_hundred_failed_recipients_are_one_report() {
     let (_, content) = make(&envelope("<alice@home.test>"), CONTENT, &failed, None).unwrap();
     assert_eq!(status(&check(&content)).len(), 101);
 }
+
+#[test]
+fn a_host_is_named_by_its_literal_and_quoted_only_if_it_spoke() {
+    let mut silent = failed("<bob@example.test>", "");
+    silent.host = Some(HostAddr::Ip("::1".parse().unwrap()));
+    silent.reply = None;
+    silent.detail = "MAIL FROM: timed out".to_owned();
+    let mut spoke = failed("<carol@example.test>", "no \\x1b such user");
+    spoke.host = Some(HostAddr::Ip("192.0.2.1".parse().unwrap()));
+    let (_, content) = make(&envelope("<alice@home.test>"), CONTENT, &[silent, spoke], None).unwrap();
+    let mail = check(&content);
+    let groups = status(&mail);
+    assert_eq!(pairs(&groups[1])[3], ("Remote-MTA", "dns; [IPv6:::1]"));
+    assert_eq!(pairs(&groups[2])[3], ("Remote-MTA", "dns; [192.0.2.1]"));
+    assert_eq!(pairs(&groups[2])[4], ("Diagnostic-Code", "smtp; 550 no \\x1b such user"));
+    let text = mail.subparts[0].get_body().unwrap();
+    assert_eq!(text.matches(" said:").count(), 1, "{text}");
+    assert!(text.contains("192.0.2.1] said:") || text.contains("192.0.2.1 said:"), "{text}");
+}

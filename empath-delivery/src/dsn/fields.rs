@@ -1,23 +1,22 @@
 use std::fmt::{self, Write as _};
 
-use empath_common::Escaped;
-
 /// Most octets of a line that a fold is made for (RFC 5322 §2.1.1 allows 998).
 const WIDTH: usize = 76;
 /// Most octets of text from a host in one field.
 const MAX_TEXT: usize = 2048;
 
-/// Text of a host made safe: one line of printable ASCII, of bounded length.
+/// Text for people as one line of printable ASCII, of bounded length. What a host said is escaped already: its
+/// backslashes stay single.
 pub(super) fn ascii(text: &str) -> String {
     let mut safe = String::with_capacity(text.len().min(MAX_TEXT));
-    for c in Escaped(text.as_bytes()).to_string().chars() {
+    for c in text.chars() {
         if safe.len() >= MAX_TEXT {
             safe.push_str("...");
             break;
         }
         match c {
             ' '..='~' => safe.push(c),
-            c => safe.extend(c.escape_unicode()),
+            c => safe.extend(c.escape_default()),
         }
     }
     safe
@@ -66,7 +65,8 @@ mod tests {
     fn text_of_a_host_becomes_one_line_of_ascii() {
         let text = "550 a\r\nb \x1b[31m\u{202e}é\u{0}--boundary";
         let safe = ascii(text);
-        assert_eq!(safe, "550 a\\r\\nb \\x1b[31m\\u{202e}\\u{e9}\\x00--boundary");
+        assert_eq!(safe, "550 a\\r\\nb \\u{1b}[31m\\u{202e}\\u{e9}\\u{0}--boundary");
+        assert_eq!(ascii("a\\x1bb"), "a\\x1bb", "what is escaped is not escaped again");
         assert!(ascii(&"x".repeat(1 << 20)).len() <= MAX_TEXT + 3);
     }
 

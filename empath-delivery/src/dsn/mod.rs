@@ -6,7 +6,7 @@
 mod fields;
 mod part;
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::IpAddr};
 
 use bytes::Bytes;
 use empath_common::{Body, Domain, EnhancedStatus, Envelope, ForwardPath, Mailbox, MessageId, Reply};
@@ -114,7 +114,9 @@ fn explanation(report: &Report<'_>) -> Part {
             let _ = write!(text, "    was not delivered in time; the last attempt ended with\r\n");
         }
         if let Some(host) = &failed.host {
-            let _ = write!(text, "    host {host} said:\r\n");
+            // A timeout, say, or what we found missing is nothing that the host said.
+            let said = if failed.reply.is_some() { " said" } else { "" };
+            let _ = write!(text, "    host {host}{said}:\r\n");
         }
         let _ = write!(text, "    {}\r\n", Folded { text: &ascii(&failed.detail), indent: "    " });
     }
@@ -133,6 +135,8 @@ fn status(report: &Report<'_>) -> Part {
         let _ = write!(text, "Action: failed\r\nStatus: {}\r\n", failed.status);
         match &failed.host {
             Some(HostAddr::Name(name)) => drop(write!(text, "Remote-MTA: dns; {name}\r\n")),
+            // An address literal (RFC 5321 §4.1.3).
+            Some(HostAddr::Ip(IpAddr::V6(ip))) => drop(write!(text, "Remote-MTA: dns; [IPv6:{ip}]\r\n")),
             Some(HostAddr::Ip(ip)) => drop(write!(text, "Remote-MTA: dns; [{ip}]\r\n")),
             None => {}
         }

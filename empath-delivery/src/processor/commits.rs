@@ -10,7 +10,6 @@ use empath_common::MessageId;
 use empath_spool::{Committed, Entry};
 
 use super::Shared;
-use crate::log;
 
 /// Most commits that one connection doesn't wait for.
 const MAX_OPEN: usize = 64;
@@ -24,20 +23,18 @@ pub(crate) struct Commits(VecDeque<Open>);
 
 struct Open {
     id: MessageId,
-    /// Whether the commit is the end of the message.
-    removes: bool,
+    entry: Entry,
     committed: Committed,
 }
 
 impl Commits {
-    /// Commits an entry; waits for the answer to the oldest when there are too many.
-    pub(crate) async fn push(&mut self, shared: &Arc<Shared>, entry: Entry) {
-        let (id, removes) = match &entry {
-            Entry::Accepted { id, .. } => (*id, false),
-            Entry::Progress(progress) => (progress.id, false),
-            Entry::Removed(id) => (*id, true),
-        };
-        self.0.push_back(Open { id, removes, committed: shared.spool.commit(entry.into()) });
+    /// Commits an outcome of a message; waits for the answer to the oldest when there are too many.
+    pub(crate) async fn push(&mut self, shared: &Arc<Shared>, id: MessageId, entry: Entry) {
+        if let Err(refusal) = shared.in_order(id) {
+            return shared.keep(id, entry, refusal);
+        }
+        let committed = shared.spool.commit(entry.clone().into());
+        self.0.push_back(Open { id, entry, committed });
         // Without a waker: an answer is not worth waking up for.
         while self.poll_first(shared, &mut Context::from_waker(Waker::noop())) == Poll::Ready(true) {}
         if self.0.len() >= MAX_OPEN {
@@ -62,13 +59,9 @@ impl Commits {
         let Poll::Ready(answer) = Pin::new(&mut open.committed).poll(context) else {
             return Poll::Pending;
         };
-        if let Err(failure) = answer {
-            log::not_stored(open.id, &failure);
-            if open.removes {
-                shared.remove_later(open.id);
-            }
+        if let (Some(Open { id, entry, .. }), Err(refusal)) = (self.0.pop_front(), answer) {
+            shared.keep(id, entry, refusal);
         }
-        self.0.pop_front();
         Poll::Ready(true)
     }
 }

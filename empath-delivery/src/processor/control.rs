@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
 use empath_common::{Domain, ForwardPath, MessageId};
-use empath_spool::{Batch, CommitError, Ended, Entry, Progress, RecipientUpdate, Status};
+use empath_spool::{CommitError, Ended, Entry, Progress, RecipientUpdate, Status};
 
 use super::{
     Processor, Shared,
@@ -186,7 +186,8 @@ impl Shared {
             }
             removals.push((job, last));
         }
-        let outcome = if batch.is_empty() { Ok(()) } else { self.spool.commit(Batch(batch)).await };
+        let outcome = if batch.is_empty() { Ok(()) } else { self.commit(batch).await };
+        let mut late = Ok(());
         for (job, last) in &removals {
             let settlements: Vec<_> =
                 job.recipients.iter().map(|recipient| settlement(recipient, outcome.is_ok())).collect();
@@ -198,13 +199,14 @@ impl Shared {
             });
             if ended && !last {
                 // The last one in flight came down while the batch was written.
-                self.spool.commit(Entry::Removed(job.id).into()).await?;
+                self.store(job.id, Entry::Removed(job.id)).await;
+                late = self.in_order(job.id);
             }
             if outcome.is_ok() {
                 say(job);
             }
         }
-        outcome.map(|()| removals.len())
+        outcome.and(late).map(|()| removals.len())
     }
 }
 

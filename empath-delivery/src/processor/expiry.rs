@@ -1,9 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use empath_common::{Domain, MessageId};
-use empath_spool::{Attempt, Ended, Entry, Progress, RecipientState, RecipientUpdate, Status};
-use tokio::time::sleep;
+use empath_common::Domain;
+use empath_spool::{Attempt, Ended, Progress, RecipientState, RecipientUpdate, Status};
 
 use super::{Commits, Shared, outcome::EXPIRED};
 use crate::{
@@ -14,11 +13,10 @@ use crate::{
     schedule,
 };
 
-/// How long the spool is left alone after it did not take the end of a message.
-const CLEAN_UP: Duration = Duration::from_mins(1);
+/// How long a message stays after the spool did not take its end.
+const AGAIN: Duration = Duration::from_mins(1);
 
-/// Ends what was in the queue for too long, and repeats removals that failed. One after the other: it is never
-/// urgent.
+/// Ends what was in the queue for too long. One after the other: it is never urgent.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut commits = Commits::default();
     while !shared.stopping.is_cancelled() {
@@ -26,15 +24,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
             shared.expire(&job, &mut commits).await;
         }
         commits.settled(&shared).await;
-        let unremoved = !shared.lock().unremoved.is_empty();
         tokio::select! {
             () = shared.expired.notified() => {}
-            () = sleep(CLEAN_UP), if unremoved => {
-                let ids = std::mem::take(&mut shared.lock().unremoved);
-                for id in ids {
-                    commits.push(&shared, Entry::Removed(id)).await;
-                }
-            }
             () = shared.stopping.cancelled() => {}
         }
     }
@@ -42,12 +33,6 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    /// The end of a message was not made durable: it is repeated, lest the message come back after a restart.
-    pub(super) fn remove_later(&self, id: MessageId) {
-        self.lock().unremoved.push(id);
-        self.expired.notify_one();
-    }
-
     async fn expire(self: &Arc<Self>, job: &Job, commits: &mut Commits) {
         // What cannot be read is left out of the report; the end comes all the same.
         let states = match self.spool.load(job.id).await {
@@ -77,7 +62,7 @@ impl Shared {
             Err(failure) => {
                 log::not_stored(job.id, &failure);
                 let now = self.now();
-                let again = Fate::Due(schedule::after(now, CLEAN_UP));
+                let again = Fate::Due(schedule::after(now, AGAIN));
                 let settlement = |recipient: &JobRecipient| Settlement {
                     index: recipient.index,
                     attempts: recipient.attempts,

@@ -8,6 +8,7 @@ mod control;
 mod expiry;
 mod outcome;
 mod recover;
+mod untaken;
 mod view;
 
 use std::{
@@ -38,6 +39,7 @@ use crate::{
 
 pub(crate) use commits::Commits;
 pub use control::{Filter, Touched};
+use untaken::Untaken;
 pub use view::{HistoryView, MessageView, RecipientView, ReplyView, Stats};
 
 /// How a processor works.
@@ -92,14 +94,15 @@ pub(crate) struct Shared {
     rng: Mutex<fastrand::Rng>,
     timer: Notify,
     expired: Notify,
+    /// The spool did not take an outcome.
+    refused: Notify,
 }
 
 struct State {
     queue: Queue,
     /// How idle connections get their next job.
     connections: HashMap<ConnectionId, mpsc::Sender<Job>>,
-    /// Messages whose end the spool did not take.
-    unremoved: Vec<MessageId>,
+    untaken: Untaken,
 }
 
 impl Processor {
@@ -128,11 +131,12 @@ impl Processor {
             state: Mutex::new(State {
                 queue: Queue::new(routes, limits),
                 connections: HashMap::new(),
-                unremoved: Vec::new(),
+                untaken: Untaken::default(),
             }),
             rng: Mutex::new(rng),
             timer: Notify::new(),
             expired: Notify::new(),
+            refused: Notify::new(),
         });
         let weak = Arc::downgrade(&shared);
         shared.metrics.watch_oldest(Arc::clone(&shared.clock), move || {
@@ -140,6 +144,7 @@ impl Processor {
         });
         shared.spawn(keep_time(Arc::clone(&shared)));
         shared.spawn(expiry::run(Arc::clone(&shared)));
+        shared.spawn(untaken::run(Arc::clone(&shared)));
         Self(shared)
     }
 
@@ -165,12 +170,14 @@ impl Processor {
         shared.update(Queue::stop);
         shared.stopping.cancel();
         shared.tasks.close();
-        if timeout(patience, shared.tasks.wait()).await.is_ok() {
-            return true;
+        let finished = timeout(patience, shared.tasks.wait()).await.is_ok();
+        if !finished {
+            shared.aborting.cancel();
+            shared.tasks.wait().await;
         }
-        shared.aborting.cancel();
-        shared.tasks.wait().await;
-        false
+        // The last chance.
+        shared.repeat().await;
+        finished
     }
 }
 
@@ -208,6 +215,7 @@ impl Shared {
         let expired = state.queue.has_expired();
         let actions = state.queue.take_actions();
         self.metrics.show(&state.queue);
+        self.metrics.removed.add(state.queue.take_removed());
         for action in actions {
             self.perform(action, &mut state.connections);
         }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use empath_common::{EnhancedStatus, MessageId};
-use empath_spool::{Batch, CommitError, Ended, Entry, Progress, RecipientUpdate, Status};
+use empath_spool::{CommitError, Ended, Entry, Progress, RecipientUpdate, Status};
 use jiff::Timestamp;
 
 use super::{Commits, Shared};
@@ -35,7 +35,10 @@ impl Shared {
         commits: &mut Commits,
     ) {
         let now = self.now();
-        let Attempted { results, connect, transfer, .. } = attempted;
+        let Attempted { results, alone, connect, transfer, .. } = attempted;
+        if !alone.is_empty() {
+            self.update(|queue| queue.isolate(job.id, &alone));
+        }
         let mut outcomes: Vec<_> = results.into_iter().map(|tried| self.judge(job, tried, now)).collect();
         let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.failed(job, now)).collect();
         let told = if failed.is_empty() {
@@ -48,8 +51,8 @@ impl Shared {
                 Err(failure) => {
                     log::not_stored(job.id, &failure);
                     self.postpone(&mut outcomes, now);
-                    let settlements: Vec<_> = outcomes.iter().map(Outcome::settlement).collect();
-                    self.update(|queue| queue.settle(job.id, &settlements, now));
+                    // What was delivered along with the failures stays delivered.
+                    self.record(job, next_hop, &outcomes, now, commits).await;
                     Told::Nobody
                 }
             }
@@ -75,15 +78,13 @@ impl Shared {
         let progress = || Entry::Progress(progress(job.id, next_hop, outcomes, now));
         if outcomes.iter().any(|outcome| matches!(outcome.fate, Fate::Due(_))) {
             // The spool knows why before the queue shows that it is deferred.
-            if let Err(failure) = self.spool.commit(progress().into()).await {
-                log::not_stored(job.id, &failure);
-            }
+            self.store(job.id, progress()).await;
             if self.update(settle) {
-                commits.push(self, Entry::Removed(job.id)).await;
+                commits.push(self, job.id, Entry::Removed(job.id)).await;
             }
         } else {
             let entry = if self.update(settle) { Entry::Removed(job.id) } else { progress() };
-            commits.push(self, entry).await;
+            commits.push(self, job.id, entry).await;
         }
     }
 
@@ -108,9 +109,9 @@ impl Shared {
             batch.push(Entry::Accepted { id: *id, envelope: Arc::clone(envelope), content: content.clone() });
         }
         batch.push(if last { Entry::Removed(job.id) } else { Entry::Progress(progress) });
-        self.spool.commit(Batch(batch)).await?;
+        self.commit(batch).await?;
         if self.update(|queue| queue.settle(job.id, &settlements, now)) && !last {
-            commits.push(self, Entry::Removed(job.id)).await;
+            commits.push(self, job.id, Entry::Removed(job.id)).await;
         }
         let Some((id, envelope, content)) = report else {
             return Ok(Told::Nobody);

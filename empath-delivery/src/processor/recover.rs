@@ -43,7 +43,7 @@ async fn read(shared: Arc<Shared>, ids: Arc<Mutex<std::vec::IntoIter<MessageId>>
                     recovered += 1;
                 } else {
                     // The end of the last recipient was stored, the end of the message wasn't.
-                    commits.push(&shared, Entry::Removed(id)).await;
+                    commits.push(&shared, id, Entry::Removed(id)).await;
                 }
             }
             // It has ended since.

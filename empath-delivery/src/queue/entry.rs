@@ -26,6 +26,8 @@ pub(super) struct Entry {
 struct Recipient {
     place: Place,
     attempts: u32,
+    /// It does not share a transaction with others.
+    alone: bool,
 }
 
 /// Where a recipient is, with its due time.
@@ -86,7 +88,7 @@ impl MessageStatus {
 impl Entry {
     /// A message of which no recipient was tried.
     pub(super) fn new(envelope: Arc<Envelope>, size: u64, expire_after: Duration) -> Self {
-        let recipient = Recipient { place: Place::Waiting(envelope.received_at), attempts: 0 };
+        let recipient = Recipient { place: Place::Waiting(envelope.received_at), attempts: 0, alone: false };
         let recipients = vec![recipient; envelope.recipients().len()].into();
         Self {
             expires_at: schedule::after(envelope.received_at, expire_after),
@@ -164,17 +166,31 @@ impl Entry {
         Job { id, envelope: Arc::clone(&self.envelope), content: self.content.clone(), recipients, ready_at }
     }
 
-    /// A recipient in flight has come down.
-    pub(super) fn settle(&mut self, settlement: &Settlement) {
-        let Some(recipient) = self.recipients.get_mut(settlement.index as usize) else {
-            return;
-        };
+    pub(super) fn isolate(&mut self, recipients: &[u32]) {
+        for index in recipients {
+            if let Some(recipient) = self.recipients.get_mut(*index as usize) {
+                recipient.alone = true;
+            }
+        }
+    }
+
+    pub(super) fn is_alone(&self, index: u32) -> bool {
+        self.recipients.get(index as usize).is_some_and(|recipient| recipient.alone)
+    }
+
+    /// A recipient in flight has come down: to its end, if that is returned.
+    pub(super) fn settle(&mut self, settlement: &Settlement) -> Option<Ended> {
+        let recipient = self.recipients.get_mut(settlement.index as usize)?;
         recipient.attempts = settlement.attempts;
         recipient.place = match settlement.fate {
             Fate::Ended(ended) => Place::Ended(ended),
             Fate::Due(_) if self.removing => Place::Ended(Ended::Removed),
             Fate::Due(due) => Place::Waiting(due),
         };
+        match recipient.place {
+            Place::Ended(ended) => Some(ended),
+            _ => None,
+        }
     }
 
     /// Recipients that have not ended.

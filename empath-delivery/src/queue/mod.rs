@@ -19,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use empath_common::{Envelope, MessageId};
-use empath_spool::RecipientState;
+use empath_spool::{Ended, RecipientState};
 use jiff::Timestamp;
 
 use crate::route::{NextHop, Route, Routes};
@@ -62,6 +62,8 @@ pub struct Queue {
     /// Octets of content in memory.
     content: usize,
     counts: [usize; MessageStatus::ALL.len()],
+    /// Recipients that an operator removed, not yet asked for.
+    removed: u64,
     expired: VecDeque<Job>,
     actions: Vec<Action>,
 }
@@ -79,6 +81,7 @@ impl Queue {
             wake: false,
             content: 0,
             counts: [0; MessageStatus::ALL.len()],
+            removed: 0,
             expired: VecDeque::new(),
             actions: Vec::new(),
         }
@@ -169,7 +172,7 @@ impl Queue {
         };
         let before = entry.status();
         for settlement in settlements {
-            entry.settle(settlement);
+            self.removed += u64::from(entry.settle(settlement) == Some(Ended::Removed));
         }
         if entry.is_quiet()
             && let Some(content) = entry.content.take()
@@ -184,6 +187,18 @@ impl Queue {
         count(&mut self.counts, before, Some(entry.status()));
         self.rearm(id, now);
         false
+    }
+
+    /// How many recipients were removed by an operator since the last call.
+    pub fn take_removed(&mut self) -> u64 {
+        std::mem::take(&mut self.removed)
+    }
+
+    /// From now on these recipients travel alone: what failed in a transaction of several may be the fault of one.
+    pub fn isolate(&mut self, id: MessageId, recipients: &[u32]) {
+        if let Some(entry) = self.messages.get_mut(&id) {
+            entry.isolate(recipients);
+        }
     }
 
     /// Whether the message would end if this many of its recipients in flight ended now.
@@ -293,7 +308,10 @@ impl Queue {
         }
         let Self { lanes, messages, counts, actions, .. } = self;
         for (next_hop, (max_connections, recipients)) in jobs {
-            for recipients in recipients.chunks(MAX_RECIPIENTS) {
+            let (alone, together): (Vec<_>, Vec<_>) = recipients
+                .into_iter()
+                .partition(|index| messages.get(&id).is_some_and(|entry| entry.is_alone(*index)));
+            for recipients in together.chunks(MAX_RECIPIENTS).chain(alone.chunks(1)) {
                 let ready = Ready { id, recipients: recipients.to_vec(), since: now };
                 lanes.push(&next_hop, max_connections, ready);
             }

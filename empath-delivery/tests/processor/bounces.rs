@@ -134,3 +134,15 @@ async fn a_misspelt_override_bounces_nothing() {
     world.rest().await;
     assert_eq!(world.recipient(id).await.last_reply.unwrap().enhanced.as_deref(), Some("4.3.5"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_control_in_a_reply_is_escaped_once_on_its_way_to_the_sender() {
+    let one = Peer::start(Script::new().on(At::RcptTo, Act::reply("550 5.1.1 no \u{1b}[2J"))).await.unwrap();
+    let home = Peer::start(Script::new()).await.unwrap();
+    let mut world = World::new(routes(&[("one.test", &one), ("home.test", &home)]));
+    world.accept("alice@home.test", &["bob@one.test"]).await;
+    world.done().await;
+    let report = String::from_utf8(home.messages()[0].content.clone()).unwrap();
+    assert!(report.contains("Diagnostic-Code: smtp; 550 5.1.1 no \\x1b[2J\r\n"), "{report}");
+    assert!(report.contains("RCPT TO: 550 5.1.1 no \\x1b[2J\r\n"), "{report}");
+}

@@ -6,4 +6,5 @@ mod connections;
 mod deliveries;
 mod operator;
 mod retries;
+mod untaken;
 mod world;

@@ -85,6 +85,7 @@ async fn a_deleted_message_is_gone_from_the_spool_when_delete_answers() {
     assert_eq!(world.spool.ids(), [other]);
     assert!(world.view(id).await.is_none());
     assert_eq!(home.messages().len(), 0, "nobody is told");
+    assert!((world.metric("empath_delivery_removed_total") - 1.0).abs() < 0.1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,6 +105,7 @@ async fn a_message_deleted_in_flight_is_finished_and_not_tried_again() {
     two.restart().await.unwrap();
     assert_eq!(one.transcript().matches("MAIL FROM").count(), 1);
     assert_eq!(to(&two), Vec::<String>::new());
+    assert!((world.metric("empath_delivery_removed_total") - 2.0).abs() < 0.1, "in flight or not");
 }
 
 #[tokio::test(start_paused = true)]

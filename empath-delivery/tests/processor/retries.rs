@@ -165,3 +165,17 @@ async fn a_transaction_that_does_not_finish_is_given_up_and_tried_again_after_th
     world.done().await;
     assert_eq!(to(&one), ["bob@one.test"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_garbled_reply_about_one_recipient_does_not_hold_up_the_others() {
+    let garbled = Script::new().on(At::Recipient("garb@one.test".to_owned()), Act::raw("hello\r\n"));
+    let one = Peer::start(garbled).await.unwrap();
+    let mut world = World::new(routes(&[("one.test", &one)]));
+    let recipients = ["ann@one.test", "garb@one.test", "bob@one.test"];
+    let id = world.accept("alice@home.test", &recipients).await;
+    until(async || world.recipient_at(id, 1).await.attempts == 2).await;
+    world.rest().await;
+    let mut delivered = to(&one);
+    delivered.sort();
+    assert_eq!(delivered, ["ann@one.test", "bob@one.test"]);
+}

@@ -132,7 +132,11 @@ impl World {
 
     /// The first recipient of a message.
     pub(crate) async fn recipient(&self, id: MessageId) -> RecipientView {
-        self.view(id).await.unwrap().recipients.remove(0)
+        self.recipient_at(id, 0).await
+    }
+
+    pub(crate) async fn recipient_at(&self, id: MessageId, index: usize) -> RecipientView {
+        self.view(id).await.unwrap().recipients.remove(index)
     }
 
     pub(crate) async fn stored(&self, id: MessageId) -> Vec<RecipientState> {
