@@ -42,6 +42,12 @@ impl Answers {
         self.flush().await
     }
 
+    /// Tells the client that nothing more comes.
+    pub(crate) async fn close(&mut self) {
+        // A client that is gone needs no telling.
+        let _ = self.stream.shutdown().await;
+    }
+
     async fn line<T: Serialize + Sync>(&mut self, line: &Line<T>) -> Result<(), Failure> {
         let start = self.waiting.len();
         let written = serde_json::to_writer(&mut self.waiting, line);

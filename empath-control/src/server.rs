@@ -19,10 +19,14 @@ use crate::{
 };
 
 /// Clients at a time; more are told so.
-const MAX_CLIENTS: usize = 64;
+const MAX_CLIENTS: usize = 256;
 
 /// A client that takes longer than this for a request, or between two, is disconnected.
-const READ_TIMEOUT: Duration = Duration::from_mins(1);
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What is still read of a client that is about to be disconnected, in octets and in time.
+const DRAIN: u64 = 1 << 20;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long requests under way may take when the daemon stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -112,10 +116,22 @@ async fn converse<H: Handler>(stream: UnixStream, handler: &H, stop: &Cancellati
             }
         };
         let too_long = outcome.as_ref().is_err_and(|failure| failure.code == FailureCode::TooLarge);
-        if answers.finish(outcome.as_ref().copied()).await.is_err() || too_long {
+        if answers.finish(outcome.as_ref().copied()).await.is_err() {
+            return;
+        }
+        if too_long {
+            answers.close().await;
+            let drained = drain(&mut reader);
+            let _ = stop.run_until_cancelled(timeout(DRAIN_TIMEOUT, drained)).await;
             return;
         }
     }
+}
+
+/// Reads what the client still sends. Without this the kernel would reset the connection, and the client might never
+/// see why.
+async fn drain(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<u64> {
+    tokio::io::copy(&mut reader.take(DRAIN), &mut tokio::io::sink()).await
 }
 
 async fn answer<H: Handler>(

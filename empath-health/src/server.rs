@@ -14,11 +14,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-/// Connections at a time; more wait in the kernel.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections at a time; more are closed at once, so that idle ones never hold up a probe for long.
+const MAX_CONNECTIONS: usize = 1024;
 
 /// A client that takes longer than this for the head of a request, or between two, is disconnected.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection lasts no longer than this, whatever the client does with it.
 const MAX_AGE: Duration = Duration::from_mins(5);
@@ -64,13 +64,20 @@ impl HttpServer {
 
     /// Answers until `stop` is cancelled, then finishes the answers under way.
     pub async fn serve(self, stop: CancellationToken) {
+        self.serve_at_most(MAX_CONNECTIONS, stop).await;
+    }
+
+    async fn serve_at_most(self, connections_at_a_time: usize, stop: CancellationToken) {
         let connections = TaskTracker::new();
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(connections_at_a_time));
         let accept = async {
-            // The semaphore is never closed.
-            while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            loop {
                 match self.listener.accept().await {
                     Ok((stream, peer)) => {
+                        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                            debug!(%peer, "HTTP connection closed: there are too many");
+                            continue;
+                        };
                         let pages = self.pages.clone();
                         let stop = stop.clone();
                         connections.spawn(async move {
@@ -111,5 +118,29 @@ async fn converse(stream: TcpStream, peer: SocketAddr, pages: Router, stop: Canc
     };
     if let Err(error) = result {
         debug!(%peer, %error, "HTTP connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_limit_is_closed_at_once() {
+        let server = HttpServer::bind("127.0.0.1:0".parse().unwrap(), Router::new()).await.unwrap();
+        let (address, stop) = (server.local_addr().unwrap(), CancellationToken::new());
+        let task = tokio::spawn(server.serve_at_most(1, stop.clone()));
+        let mut first = TcpStream::connect(address).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        let closed = timeout(HEAD_TIMEOUT / 2, second.read_u8()).await.unwrap();
+        assert!(closed.is_err());
+        first.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        first.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        stop.cancel();
+        task.await.unwrap();
     }
 }

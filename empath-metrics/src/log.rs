@@ -85,7 +85,12 @@ impl LogConfig {
     /// What is wrong with the configuration.
     pub fn validate(&self) -> Vec<Problem> {
         match filter(&self.level) {
-            Ok(_) => Vec::new(),
+            Ok(_) if self.level.split(',').all(is_known) => Vec::new(),
+            Ok(_) => {
+                let message =
+                    "is none of error, warn, info, debug, trace and off, nor a list of `target=level`";
+                vec![Problem::new("level", message)]
+            }
             Err(error) => vec![Problem::new("level", format!("is not a log filter: {error}"))],
         }
     }
@@ -116,6 +121,13 @@ pub fn start(config: &LogConfig) -> Result<Logging, LogError> {
     let subscriber = Registry::default().with(layer(lines.clone(), escapes).with_filter(filter));
     tracing::subscriber::set_global_default(subscriber).map_err(LogError::Twice)?;
     Ok(Logging(lines))
+}
+
+/// The filter would take a misspelt level for a target, and log nothing else.
+fn is_known(directive: &str) -> bool {
+    let level = ["error", "warn", "info", "debug", "trace", "off"];
+    directive.contains(['=', '[', ']', '{', '}'])
+        || level.iter().any(|level| directive.eq_ignore_ascii_case(level))
 }
 
 /// The resolver library logs every failed query as a warning; that is our caller's business. What is said about
@@ -211,8 +223,13 @@ mod tests {
         };
         assert!(!logged(Escapes::Text, "info", events).contains("decision"));
         assert!(logged(Escapes::Text, "debug", events).contains("decision"));
-        let wrong = LogConfig { level: "empath=loud".to_owned(), ..LogConfig::default() };
-        assert_eq!(wrong.validate().first().unwrap().key, "level");
+        let problems = |level: &str| LogConfig { level: level.to_owned(), ..LogConfig::default() }.validate();
+        for wrong in ["empath=loud", "bogus", "info,bogus", ""] {
+            assert_eq!(problems(wrong).first().unwrap().key, "level", "{wrong}");
+        }
+        for right in ["INFO", "off", "info,empath_smtp=debug", "warn,[session{id=1}]=trace"] {
+            assert_eq!(problems(right), [], "{right}");
+        }
         assert_eq!(LogConfig::default().validate(), []);
     }
 

@@ -42,7 +42,8 @@ pub enum Backend {
 }
 
 /// Directories where no spool may be.
-const SYSTEM: [&str; 8] = ["/etc", "/bin", "/sbin", "/usr", "/boot", "/sys", "/proc", "/dev"];
+const SYSTEM: [&str; 10] =
+    ["/etc", "/bin", "/sbin", "/lib", "/lib64", "/usr", "/boot", "/sys", "/proc", "/dev"];
 
 impl Default for Config {
     fn default() -> Self {
@@ -90,6 +91,9 @@ pub(crate) fn check(path: &Path) -> Result<(), PathProblem> {
     if path.components().any(|part| part == Component::ParentDir) {
         return Err(PathProblem::Parent);
     }
+    if path == Path::new("/") {
+        return Err(PathProblem::System("/"));
+    }
     // `/usr` and `/usr/x`, not `/usrlocal`.
     SYSTEM
         .iter()
@@ -107,6 +111,9 @@ mod tests {
             ("/var/spool/empath", Ok(())),
             ("var/spool", Ok(())),
             ("/usrlocal/spool", Ok(())),
+            ("/", Err(PathProblem::System("/"))),
+            ("/lib/spool", Err(PathProblem::System("/lib"))),
+            ("/lib64", Err(PathProblem::System("/lib64"))),
             ("/etc", Err(PathProblem::System("/etc"))),
             ("/usr/spool", Err(PathProblem::System("/usr"))),
             ("//dev///shm", Err(PathProblem::System("/dev"))),

@@ -106,6 +106,9 @@ impl Daemon {
         empath_metrics::process::define(&registry);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let hostname = config.hostname();
+        for domain in config.local_domains_without_delivery() {
+            warn!(%domain, "a local domain has neither maildir nor mx_override in delivery.domains: its mail is looked up by MX");
+        }
         let hooks = hooks(config)?;
 
         let listeners = config.smtp.listeners.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;

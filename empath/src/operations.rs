@@ -226,8 +226,28 @@ fn headers(content: &[u8]) -> Vec<(String, String)> {
         content.windows(4).position(|octets| octets == b"\r\n\r\n").map_or(content.len(), |end| end + 2);
     let section = content.get(..end).unwrap_or_default();
     match mailparse::parse_headers(section) {
-        Ok((fields, _)) => fields.iter().map(|field| (field.get_key(), field.get_value())).collect(),
+        Ok((fields, _)) => fields
+            .iter()
+            .map(|field| (field.get_key(), field.get_value()))
+            // A line without a colon is taken for a name, its end included.
+            .filter(|(name, _)| !name.contains(['\r', '\n']))
+            .collect(),
         // What is no header section is shown as none.
         Err(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_decoded_and_lines_that_are_none_are_left_out() {
+        let content = "Subject: gr\u{fc}\u{df}e\r\nNoColon\r\nX-Folded: a\r\n b\r\n\
+                       From: =?utf-8?q?=C3=A9?= <a@b.test>\r\n\r\nBody: no\r\n";
+        let fields = headers(content.as_bytes());
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let expected = [("Subject", "gr\u{fc}\u{df}e"), ("X-Folded", "a b"), ("From", "\u{e9} <a@b.test>")];
+        assert_eq!(fields, expected);
     }
 }

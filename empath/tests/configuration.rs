@@ -81,7 +81,7 @@ fn a_key_that_does_not_exist_is_refused_in_every_table() {
             let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
             let errors = errors(format!("{before}spurious_key: 1, {behind}").as_bytes());
             assert_eq!(errors.len(), 1, "{errors:#?}");
-            let expected = format!("{line}:{column}: unknown key `spurious_key`; did you mean `");
+            let expected = format!("{line}:{column}: unknown key `spurious_key`; known are ");
             assert!(errors.concat().starts_with(&expected), "{errors:#?}");
         }
     }
@@ -114,10 +114,22 @@ fn errors_of_all_kinds_are_told_together() {
 }
 
 #[test]
+fn a_daemon_without_a_listener_is_refused_and_free_ports_are_not_one_address() {
+    let errors_of_listeners = errors(b"Empath(smtp: (listeners: []))").concat();
+    assert!(errors_of_listeners.starts_with("1:15: smtp.listeners: is empty"), "{errors_of_listeners}");
+    let same = |port: u16| {
+        let address = format!("(listen_address: \"127.0.0.1:{port}\")");
+        errors(format!("Empath(health: {address}, metrics: {address})").as_bytes())
+    };
+    assert_eq!(same(0), [""; 0]);
+    assert_eq!(same(8080).len(), 1);
+}
+
+#[test]
 fn files_that_are_no_text_are_described() {
     for (octets, expected) in [
         (&b"Empath(\n  hostname: \"\xff\")"[..], "2:14: an octet that is not UTF-8"),
-        (b"\xef\xbb\xbfEmpath()", " begins with a byte order mark"),
+        (b"\xef\xbb\xbfEmpath()", "1:1: begins with a byte order mark"),
         (b"", "1:1: "),
         (&vec![b' '; (10 << 20) + 1], " is larger than 10 MiB"),
     ] {

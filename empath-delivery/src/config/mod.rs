@@ -7,7 +7,7 @@ mod retry;
 
 use std::collections::BTreeMap;
 
-use empath_common::Problem;
+use empath_common::{Domain, Problem};
 use empath_smtp::client::Timeouts;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,19 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What applies to a domain: the longest match of `domains`.
+    pub fn domain(&self, domain: &Domain) -> Option<&DomainConfig> {
+        let exact = self.domains.get(&DomainPattern::Exact(domain.clone()));
+        let below = || {
+            let matching = self.domains.iter().filter_map(|(pattern, config)| match pattern {
+                DomainPattern::Below(name) if domain.is_below(name) => Some((name, config)),
+                _ => None,
+            });
+            matching.max_by_key(|(name, _)| name.as_str().len()).map(|(_, config)| config)
+        };
+        exact.or_else(below).or_else(|| self.domains.get(&DomainPattern::Any))
+    }
+
     /// What is wrong with the values.
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();

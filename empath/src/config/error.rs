@@ -50,7 +50,7 @@ pub enum Reason {
     #[error("an octet that is not UTF-8: save the file as UTF-8")]
     NotUtf8,
     /// A key that does not exist.
-    #[error("unknown key `{key}`{}", suggestion(.key, .known))]
+    #[error("unknown key `{key}`{}", advice(.key, .known))]
     UnknownKey {
         /// The key.
         key: String,
@@ -58,7 +58,7 @@ pub enum Reason {
         known: &'static [&'static str],
     },
     /// A name that none of the possible values has.
-    #[error("unknown value `{value}`{} It is one of: {}", suggestion(.value, .known), .known.join(", "))]
+    #[error("unknown value `{value}`{}", advice(.value, .known))]
     UnknownValue {
         /// The name.
         value: String,
@@ -79,17 +79,38 @@ pub enum Reason {
     /// A value that its type refuses, or text that is not RON.
     #[error("{0}")]
     Ron(#[source] RonError),
+    /// A value that its key can't have.
+    #[error("{key}: {reason}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        reason: Box<Self>,
+    },
     /// A value that makes no sense.
     #[error("{0}")]
     Invalid(Problem),
 }
 
-/// `; did you mean …?` with the known name that is most similar.
-fn suggestion(name: &str, known: &[&str]) -> String {
-    let similarity = |known: &str| strsim::jaro_winkler(name, known);
-    match known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b))) {
-        Some(nearest) => format!("; did you mean `{nearest}`?"),
+/// `; did you mean …?` with the known name that differs by a slip of the hand, else all that are known.
+fn advice(name: &str, known: &[&str]) -> String {
+    let slips = |known: &&str| strsim::osa_distance(name, known);
+    match known.iter().copied().min_by_key(slips) {
+        Some(nearest) if slips(&nearest) <= (name.chars().count() / 3).max(1) => {
+            format!("; did you mean `{nearest}`?")
+        }
+        Some(_) => format!("; known are {}", known.join(", ")),
         None => String::new(),
+    }
+}
+
+impl Reason {
+    /// The reason with the key whose value is wrong, where it doesn't tell by itself what it is about.
+    pub(super) fn of(self, key: &str) -> Self {
+        match self {
+            Self::Type { .. } | Self::Ron(_) => Self::Value { key: key.to_owned(), reason: Box::new(self) },
+            other => other,
+        }
     }
 }
 

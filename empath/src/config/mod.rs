@@ -104,6 +104,10 @@ impl Config {
         if self.control_socket.file_name().is_none() {
             problems.push(Problem::new("control_socket", "is not the path of a socket"));
         }
+        if self.smtp.listeners.is_empty() {
+            let message = "is empty: nothing could be received; give at least one";
+            problems.push(Problem::new("smtp.listeners", message));
+        }
         let mut add = |section: &str, found: Vec<Problem>| {
             problems.extend(found.into_iter().map(|problem| problem.within(section)));
         };
@@ -116,14 +120,24 @@ impl Config {
         for (n, module) in self.modules.iter().enumerate() {
             add(&format!("modules[{n}]"), module.validate());
         }
+        // Port 0 is a free port, another one each time.
         if self.health.enabled
             && self.metrics.enabled
+            && self.health.listen_address.port() != 0
             && self.health.listen_address == self.metrics.listen_address
         {
             let message = "is the address of the health server too: give each its own port";
             problems.push(Problem::new("metrics.listen_address", message));
         }
         problems
+    }
+
+    /// Local domains whose mail would be looked up by MX and so leave this machine: the start warns about them.
+    pub fn local_domains_without_delivery(&self) -> impl Iterator<Item = &Domain> {
+        self.smtp.local_domains.iter().filter(|domain| {
+            let config = self.delivery.domain(domain);
+            config.is_none_or(|config| config.maildir.is_none() && config.mx_override.is_none())
+        })
     }
 
     /// Makes relative paths absolute, and takes from the system what it is to say.
@@ -184,11 +198,26 @@ fn text(octets: Vec<u8>) -> Result<String, Vec<Error>> {
         return whole(Reason::TooLarge(MAX_SIZE));
     }
     if octets.starts_with(b"\xef\xbb\xbf") {
-        return whole(Reason::ByteOrderMark);
+        let place = Some(Place { line: 1, column: 1 });
+        return Err(vec![Error { place, reason: Reason::ByteOrderMark }]);
     }
     String::from_utf8(octets).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes());
         vec![Error { place: Some(read::place(&text, valid)), reason: Reason::NotUtf8 }]
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_domain_that_nothing_delivers_is_noticed() {
+        let text = r#"Empath(smtp: (local_domains: ["a.test", "b.test", "x.c.test", "d.test"]), delivery: (domains: {
+            "b.test": (mx_override: "127.0.0.1:24"), "*.c.test": (maildir: "{local}"), "d.test": () }))"#;
+        let config: Config = read::read(text, |_| Vec::new()).unwrap();
+        let found: Vec<_> = config.local_domains_without_delivery().map(Domain::as_str).collect();
+        assert_eq!(found, ["a.test", "d.test"]);
+    }
 }

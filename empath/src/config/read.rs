@@ -48,6 +48,10 @@ pub(super) fn read<T: DeserializeOwned>(
         };
         // The reader finds unknown keys before the value, wrong values at its start or end.
         let start = if at >= entry.value.span.start { entry.value.span.start } else { entry.span.start };
+        let reason = match &entry.key {
+            Key::Name(key) | Key::Text(key) => reason.of(key),
+            Key::Index(_) | Key::Argument(_) => reason,
+        };
         found.add(entry, start, reason);
     }
     Err(found.in_order())
@@ -191,13 +195,19 @@ mod tests {
     fn each_error_has_its_place_and_says_what_is_known() {
         for (text, expected) in [
             ("(count: 1,\n  nmae: \"x\",\n)", "2:3: unknown key `nmae`; did you mean `name`?"),
-            ("(\ncount: \"1\")", "2:8: Expected integer"),
+            ("(\ncount: \"1\")", "2:8: count: Expected integer"),
             ("(count: 1, count: 2)", "1:12: the key `count` is given twice"),
             ("(count: 1, domains: {\"a\": (), /* \u{e9} */ \"a\": ()})", "1:39: the key `a` is given twice"),
             (
                 "(count: 1, listeners: [(), (mode: Rely)])",
-                "1:35: unknown value `Rely`; did you mean `Relay`? It is one of: Relay, Submission, Fixed",
+                "1:35: unknown value `Rely`; did you mean `Relay`?",
             ),
+            ("(count: 1, x: 1)", "1:12: unknown key `x`; known are name, secret, count, listeners, domains"),
+            (
+                "(count: 1, listeners: [(mode: Fast)])",
+                "1:31: unknown value `Fast`; known are Relay, Submission, Fixed",
+            ),
+            ("(count: 1, listeners: [(address: \"x\")])", "1:34: address: invalid socket address syntax"),
             ("(count: 1, domains: {\"a\": (sise: 1)})", "1:28: unknown key `sise`; did you mean `size`?"),
             ("(count: 0)", "1:2: count: must be at least 1"),
             (
