@@ -22,6 +22,11 @@ impl MessageId {
         Self(Ulid::from_parts(milliseconds, rng.u128(..)))
     }
 
+    /// The moment of the id, in milliseconds since 1970.
+    pub fn milliseconds(self) -> u64 {
+        self.0.timestamp_ms()
+    }
+
     /// The id as sixteen octets, big-endian.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_bytes()

@@ -2,14 +2,15 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use empath_common::{Envelope, ForwardPath, Reply};
+use empath_common::{Envelope, ForwardPath, MessageId, Reply};
 use empath_metrics::Gauge;
-use empath_smtp::client::{self, Connection, FailureKind, Outgoing, Stage};
+use empath_smtp::client::{self, Connection, FailureKind, Stage, Survey};
+use empath_spool::Content;
 use tokio::time::Instant;
 
 use crate::{
     config::{Config, HostAddr},
+    content::Outgoing,
     failure::{Disposition, Failure, Scope, disposition},
     hosts::{Candidate, Hosts, Own},
     queue::{Job, JobRecipient},
@@ -97,6 +98,24 @@ impl Attempted {
         };
         Self { results: job.recipients.iter().map(failed).collect(), ..Self::new(job) }
     }
+
+    /// Whether a recipient did not get the message because it could not be read.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.results
+            .iter()
+            .any(|tried| tried.result.as_ref().is_err_and(|found| *found == Failure::unreadable()))
+    }
+
+    /// Says what has become of a message that could not be read.
+    pub(crate) fn unreadable_is(&mut self, failure: &Failure) {
+        for tried in &mut self.results {
+            if let Err(found) = &mut tried.result
+                && *found == Failure::unreadable()
+            {
+                *found = failure.clone();
+            }
+        }
+    }
 }
 
 /// What one attempt has come to for one recipient.
@@ -112,10 +131,13 @@ pub(crate) async fn attempt(
     outbound: &Outbound<'_>,
     open: &mut Option<Open>,
     job: &Job,
-    content: Bytes,
+    content: &Content,
     rng: &mut fastrand::Rng,
 ) -> Attempted {
-    let mut attempt = Attempt::new(job, content);
+    let Ok(survey) = Survey::of(Outgoing::new(job.id, content)).await else {
+        return Attempted::all(job, &Failure::unreadable());
+    };
+    let mut attempt = Attempt::new(job, content, survey);
     let mut used = None;
     if let Some(mut reused) = open.take() {
         used = Some(reused.connection.peer());
@@ -133,8 +155,10 @@ pub(crate) async fn attempt(
 }
 
 struct Attempt<'a> {
+    id: MessageId,
     envelope: &'a Envelope,
-    content: Bytes,
+    content: &'a Content,
+    survey: Survey,
     /// Recipients that the next host is tried for, each with what went wrong before.
     left: Vec<Left>,
     attempted: Attempted,
@@ -146,11 +170,13 @@ struct Left {
 }
 
 impl<'a> Attempt<'a> {
-    fn new(job: &'a Job, content: Bytes) -> Self {
+    fn new(job: &'a Job, content: &'a Content, survey: Survey) -> Self {
         let left = |recipient: &JobRecipient| Left { recipient: *recipient, failed: None };
         Self {
+            id: job.id,
             envelope: &job.envelope,
             content,
+            survey,
             left: job.recipients.iter().map(left).collect(),
             attempted: Attempted::new(job),
         }
@@ -209,7 +235,7 @@ impl<'a> Attempt<'a> {
         loop {
             let message = self.outgoing(&round);
             open.messages += 1;
-            let sent = open.connection.send(&message).await;
+            let sent = open.connection.send(&message, Outgoing::new(self.id, self.content)).await;
             if reused && sent.recipients.iter().all(is_stale) {
                 self.left.append(&mut round);
                 self.attempted.transfer += started.elapsed();
@@ -227,6 +253,11 @@ impl<'a> Attempt<'a> {
                     }),
                     // RFC 5321 §4.5.3.1.10: the server takes the rest in another transaction. Each takes some.
                     Err(failure) if delivered && sent.reusable && is_too_many(&failure) => again.push(left),
+                    // No other host can help.
+                    Err(client::Failure { kind: FailureKind::Unreadable, .. }) => {
+                        let result = Err(Failure::unreadable());
+                        self.attempted.results.push(Tried { recipient: left.recipient, result, peer: None });
+                    }
                     Err(failure) => {
                         if several && is_unclear(&failure) {
                             self.attempted.alone.push(left.recipient.index);
@@ -243,15 +274,15 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn outgoing(&self, round: &[Left]) -> Outgoing {
+    fn outgoing(&self, round: &[Left]) -> client::Outgoing {
         let path = |left: &Left| self.envelope.recipients().get(left.recipient.index as usize).cloned();
-        Outgoing {
+        client::Outgoing {
             reverse_path: self.envelope.reverse_path.clone(),
             // The index was made from this envelope; whatever happens, results must stay in step.
             recipients: round.iter().map(|left| path(left).unwrap_or(ForwardPath::Postmaster)).collect(),
             body: self.envelope.body,
             smtputf8: self.envelope.smtputf8,
-            content: self.content.clone(),
+            survey: self.survey,
         }
     }
 

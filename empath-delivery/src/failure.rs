@@ -102,9 +102,19 @@ impl Failure {
         }
     }
 
-    /// The content could not be read back, or another local storage failed.
+    /// A local storage failed.
     pub fn local(detail: impl AsRef<str>) -> Self {
         Self::new(Scope::Destination, (4, 3, 0), detail)
+    }
+
+    /// Our own content is not what was accepted, and never will be again (RFC 3463 §3.4, other mail system status).
+    pub fn lost() -> Self {
+        Self::new(Scope::Destination, (5, 3, 0), "the message was damaged in the spool of this host")
+    }
+
+    /// Our own content could not be read: whoever was to get it has nothing to do with it.
+    pub fn unreadable() -> Self {
+        Self::local("the content cannot be read back from the spool")
     }
 }
 
@@ -124,6 +134,7 @@ impl From<client::Failure> for Failure {
             FailureKind::Unsupported(Feature::EightBitMime) => Self::new(Scope::Host, (5, 6, 3), detail),
             FailureKind::Unsupported(Feature::Smtputf8) => Self::new(Scope::Host, (5, 6, 7), detail),
             FailureKind::Unsupported(Feature::Size) => Self::new(Scope::Host, (5, 3, 4), detail),
+            FailureKind::Unreadable => Self::unreadable(),
         }
     }
 }
@@ -165,6 +176,8 @@ impl From<&ResolveError> for Failure {
 impl From<&MaildirError> for Failure {
     fn from(error: &MaildirError) -> Self {
         let status = match error {
+            MaildirError::Unreadable => return Self::unreadable(),
+            MaildirError::Stopped => return Self::local(error.to_string()),
             MaildirError::NameTooLong { .. } => (5, 1, 3),
             MaildirError::Full { .. } => (4, 3, 1),
             MaildirError::Io { .. } => (4, 3, 0),
@@ -211,6 +224,7 @@ mod tests {
             (at(Stage::Connect, FailureKind::Timeout), TryNextHost, Defer, "4.4.1"),
             (at(Stage::Greeting, FailureKind::Timeout), TryNextHost, Defer, "4.4.2"),
             (at(Stage::Content, FailureKind::Closed), TryNextHost, Defer, "4.4.2"),
+            (at(Stage::Content, FailureKind::Unreadable), TryNextHost, Defer, "4.3.0"),
             (at(Stage::EndOfData, FailureKind::Closed), TryNextHost, Defer, "4.4.2"),
             (at(Stage::Ehlo, FailureKind::Garbled(GarbledReason::NoCode)), TryNextHost, Defer, "4.5.0"),
             (

@@ -3,9 +3,9 @@
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
-use empath_common::{Domain, Reply};
+use empath_common::{Domain, MessageId, Reply};
 use empath_metrics::Histogram;
-use empath_spool::LoadError;
+use empath_spool::{Content, LoadError};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
@@ -13,9 +13,9 @@ use tokio::{
 
 use crate::{
     attempt::{Attempted, Open, Outbound, Tried, attempt},
+    content::Outgoing,
     failure::Failure,
-    log,
-    maildir::{self, MaildirError},
+    log, maildir,
     processor::{Commits, Shared},
     queue::{ConnectionId, Job, Next},
     route::NextHop,
@@ -74,18 +74,44 @@ impl Lane {
     async fn deliver(&mut self, mut job: Job) {
         let started = (self.shared.now(), Instant::now());
         let content = match job.content.take() {
-            Some(content) => Ok(content),
+            Some(octets) => Ok(octets.into()),
             None => self.shared.spool.content(job.id).await,
         };
         let (attempted, content) = match content {
-            Ok(content) => (self.attempt(&job, content.clone()).await, content),
-            Err(failure) => (unreadable(&job, &failure), Bytes::new()),
+            Ok(content) => {
+                let mut attempted = self.attempt(&job, &content).await;
+                if attempted.is_unreadable() && content.is_damaged().await {
+                    attempted.unreadable_is(&self.lost(job.id).await);
+                }
+                (attempted, content)
+            }
+            Err(failure) => {
+                log::not_read(job.id, &failure);
+                let failure = match failure {
+                    // It waits for whoever mends the spool.
+                    LoadError::Io { .. } => Failure::unreadable(),
+                    LoadError::Unknown(_) | LoadError::Damaged { .. } => self.lost(job.id).await,
+                };
+                (Attempted::all(&job, &failure), Bytes::new().into())
+            }
         };
         self.observe(&job, started.1);
         self.shared.conclude(&job, &self.next_hop, attempted, (started.0, content), &mut self.commits).await;
     }
 
-    async fn attempt(&mut self, job: &Job, content: Bytes) -> Attempted {
+    /// The message is damaged in the spool, or has gone from it for that reason. Its sender is told, and what there is of
+    /// it is kept.
+    async fn lost(&self, id: MessageId) -> Failure {
+        match self.shared.spool.set_aside(id).await {
+            Ok(()) => Failure::lost(),
+            Err(failure) => {
+                log::not_read(id, &failure);
+                Failure::unreadable()
+            }
+        }
+    }
+
+    async fn attempt(&mut self, job: &Job, content: &Content) -> Attempted {
         let Self { shared, next_hop, open, rng, active, .. } = self;
         if let NextHop::Maildir(template) = &*next_hop {
             return file(shared, template, job, content).await;
@@ -143,13 +169,7 @@ impl Lane {
     }
 }
 
-/// Nothing can be sent of a message that cannot be read; it waits for whoever mends the spool.
-fn unreadable(job: &Job, failure: &LoadError) -> Attempted {
-    log::not_read(job.id, failure);
-    Attempted::all(job, &Failure::local("the content cannot be read back from the spool"))
-}
-
-async fn file(shared: &Arc<Shared>, template: &Path, job: &Job, content: Bytes) -> Attempted {
+async fn file(shared: &Arc<Shared>, template: &Path, job: &Job, content: &Content) -> Attempted {
     let started = Instant::now();
     let mut attempted = Attempted::new(job);
     for recipient in &job.recipients {
@@ -157,18 +177,14 @@ async fn file(shared: &Arc<Shared>, template: &Path, job: &Job, content: Bytes) 
             continue;
         };
         let directory = maildir::directory(template, path, &shared.settings.hostname);
-        let (name, envelope, content) =
-            ((job.id, recipient.index), Arc::clone(&job.envelope), content.clone());
-        let filed = tokio::task::spawn_blocking(move || {
-            maildir::deliver(&directory, name, &envelope.reverse_path, &content)
-        });
-        let result = match filed.await {
-            Ok(filed) => filed.map_err(|failure: MaildirError| Failure::from(&failure)),
-            Err(_) => Err(Failure::local("the writer of the Maildir was stopped")),
-        };
+        let name = (job.id, recipient.index);
+        let content = Outgoing::new(job.id, content);
+        let filed = maildir::deliver(directory, name, &job.envelope.reverse_path, content).await;
         attempted.results.push(Tried {
             recipient: *recipient,
-            result: result.map(|()| Reply::new(250, (2, 0, 0), "stored in the Maildir")),
+            result: filed
+                .map_err(|failure| Failure::from(&failure))
+                .map(|()| Reply::new(250, (2, 0, 0), "stored in the Maildir")),
             peer: None,
         });
     }

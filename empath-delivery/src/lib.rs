@@ -14,6 +14,7 @@
 //! Parts that do I/O:
 //! - [`resolve`]: a domain's MX hosts and their addresses
 //! - `lane`: a connection that takes job after job; `attempt`: one job over the hosts of its next hop; `maildir`
+//! - [`header`]: the beginning of a message's content
 //! - [`Processor`]: joins queue, lanes and spool; what the daemon and the control socket talk to
 
 pub mod config;
@@ -25,6 +26,7 @@ pub mod route;
 pub mod schedule;
 
 mod attempt;
+mod content;
 mod hosts;
 mod lane;
 mod log;
@@ -33,6 +35,7 @@ mod metrics;
 mod processor;
 
 pub use config::{Config, DsnConfig};
+pub use content::header;
 pub use metrics::Metrics;
 pub use processor::{
     Filter, HistoryView, MessageView, Parts, Processor, RecipientView, ReplyView, Settings, Stats, Touched,

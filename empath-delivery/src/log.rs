@@ -1,10 +1,10 @@
 //! One line for each event in a message's life. Text of peers is escaped before it comes here: replies by the client,
 //! the rest by `Failure`.
 
-use std::{fmt, time::Duration};
+use std::{error::Error, fmt, time::Duration};
 
 use empath_common::{Domain, Envelope, ForwardPath, MessageId, Reply};
-use empath_spool::{CommitError, LoadError};
+use empath_spool::CommitError;
 use jiff::Timestamp;
 use tracing::{error, info};
 
@@ -127,7 +127,7 @@ pub(crate) fn removed(id: MessageId, recipient: &ForwardPath, attempts: u32) {
 }
 
 /// A DSN is a message of its own.
-pub(crate) fn reported(id: MessageId, envelope: &Envelope, size: usize, about: MessageId) {
+pub(crate) fn reported(id: MessageId, envelope: &Envelope, size: u64, about: MessageId) {
     let recipient = envelope.recipients().first();
     info!(
         message_id = %id,
@@ -161,6 +161,6 @@ pub(crate) fn not_stored(id: MessageId, failure: &CommitError) {
     error!(message_id = %id, error = %failure, "the spool did not take the outcome; the queue goes on in memory and repeats it");
 }
 
-pub(crate) fn not_read(id: MessageId, failure: &LoadError) {
+pub(crate) fn not_read(id: MessageId, failure: &dyn Error) {
     error!(message_id = %id, error = %failure, "the spool did not give the message back");
 }

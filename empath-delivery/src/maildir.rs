@@ -8,8 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bytes::Bytes;
 use empath_common::{Domain, ForwardPath, MessageId, ReversePath};
+use empath_smtp::client::Source;
 
 /// Why a message could not be put into a Maildir.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,12 @@ pub enum MaildirError {
         #[source]
         source: io::Error,
     },
+    /// The content could not be read to its end.
+    #[error("the content cannot be read")]
+    Unreadable,
+    /// The runtime ended first.
+    #[error("the writer of the Maildir was stopped")]
+    Stopped,
 }
 
 /// What is wrong with a template.
@@ -115,26 +121,70 @@ fn name(text: &str) -> String {
     safe
 }
 
-/// Writes the message into `directory`; when this returns it survives power loss.
+/// Writes the message into `directory`, piece by piece; when this returns it survives power loss.
 ///
-/// `number` tells the recipients of one message apart: two of them may share a directory. A repetition of the same
+/// `name` tells the recipients of one message apart: two of them may share a directory. A repetition of the same
 /// delivery replaces its own file and nothing else.
-pub(crate) fn deliver(
-    directory: &Path,
+pub(crate) async fn deliver(
+    directory: PathBuf,
     (id, number): (MessageId, u32),
     reverse_path: &ReversePath,
-    content: &Bytes,
+    mut content: impl Source,
 ) -> Result<(), MaildirError> {
-    for name in ["tmp", "new", "cur"] {
-        create(&directory.join(name))?;
+    // RFC 5321 §4.4: final delivery puts the reverse-path at the top. The content follows octet for octet.
+    let top = format!("Return-Path: {reverse_path}\r\n");
+    let mut mail =
+        blocking(move || Mail::create(&directory, &format!("{id}.{number}"), top.as_bytes())).await?;
+    while let Some(piece) = content.next().await.map_err(|_| MaildirError::Unreadable)? {
+        mail = blocking(move || mail.write(&piece).map(|()| mail)).await?;
     }
-    let name = format!("{id}.{number}");
-    let (tmp, new) = (directory.join("tmp").join(&name), directory.join("new").join(&name));
-    write(&tmp, reverse_path, content).inspect_err(|_| {
-        let _ = fs::remove_file(&tmp);
-    })?;
-    fs::rename(&tmp, &new).map_err(|source| failed(&new, source))?;
-    sync(&directory.join("new"))
+    blocking(move || mail.finish()).await
+}
+
+/// Runs what waits for the disk where it holds nobody up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, MaildirError> + Send + 'static,
+) -> Result<T, MaildirError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(MaildirError::Stopped))
+}
+
+/// A file in `tmp`, on its way to `new`.
+struct Mail {
+    file: File,
+    tmp: PathBuf,
+    new: PathBuf,
+}
+
+impl Mail {
+    fn create(directory: &Path, name: &str, top: &[u8]) -> Result<Self, MaildirError> {
+        for name in ["tmp", "new", "cur"] {
+            create(&directory.join(name))?;
+        }
+        let (tmp, new) = (directory.join("tmp").join(name), directory.join("new").join(name));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(&tmp).map_err(|source| failed(&tmp, source))?;
+        let mut mail = Self { file, tmp, new };
+        mail.write(top)?;
+        Ok(mail)
+    }
+
+    fn write(&mut self, octets: &[u8]) -> Result<(), MaildirError> {
+        self.file.write_all(octets).map_err(|source| failed(&self.tmp, source))
+    }
+
+    fn finish(self) -> Result<(), MaildirError> {
+        self.file.sync_all().map_err(|source| failed(&self.tmp, source))?;
+        fs::rename(&self.tmp, &self.new).map_err(|source| failed(&self.new, source))?;
+        self.new.parent().map_or(Ok(()), sync)
+    }
+}
+
+/// Nothing stays of what was not finished. After a rename there is nothing by that name.
+impl Drop for Mail {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.tmp);
+    }
 }
 
 /// Creates a directory with its parents, each entry synced in the directory above.
@@ -153,17 +203,6 @@ fn create(path: &Path) -> Result<(), MaildirError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(failed(path, error)),
     }
-}
-
-fn write(path: &Path, reverse_path: &ReversePath, content: &Bytes) -> Result<(), MaildirError> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(path).map_err(|source| failed(path, source))?;
-    // RFC 5321 §4.4: final delivery puts the reverse-path at the top. The content follows octet for octet.
-    file.write_all(format!("Return-Path: {reverse_path}\r\n").as_bytes())
-        .and_then(|()| file.write_all(content))
-        .and_then(|()| file.sync_all())
-        .map_err(|source| failed(path, source))
 }
 
 fn sync(directory: &Path) -> Result<(), MaildirError> {
@@ -186,9 +225,11 @@ fn failed(path: &Path, source: io::Error) -> MaildirError {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use bytes::Bytes;
     use empath_common::Mailbox;
 
     use super::*;
+    use crate::failure::Failure;
 
     const ID: [u8; 16] = [7; 16];
 
@@ -200,14 +241,15 @@ mod tests {
         ForwardPath::Mailbox(mailbox.parse::<Mailbox>().unwrap())
     }
 
-    #[test]
-    fn the_content_is_stored_octet_for_octet_below_the_return_path() {
+    #[tokio::test]
+    async fn the_content_is_stored_octet_for_octet_below_the_return_path() {
         let home = tempfile::tempdir().unwrap();
         let template = home.path().join("mail/{address}");
         let content = Bytes::from_static(b"Subject: x\r\n\r\n.dot\r\n\xff\0\r\n");
         let to = directory(&template, &path("alice@example.test"), &hostname());
         let id = MessageId::from_bytes(ID);
-        deliver(&to, (id, 0), &"<bob@home.test>".parse().unwrap(), &content).unwrap();
+        let sender = "<bob@home.test>".parse().unwrap();
+        deliver(to, (id, 0), &sender, content.clone()).await.unwrap();
 
         let new = home.path().join("mail/alice@example.test/new");
         let files: Vec<_> = fs::read_dir(&new).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -219,14 +261,49 @@ mod tests {
         assert_eq!(fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
-    #[test]
-    fn two_recipients_of_one_message_in_one_directory_get_two_files() {
+    #[tokio::test]
+    async fn two_recipients_of_one_message_in_one_directory_get_two_files() {
         let home = tempfile::tempdir().unwrap();
         let id = MessageId::from_bytes(ID);
         for number in [0, 1] {
-            deliver(home.path(), (id, number), &ReversePath::Null, &Bytes::from_static(b"x\r\n")).unwrap();
+            let content = Bytes::from_static(b"x\r\n");
+            deliver(home.path().to_owned(), (id, number), &ReversePath::Null, content).await.unwrap();
         }
         assert_eq!(fs::read_dir(home.path().join("new")).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(home.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    /// Content of three pieces, the last of which may be damaged.
+    struct Pieces {
+        left: u8,
+        whole: bool,
+    }
+
+    impl Source for Pieces {
+        async fn next(&mut self) -> io::Result<Option<Bytes>> {
+            self.left -= 1;
+            match self.left {
+                0 if self.whole => Ok(None),
+                0 => Err(io::ErrorKind::InvalidData.into()),
+                _ => Ok(Some(Bytes::from_static(b"a line\r\n"))),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn content_that_comes_in_pieces_is_delivered_whole_or_not_at_all() {
+        let home = tempfile::tempdir().unwrap();
+        let (id, null) = (MessageId::from_bytes(ID), ReversePath::Null);
+        let files = |name| fs::read_dir(home.path().join(name)).unwrap().count();
+        let damaged = Pieces { left: 4, whole: false };
+        let outcome = deliver(home.path().to_owned(), (id, 0), &null, damaged).await.unwrap_err();
+        assert_eq!(Failure::from(&outcome), Failure::unreadable());
+        assert_eq!((files("tmp"), files("new")), (0, 0));
+        deliver(home.path().to_owned(), (id, 0), &null, Pieces { left: 4, whole: true }).await.unwrap();
+        let file = fs::read_dir(home.path().join("new")).unwrap().next().unwrap().unwrap();
+        let expected = format!("Return-Path: <>\r\n{}", "a line\r\n".repeat(3));
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), expected);
+        assert_eq!(files("tmp"), 0);
     }
 
     #[test]
@@ -257,15 +334,16 @@ mod tests {
         assert_eq!(bare, Path::new("/m/mx.home.test/postmaster"));
     }
 
-    #[test]
-    fn a_directory_that_cannot_be_written_fails_without_a_trace() {
+    #[tokio::test]
+    async fn a_directory_that_cannot_be_written_fails_without_a_trace() {
         let home = tempfile::tempdir().unwrap();
         let blocked = home.path().join("alice");
         fs::write(&blocked, "a file where a directory is needed").unwrap();
         let id = MessageId::from_bytes(ID);
-        let outcome = deliver(&blocked, (id, 0), &ReversePath::Null, &Bytes::new());
+        let outcome = deliver(blocked.clone(), (id, 0), &ReversePath::Null, Bytes::new()).await;
         assert!(matches!(outcome, Err(MaildirError::Io { .. })));
-        let outcome = deliver(&home.path().join("x".repeat(300)), (id, 0), &ReversePath::Null, &Bytes::new());
+        let long = home.path().join("x".repeat(300));
+        let outcome = deliver(long, (id, 0), &ReversePath::Null, Bytes::new()).await;
         assert!(matches!(outcome, Err(MaildirError::NameTooLong { .. })));
         assert_eq!(fs::read(&blocked).unwrap(), b"a file where a directory is needed");
     }

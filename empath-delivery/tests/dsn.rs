@@ -1,11 +1,13 @@
 //! The report about failed recipients, read by an independent parser.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+use bytes::Bytes;
 use empath_common::{Body, EnhancedStatus, Envelope, Mailbox, MessageId, Reply, ReversePath};
 use empath_delivery::{
     config::HostAddr,
     dsn::{Failed, Report, report},
 };
+use empath_spool::Content;
 use jiff::Timestamp;
 use mailparse::{MailHeaderMap as _, ParsedMail, parse_mail};
 
@@ -35,11 +37,14 @@ fn make(
     failed: &[Failed],
     postmaster: Option<&Mailbox>,
 ) -> Option<(Envelope, Vec<u8>)> {
+    let content = Content::from(Bytes::copy_from_slice(content));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let header = runtime.block_on(empath_delivery::header(&content)).unwrap();
     let report = report(&Report {
         id: "01J00000000000000000000001".parse().unwrap(),
         about: "01J00000000000000000000000".parse::<MessageId>().unwrap(),
         envelope,
-        content,
+        header: &header,
         failed,
         reporting_mta: &"mx.home.test".parse().unwrap(),
         postmaster,

@@ -1,26 +1,43 @@
 //! The client's connection against the scripted peer.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use empath_common::{Body, Reply};
 use empath_smtp::client::{
-    Connection, Failure, FailureKind, GarbledReason, MAX_LINE, Outgoing, Sent, Stage, Timeouts,
+    Connection, Failure, FailureKind, GarbledReason, MAX_LINE, Outgoing, Sent, Source, Stage, Survey,
+    Timeouts,
 };
 use empath_testkit::peer::{Act, At, Peer, Script};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 
 const CONTENT: &str = "Subject: hi\r\n\r\n.hello\r\n";
 
-fn message(to: &[&str]) -> Outgoing {
+fn message(to: &[&str], survey: Survey) -> Outgoing {
     Outgoing {
         reverse_path: "<alice@home.test>".parse().unwrap(),
         recipients: to.iter().map(|to| format!("<{to}>").parse().unwrap()).collect(),
         body: Body::SevenBit,
         smtputf8: false,
-        content: Bytes::from_static(CONTENT.as_bytes()),
+        survey,
     }
+}
+
+async fn send<S>(connection: &mut Connection<S>, to: &[&str]) -> Sent
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    send_content(connection, to, CONTENT).await
+}
+
+async fn send_content<S>(connection: &mut Connection<S>, to: &[&str], content: impl Into<Bytes>) -> Sent
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let content = content.into();
+    let survey = Survey::of(content.clone()).await.unwrap();
+    connection.send(&message(to, survey), content).await
 }
 
 async fn open(peer: &Peer) -> Result<Connection, Failure> {
@@ -29,7 +46,7 @@ async fn open(peer: &Peer) -> Result<Connection, Failure> {
 
 async fn send_to(script: Script, to: &[&str]) -> (Peer, Sent) {
     let peer = Peer::start(script).await.unwrap();
-    let sent = open(&peer).await.unwrap().send(&message(to)).await;
+    let sent = send(&mut open(&peer).await.unwrap(), to).await;
     (peer, sent)
 }
 
@@ -43,7 +60,7 @@ async fn a_message_arrives_as_it_is_and_the_connection_takes_the_next() {
     let mut connection = open(&peer).await.unwrap();
     assert_eq!(connection.peer(), peer.address());
     for to in ["bob@example.test", "carol@example.test"] {
-        let sent = connection.send(&message(&[to])).await;
+        let sent = send(&mut connection, &[to]).await;
         assert_eq!(sent.recipients, [Ok(Reply::new(250, (2, 0, 0), "Ok: queued"))]);
         assert!(sent.reusable);
     }
@@ -191,10 +208,10 @@ async fn recipients_are_told_apart_and_the_next_message_starts_clean() {
     let no = refused(Reply::new(550, (5, 1, 1), "no\nsuch user"));
     let wait = refused(Reply::new(451, (4, 7, 1), "greylisted"));
 
-    let sent = connection.send(&message(&["bob@example.test", "carol@example.test"])).await;
+    let sent = send(&mut connection, &["bob@example.test", "carol@example.test"]).await;
     assert_eq!(sent, Sent { recipients: vec![no.clone(), wait], reusable: true });
     let to = ["bob@example.test", "carol@example.test", "dave@example.test"];
-    let sent = connection.send(&message(&to)).await;
+    let sent = send(&mut connection, &to).await;
     assert_eq!(sent.recipients[0], no);
     assert!(sent.recipients[1].is_ok() && sent.recipients[2].is_ok() && sent.reusable, "{sent:?}");
     assert_eq!(peer.messages().len(), 1);
@@ -220,17 +237,56 @@ async fn large_content_passes_and_so_does_content_that_must_be_changed() {
     let dirty = clean.replace("\r\n", "\n.\n");
     let canonical = clean.replace("\r\n", "\r\n.\r\n");
     for (content, arrives) in [(clean.clone(), clean), (dirty, canonical)] {
-        let outgoing = Outgoing { content: content.into(), ..message(&["bob@example.test"]) };
-        let sent = connection.send(&outgoing).await;
+        let sent = send_content(&mut connection, &["bob@example.test"], content).await;
         assert!(sent.recipients[0].is_ok() && sent.reusable, "{sent:?}");
         assert!(peer.messages().pop().unwrap().content == arrives.into_bytes());
     }
 }
 
+/// Content that comes in pieces.
+struct Pieces(VecDeque<io::Result<Bytes>>);
+
+impl Source for Pieces {
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        self.0.pop_front().transpose()
+    }
+}
+
+#[tokio::test]
+async fn content_in_pieces_arrives_as_if_it_were_one() {
+    let peer = Peer::start(Script::new()).await.unwrap();
+    let mut connection = open(&peer).await.unwrap();
+    let pieces = ["Subject: hi\r", "\n\r\n.dot", "\r\n", ".", "\r\n..\r\nno end", ".\r", "\r\n", "", "\n."];
+    let pieces = || Pieces(pieces.into_iter().map(|piece| Ok(piece.into())).collect());
+    let survey = Survey::of(pieces()).await.unwrap();
+    let sent = connection.send(&message(&["bob@example.test"], survey), pieces()).await;
+    assert!(sent.recipients[0].is_ok() && sent.reusable, "{sent:?}");
+    let arrived = String::from_utf8(peer.messages().pop().unwrap().content).unwrap();
+    assert_eq!(arrived, "Subject: hi\r\n\r\n.dot\r\n.\r\n..\r\nno end.\r\n\r\n\r\n.\r\n");
+}
+
+#[tokio::test]
+async fn content_that_cannot_be_read_to_its_end_is_never_ended() {
+    let piece = || Ok(Bytes::from_static(b"Subject: hi\r\n\r\n"));
+    let damaged = || Err(io::ErrorKind::InvalidData.into());
+    for pieces in [vec![damaged()], vec![piece(), damaged()], vec![piece(), piece(), damaged()]] {
+        let peer = Peer::start(Script::new()).await.unwrap();
+        let mut connection = open(&peer).await.unwrap();
+        let survey = Survey::of(Bytes::from_static(CONTENT.as_bytes())).await.unwrap();
+        let message = message(&["bob@example.test", "carol@example.test"], survey);
+        let sent = connection.send(&message, Pieces(pieces.into())).await;
+        let unreadable = Err(failure(Stage::Content, FailureKind::Unreadable));
+        assert_eq!(sent, Sent { recipients: vec![unreadable; 2], reusable: false });
+        connection.quit().await;
+        peer.wait_until_left().await;
+        assert_eq!(peer.messages().len(), 0);
+        assert!(peer.transcript().contains("S: 354"), "the content had begun: {}", peer.transcript());
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_breaks_off_the_content_is_heard() {
-    let content = format!("{}\r\n", "x".repeat(998)).repeat(16_000).into();
-    let large = Outgoing { content, ..message(&["bob@example.test"]) };
+    let large = Bytes::from(format!("{}\r\n", "x".repeat(998)).repeat(16_000));
     let refused = FailureKind::Refused(Reply::new(552, (5, 3, 4), "too large"));
     let unexpected = FailureKind::Garbled(GarbledReason::Unexpected);
     for (act, kinds) in [
@@ -242,7 +298,8 @@ async fn a_server_that_breaks_off_the_content_is_heard() {
         (Act::Close, [&FailureKind::Closed, &FailureKind::Closed]),
     ] {
         let peer = Peer::start(Script::new().on(At::Content, act)).await.unwrap();
-        let sent = open(&peer).await.unwrap().send(&large).await;
+        let mut connection = open(&peer).await.unwrap();
+        let sent = send_content(&mut connection, &["bob@example.test"], large.clone()).await;
         let [Err(Failure { stage: Stage::Content, kind })] = &sent.recipients[..] else { panic!("{sent:?}") };
         assert!(kinds.contains(&kind), "{kind:?} is none of {kinds:?}");
         assert!(!sent.reusable);
@@ -254,9 +311,9 @@ async fn an_idle_connection_that_the_server_ends_is_noticed() {
     for act in [Act::Close, Act::reply("421 4.4.2 idle too long")] {
         let peer = Peer::start(Script::new().nth(At::Idle, 1, act)).await.unwrap();
         let mut connection = open(&peer).await.unwrap();
-        assert!(connection.send(&message(&["bob@example.test"])).await.recipients[0].is_ok());
+        assert!(send(&mut connection, &["bob@example.test"]).await.recipients[0].is_ok());
         connection.closed().await;
-        let sent = connection.send(&message(&["carol@example.test"])).await;
+        let sent = send(&mut connection, &["carol@example.test"]).await;
         let closed = Err(failure(Stage::MailFrom, FailureKind::Closed));
         assert_eq!(sent, Sent { recipients: vec![closed], reusable: false });
         connection.quit().await;
@@ -273,20 +330,19 @@ async fn an_idle_connection_that_lives_is_left_alone() {
         () = connection.closed() => panic!("closed"),
         () = std::future::ready(()) => {}
     }
-    assert!(connection.send(&message(&["bob@example.test"])).await.recipients[0].is_ok());
+    assert!(send(&mut connection, &["bob@example.test"]).await.recipients[0].is_ok());
 }
 
 #[tokio::test]
 async fn a_connection_left_in_the_middle_takes_no_further_message() {
     let peer = Peer::start(Script::new().on(At::MailFrom, Act::Stall)).await.unwrap();
     let mut connection = open(&peer).await.unwrap();
-    let first = message(&["bob@example.test"]);
     tokio::select! {
         biased;
-        sent = connection.send(&first) => panic!("{sent:?}"),
+        sent = send(&mut connection, &["bob@example.test"]) => panic!("{sent:?}"),
         () = std::future::ready(()) => {}
     }
-    let sent = connection.send(&message(&["carol@example.test"])).await;
+    let sent = send(&mut connection, &["carol@example.test"]).await;
     assert_eq!(sent.recipients, [Err(failure(Stage::MailFrom, FailureKind::Closed))]);
     assert!(!sent.reusable);
 }
@@ -304,9 +360,9 @@ async fn greet(stream: DuplexStream, timeouts: Timeouts) -> Result<Connection<Du
     Connection::greet(stream, address, "client.test", Arc::new(timeouts)).await
 }
 
-/// More than the pipe holds.
-fn long_message() -> Outgoing {
-    Outgoing { content: "x\r\n".repeat(10_000).into(), ..message(&["bob@example.test"]) }
+/// Sends more than the pipe holds.
+async fn send_long(connection: &mut Connection<DuplexStream>) -> Sent {
+    send_content(connection, &["bob@example.test"], "x\r\n".repeat(10_000)).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -336,7 +392,7 @@ async fn every_step_has_its_own_time() {
         let (_peer, connection) = served(Script::new().on(at.clone(), Act::Stall), timeouts.clone()).await;
         let failed = match connection {
             Err(failure) => failure,
-            Ok(mut connection) => connection.send(&long_message()).await.recipients.remove(0).unwrap_err(),
+            Ok(mut connection) => send_long(&mut connection).await.recipients.remove(0).unwrap_err(),
         };
         assert_eq!(failed, failure(stage, FailureKind::Timeout), "{at:?}");
         assert_eq!(start.elapsed().as_secs(), seconds, "{at:?}");
@@ -346,7 +402,7 @@ async fn every_step_has_its_own_time() {
     let start = tokio::time::Instant::now();
     let script = Script::new().on(At::RcptTo, Act::reply("550 5.1.1 no")).on(At::Rset, Act::Stall);
     let (_peer, connection) = served(script, timeouts.clone()).await;
-    let sent = connection.unwrap().send(&long_message()).await;
+    let sent = send_long(&mut connection.unwrap()).await;
     assert!(matches!(sent.recipients[0], Err(Failure { stage: Stage::RcptTo, .. })), "{sent:?}");
     assert!(!sent.reusable);
     assert_eq!(start.elapsed().as_secs(), 9);
@@ -368,7 +424,7 @@ async fn a_slow_server_is_waited_for() {
         .on(At::Content, seconds(170))
         .on(At::EndOfData, seconds(590));
     let (_peer, connection) = served(script, Timeouts::default()).await;
-    let sent = connection.unwrap().send(&long_message()).await;
+    let sent = send_long(&mut connection.unwrap()).await;
     assert!(sent.recipients[0].is_ok(), "{sent:?}");
 }
 
@@ -409,7 +465,7 @@ async fn a_server_that_answers_before_it_reads_on_does_not_lock_up() {
     let mut connection = greet(ours, Timeouts::default()).await.unwrap();
     let to: Vec<_> = (0..90).map(|i| format!("user{i}@example.test")).collect();
     let to: Vec<_> = to.iter().map(String::as_str).collect();
-    let sent = connection.send(&message(&to)).await;
+    let sent = send(&mut connection, &to).await;
     let refused =
         |result: &_| matches!(result, Err(Failure { stage: Stage::MailFrom, kind: FailureKind::Refused(_) }));
     assert!(sent.recipients.iter().all(refused) && sent.reusable, "{sent:?}");

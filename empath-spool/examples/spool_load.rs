@@ -45,7 +45,7 @@ async fn load(spool: Arc<FileSpool>, writers: u64, octets: u64, commits: u64) {
             let mut rng = fastrand::Rng::with_seed(writer);
             for _ in 0..commits / writers {
                 let id = MessageId::generate(SystemClock.now(), &mut rng);
-                let (envelope, content) = (Arc::clone(&envelope), content.clone());
+                let (envelope, content) = (Arc::clone(&envelope), content.clone().into());
                 spool.commit(Entry::Accepted { id, envelope, content }.into()).await.unwrap();
                 drop(spool.commit(Entry::Removed(id).into()));
             }

@@ -6,29 +6,46 @@ use std::{
     time::Duration,
 };
 
+use empath_common::MessageId;
 use tokio::sync::oneshot;
 
-use crate::{CommitError, index::Effect, record::Record};
+use crate::{
+    CommitError,
+    index::{Effect, Message},
+    large::Large,
+    record::Record,
+};
 
 /// An encoded batch that waits to be written.
-#[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) records: Vec<(Record, Effect)>,
     /// Octets on disk.
     pub(crate) octets: u64,
-    /// Whether a message is in it. Batches without one are what frees space.
-    pub(crate) content: bool,
+    pub(crate) class: Class,
+    /// Files that the records name.
+    pub(crate) large: Vec<Arc<Large>>,
     pub(crate) answer: oneshot::Sender<Result<(), CommitError>>,
 }
 
+/// What a batch is, and so which space it may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// A message is in it.
+    Content,
+    /// Outcomes alone: they free space, and have some of their own.
+    Outcome,
+    /// A message as it stands elsewhere, to be written again if it is still as it was then.
+    Moved(MessageId, Message),
+}
+
 /// A bounded queue that the committer empties at one go.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Backlog {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Waiting {
     batches: Vec<Pending>,
     octets: u64,
@@ -54,8 +71,11 @@ impl Backlog {
 
     /// Appends a batch. Some space is kept for batches that free others.
     pub(crate) fn push(&self, batch: Pending) -> Result<(), CommitError> {
-        let (octets, batches) =
-            if batch.content { (MAX_OCTETS, MAX_BATCHES) } else { (2 * MAX_OCTETS, 2 * MAX_BATCHES) };
+        let (octets, batches) = if batch.class == Class::Content {
+            (MAX_OCTETS, MAX_BATCHES)
+        } else {
+            (2 * MAX_OCTETS, 2 * MAX_BATCHES)
+        };
         let mut waiting = self.waiting();
         if waiting.closed {
             return Err(CommitError::Closed);
@@ -96,6 +116,14 @@ impl Backlog {
         }
         waiting.octets = 0;
         Work::Batches(mem::take(&mut waiting.batches))
+    }
+
+    /// Takes what waits.
+    #[cfg(test)]
+    pub(crate) fn take_now(&self) -> Vec<Pending> {
+        let mut waiting = self.waiting();
+        waiting.octets = 0;
+        mem::take(&mut waiting.batches)
     }
 
     /// Refuses further batches; those that wait are still to be taken.

@@ -1,4 +1,7 @@
-use std::path::{Component, Path, PathBuf};
+use std::{
+    path::{Component, Path, PathBuf},
+    time::Duration,
+};
 
 use empath_common::{ByteSize, Problem};
 use schemars::JsonSchema;
@@ -29,6 +32,52 @@ pub struct Config {
     /// of them are allocated in advance. A message that is larger gets a file of its own. From `"64KiB"` to `"1GiB"`.
     /// Default: `"64MiB"`.
     pub segment_size: ByteSize,
+
+    /// How a message is made durable before it is acknowledged.
+    ///
+    /// `Data` is fdatasync(2), which is enough wherever disk and file system keep to POSIX. `All` is fsync(2), for file
+    /// systems whose fdatasync is known to forget something; it costs speed. `Never` leaves the moment to the kernel: a
+    /// power loss then loses mail that was acknowledged, which RFC 5321 §6.1 does not allow; a crash of the daemon alone
+    /// does not. Default: `Data`.
+    pub sync: Sync,
+
+    /// Whether segments are filled with zeros before they are used.
+    ///
+    /// A sync is faster into space that was written before. On a file system that never writes to the same place twice
+    /// (btrfs, ZFS) filling is wasted: `false` saves it. Default: `true`.
+    pub preallocate: bool,
+
+    /// Messages of more octets than this are kept in a file of their own.
+    ///
+    /// Such content is written to `large/` as it arrives and read from there as it is sent, so that a message of any size
+    /// takes little memory; smaller content is in memory until its first delivery attempt. From `"4KiB"` to
+    /// `"64MiB"`. Default: `"1MiB"`.
+    pub large_threshold: ByteSize,
+
+    /// How long to wait before a file that could not be deleted is tried again.
+    ///
+    /// The wait doubles with each failure, up to an hour. Default: `"60s"`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub cleanup_interval: Duration,
+
+    /// After how many failures to delete a file an operator must look.
+    ///
+    /// From then on the log says it as an error and `empath_spool_undeleted_files` counts the file; it goes on being
+    /// tried. Default: `3`.
+    pub max_cleanup_attempts: u32,
+}
+
+/// How a message is made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Sync {
+    /// fdatasync(2): the content and what is needed to find it.
+    #[default]
+    Data,
+    /// fsync(2): everything about the file.
+    All,
+    /// Not at all.
+    Never,
 }
 
 /// How messages are kept.
@@ -51,6 +100,11 @@ impl Default for Config {
             path: "/var/spool/empath".into(),
             backend: Backend::default(),
             segment_size: ByteSize(64 << 20),
+            sync: Sync::default(),
+            preallocate: true,
+            large_threshold: ByteSize(1 << 20),
+            cleanup_interval: Duration::from_mins(1),
+            max_cleanup_attempts: 3,
         }
     }
 }
@@ -64,6 +118,15 @@ impl Config {
         }
         if !(64 << 10..=1 << 30).contains(&self.segment_size.0) {
             problems.push(Problem::new("segment_size", "must be from 64KiB to 1GiB"));
+        }
+        if !(4 << 10..=64 << 20).contains(&self.large_threshold.0) {
+            problems.push(Problem::new("large_threshold", "must be from 4KiB to 64MiB"));
+        }
+        if self.cleanup_interval < Duration::from_secs(1) {
+            problems.push(Problem::new("cleanup_interval", "must be at least 1s"));
+        }
+        if self.max_cleanup_attempts == 0 {
+            problems.push(Problem::new("max_cleanup_attempts", "must be at least 1"));
         }
         problems
     }
@@ -128,9 +191,19 @@ mod tests {
 
     #[test]
     fn every_problem_is_reported_under_its_key() {
-        let config = Config { path: "/etc/spool".into(), segment_size: ByteSize(1), ..Config::default() };
+        let config = Config {
+            path: "/etc/spool".into(),
+            segment_size: ByteSize(1),
+            large_threshold: ByteSize(1),
+            cleanup_interval: Duration::ZERO,
+            max_cleanup_attempts: 0,
+            ..Config::default()
+        };
         let keys: Vec<_> = config.validate().into_iter().map(|problem| problem.key).collect();
-        assert_eq!(keys, ["path", "segment_size"]);
+        assert_eq!(
+            keys,
+            ["path", "segment_size", "large_threshold", "cleanup_interval", "max_cleanup_attempts"]
+        );
         assert!(Config::default().validate().is_empty());
     }
 }

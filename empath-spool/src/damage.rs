@@ -3,12 +3,17 @@
 use std::{
     fmt::Write as _,
     io::{self, IoSlice},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use empath_common::MessageId;
 
-use crate::files::Files;
+use crate::{
+    content::PIECE,
+    files::{File, Files},
+    window::Window,
+};
 
 /// A range of the journal that does not verify.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,18 +50,28 @@ pub enum DamageReason {
     /// The last write before a crash did not finish.
     #[error("the last write before a crash did not finish")]
     Unfinished,
+    /// The record of a message does not verify.
+    #[error("the record of a message does not verify")]
+    Message,
     /// The disk refuses to read it.
     #[error("the disk cannot read it")]
     Unreadable,
 }
 
-/// Copies a damaged range to `damaged/`, the octets and a report, synced. Doing it again changes nothing.
+impl Damage {
+    pub(crate) fn new(segment: u32, range: Range<u64>, reason: DamageReason) -> Self {
+        let (offset, length) = (range.start, range.end.saturating_sub(range.start));
+        Self { segment, offset, length, reason, ids: Vec::new(), copy: None }
+    }
+}
+
+/// Copies a damaged range of `file` to `damaged/`, the octets and a report, synced. Doing it again changes nothing.
 pub(crate) fn quarantine(
     files: &dyn Files,
     directory: &Path,
     damage: &Damage,
     epoch: u64,
-    octets: &[u8],
+    file: &dyn File,
 ) -> io::Result<PathBuf> {
     let name = format!("{:08}-{:010}-{epoch:016x}", damage.segment, damage.offset);
     let copy = directory.join(&name).with_extension("octets");
@@ -64,12 +79,28 @@ pub(crate) fn quarantine(
     if files.list(directory)?.contains(&format!("{name}.report")) {
         return Ok(copy);
     }
-    replace(files, &copy, octets)?;
+    let target = anew(files, &copy)?;
+    copy_range(file, damage.offset..damage.offset + damage.length, &*target, 0)?;
+    target.sync()?;
     files.sync_dir(directory)?;
     // The report comes last: where it is, the copy is whole.
-    replace(files, &report, describe(damage).as_bytes())?;
+    let target = anew(files, &report)?;
+    target.write_all_at(&mut [IoSlice::new(describe(damage).as_bytes())], 0)?;
+    target.sync()?;
     files.sync_dir(directory)?;
     Ok(copy)
+}
+
+/// Copies a range of a file. What the disk cannot read is zeros in the copy.
+pub(crate) fn copy_range(from: &dyn File, range: Range<u64>, to: &dyn File, at: u64) -> io::Result<()> {
+    let mut window = Window::new(from, range.end);
+    let mut read = range.start;
+    while read < range.end {
+        let octets = window.get(read, PIECE);
+        to.write_all_at(&mut [IoSlice::new(octets)], at + (read - range.start))?;
+        read += octets.len() as u64;
+    }
+    Ok(())
 }
 
 fn describe(damage: &Damage) -> String {
@@ -82,13 +113,12 @@ fn describe(damage: &Damage) -> String {
     text
 }
 
-/// Writes a file that an interrupted start may have left half-written.
-fn replace(files: &dyn Files, path: &Path, octets: &[u8]) -> io::Result<()> {
+/// Creates a file, in place of one that an interrupted start may have left half-written.
+fn anew(files: &dyn Files, path: &Path) -> io::Result<Box<dyn File>> {
     let file = match files.create(path) {
         Err(failure) if failure.kind() == io::ErrorKind::AlreadyExists => files.open(path)?,
         created => created?,
     };
     file.truncate(0)?;
-    file.write_all_at(&mut [IoSlice::new(octets)], 0)?;
-    file.sync()
+    Ok(file)
 }

@@ -18,17 +18,39 @@ mod accepted {
     pub(super) const BODY: u16 = 5;
     pub(super) const SMTPUTF8: u16 = 6;
     pub(super) const METADATA: u16 = 7;
+    pub(super) const LARGE: u16 = 8;
     pub(super) const NAME: u16 = 1;
     pub(super) const VALUE: u16 = 2;
+}
+
+mod large {
+    pub(super) const LENGTH: u16 = 1;
+    pub(super) const CRC: u16 = 2;
+}
+
+/// Length and checksum of content that is not in the record but in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LargeContent {
+    pub(crate) length: u64,
+    pub(crate) crc: u32,
 }
 
 /// Encodes one entry of a batch.
 pub(crate) fn encode(entry: Entry, place: u32) -> Record {
     match entry {
-        Entry::Accepted { id, envelope, content } => Record::new(Kind::Accepted, place, content, |out| {
-            put(out, ID, &id.to_bytes());
-            put_envelope(out, &envelope);
-        }),
+        Entry::Accepted { id, envelope, content } => {
+            let body = content.in_memory().cloned().unwrap_or_default();
+            Record::new(Kind::Accepted, place, body, |out| {
+                put(out, ID, &id.to_bytes());
+                put_envelope(out, &envelope);
+                if let Some(large) = content.as_large() {
+                    nest(out, accepted::LARGE, |out| {
+                        put(out, large::LENGTH, &large.length().to_le_bytes());
+                        put(out, large::CRC, &large.crc().to_le_bytes());
+                    });
+                }
+            })
+        }
         Entry::Progress(progress) => Record::new(Kind::Progress, place, bytes::Bytes::new(), |out| {
             put(out, ID, &progress.id.to_bytes());
             outcome::put_updates(out, &progress.updates);
@@ -103,6 +125,27 @@ pub(crate) fn envelope(head: &[u8]) -> Result<Envelope, FieldError> {
     envelope.smtputf8 = smtputf8;
     envelope.metadata = metadata;
     Ok(envelope)
+}
+
+/// Where the content of an `Accepted` record is, if not in its body.
+pub(crate) fn large(head: &[u8]) -> Result<Option<LargeContent>, FieldError> {
+    for field in fields(head) {
+        let field = field?;
+        if field.number == accepted::LARGE {
+            let (mut length, mut crc) = (None, None);
+            for field in fields(field.value) {
+                let field = field?;
+                match field.number {
+                    large::LENGTH => length = Some(field.long()?),
+                    large::CRC => crc = Some(field.word()?),
+                    _ => {}
+                }
+            }
+            let (length, crc) = (length.ok_or(FieldError::Missing)?, crc.ok_or(FieldError::Missing)?);
+            return Ok(Some(LargeContent { length, crc }));
+        }
+    }
+    Ok(None)
 }
 
 /// Empty is the null reverse-path or the bare `<Postmaster>`.

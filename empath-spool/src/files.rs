@@ -36,8 +36,8 @@ pub trait Files: Send + Sync + 'static {
     fn user(&self) -> u32;
     /// Locks a file for this process until the lock is dropped.
     fn lock(&self, path: &Path) -> Result<Lock, LockError>;
-    /// Octets that we may still write to the file system of `path`.
-    fn free_space(&self, path: &Path) -> io::Result<u64>;
+    /// What is left of the file system of `path`.
+    fn free(&self, path: &Path) -> io::Result<Free>;
     /// A number that nobody outside can guess.
     fn secret(&self) -> u64;
 }
@@ -52,10 +52,21 @@ pub trait File: Send + Sync {
     fn read_at(&self, octets: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Makes content and length durable.
     fn sync(&self) -> io::Result<()>;
+    /// Makes everything about the file durable.
+    fn sync_all(&self) -> io::Result<()>;
     /// Octets in the file.
     fn size(&self) -> io::Result<u64>;
     /// Cuts the file off.
     fn truncate(&self, len: u64) -> io::Result<()>;
+}
+
+/// What is left of a file system for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Free {
+    /// Octets.
+    pub octets: u64,
+    /// Files that can still be created. As many as a number can say, where the file system has no such limit.
+    pub inodes: u64,
 }
 
 /// What a lock holds on to.
@@ -191,14 +202,16 @@ impl Files for Disk {
             locked => locked.map_err(io::Error::from)?,
         }
         file.set_permissions(Permissions::from_mode(0o600))?;
-        file.set_len(0)?;
-        writeln!(file, "{}", std::process::id())?;
+        // The number is a help for people; a full disk may have no room for it.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Box::new(file))
     }
 
-    fn free_space(&self, path: &Path) -> io::Result<u64> {
+    fn free(&self, path: &Path) -> io::Result<Free> {
         let system = rustix::fs::statvfs(path)?;
-        Ok(system.f_bavail.saturating_mul(system.f_frsize))
+        // A file system that makes inodes as it needs them says that it has none at all.
+        let inodes = if system.f_files == 0 { u64::MAX } else { system.f_favail };
+        Ok(Free { octets: system.f_bavail.saturating_mul(system.f_frsize), inodes })
     }
 
     fn secret(&self) -> u64 {
@@ -226,6 +239,10 @@ impl File for fs::File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        fs::File::sync_all(self)
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -1,17 +1,10 @@
 //! Which messages there are, and where in the journal they stand.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
 use empath_common::MessageId;
 
-/// Where a record stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) segment: u32,
-    pub(crate) offset: u32,
-    pub(crate) head: u32,
-    pub(crate) body: u32,
-}
+use crate::{record::At, segment::Previous};
 
 /// What a record does to the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,78 +14,198 @@ pub(crate) enum Effect {
     Removed(MessageId),
 }
 
-/// A message: no content, no envelope, some 60 octets.
-#[derive(Debug, Clone)]
-pub(crate) struct Message {
-    pub(crate) accepted: Place,
-    pub(crate) progress: Vec<Place>,
+impl Effect {
+    pub(crate) fn id(self) -> MessageId {
+        match self {
+            Self::Accepted(id) | Self::Progress(id) | Self::Removed(id) => id,
+        }
+    }
 }
 
-/// The messages, and how many records of theirs each segment holds.
+/// A message: no content, no envelope, 36 octets with its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) accepted: At,
+    /// The last `Progress`, which knows the one before.
+    pub(crate) progress: Option<At>,
+    /// Of all its records.
+    pub(crate) octets: u32,
+}
+
+/// A message, and where damage has parted its `Progress`: a record, and the last good one before it.
+pub(crate) type Known = (Message, Vec<(At, Option<At>)>);
+
+/// A segment that is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Use {
+    pub(crate) epoch: u64,
+    /// Octets of the file.
+    pub(crate) size: u64,
+    /// Everything before this offset is valid.
+    pub(crate) end: u64,
+    /// Messages whose `Accepted` stands here.
+    pub(crate) messages: u32,
+    /// Octets of all records of these messages.
+    pub(crate) live: u64,
+    /// Whether it stays whatever is in it.
+    pub(crate) kept: bool,
+}
+
+/// The messages, and what of them each segment holds.
 ///
 /// Segments are given up from the oldest on and never out of order: a younger one may hold the `Removed` of a message
-/// whose `Accepted` stands in an older one, or the note that the older one is valid only so far.
+/// whose `Accepted` stands in an older one, or the note that the older one is valid only so far. So only the
+/// `Accepted` records count: the `Progress` of a message stands behind it.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     messages: BTreeMap<MessageId, Message>,
-    live: BTreeMap<u32, u64>,
+    /// Messages with a file of their own, and its octets.
+    large: BTreeMap<MessageId, u64>,
+    /// Where a `Progress` follows a damaged one: it, and the last good one before.
+    gaps: BTreeMap<MessageId, Vec<(At, Option<At>)>>,
+    segments: BTreeMap<u32, Use>,
+    /// Octets of all segments' files.
+    size: u64,
+    /// Octets of all records of all messages.
+    live: u64,
+    /// Octets of all files of messages.
+    large_octets: u64,
+    /// Messages that ended and have a file.
+    ended_large: Vec<MessageId>,
 }
 
 impl Index {
     /// Makes a segment known, the youngest by now.
-    pub(crate) fn begin(&mut self, segment: u32) {
-        self.live.entry(segment).or_default();
+    pub(crate) fn begin(&mut self, segment: u32, epoch: u64, size: u64) {
+        let used = Use { epoch, size, end: 0, messages: 0, live: 0, kept: false };
+        if let Some(before) = self.segments.insert(segment, used) {
+            self.size -= before.size;
+        }
+        self.size += size;
     }
 
     /// Keeps a segment, and so all younger ones, whatever is in it.
     pub(crate) fn keep(&mut self, segment: u32) {
-        *self.live.entry(segment).or_default() += 1;
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.kept = true;
+        }
     }
 
-    pub(crate) fn apply(&mut self, effect: Effect, place: Place) {
+    /// Notes up to where a segment is valid.
+    pub(crate) fn written(&mut self, segment: u32, end: u64) {
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.end = end;
+        }
+    }
+
+    /// Notes epoch and end of a segment as a later one gives them.
+    pub(crate) fn bound(&mut self, previous: Previous) {
+        if let Some(segment) = self.segments.get_mut(&previous.segment) {
+            segment.epoch = previous.epoch;
+            segment.end = previous.end;
+        }
+    }
+
+    /// Notes that the file of a segment was cut off.
+    pub(crate) fn resized(&mut self, segment: u32, size: u64) {
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            self.size = self.size - segment.size + size;
+            segment.size = size;
+        }
+    }
+
+    /// Notes that a message has a file of so many octets.
+    pub(crate) fn has_large(&mut self, id: MessageId, octets: u64) {
+        if self.large.insert(id, octets).is_none() {
+            self.large_octets += octets;
+        }
+    }
+
+    /// Notes what the `Progress` at `at`, to be entered next, says about the one before.
+    pub(crate) fn follows(&mut self, id: MessageId, at: At, previous: Option<At>) {
+        if let Some(message) = self.messages.get(&id)
+            && message.progress != previous
+        {
+            self.gaps.entry(id).or_default().push((at, message.progress));
+        }
+    }
+
+    /// Enters a record of so many octets at `at`.
+    pub(crate) fn apply(&mut self, effect: Effect, at: At, octets: u64) {
+        let octets = u32::try_from(octets).unwrap_or(u32::MAX);
         match effect {
             Effect::Accepted(id) => {
+                // Compaction writes a message again.
                 self.forget(id);
-                self.count(place);
-                self.messages.insert(id, Message { accepted: place, progress: Vec::new() });
+                self.messages.insert(id, Message { accepted: at, progress: None, octets });
+                if let Some(segment) = self.segments.get_mut(&at.segment.get()) {
+                    segment.messages += 1;
+                    segment.live += u64::from(octets);
+                }
+                self.live += u64::from(octets);
             }
             Effect::Progress(id) => {
                 let Some(message) = self.messages.get_mut(&id) else {
                     return;
                 };
-                message.progress.reserve_exact(1);
-                message.progress.push(place);
-                self.count(place);
+                message.progress = Some(at);
+                let more = octets.min(u32::MAX - message.octets);
+                message.octets += more;
+                if let Some(segment) = self.segments.get_mut(&message.accepted.segment.get()) {
+                    segment.live += u64::from(more);
+                }
+                self.live += u64::from(more);
             }
-            Effect::Removed(id) => self.forget(id),
+            Effect::Removed(id) => {
+                self.forget(id);
+                if let Some(octets) = self.large.remove(&id) {
+                    self.large_octets -= octets;
+                    self.ended_large.push(id);
+                }
+            }
         }
-    }
-
-    fn count(&mut self, place: Place) {
-        *self.live.entry(place.segment).or_default() += 1;
     }
 
     fn forget(&mut self, id: MessageId) {
         let Some(message) = self.messages.remove(&id) else {
             return;
         };
-        for place in message.progress.iter().chain([&message.accepted]) {
-            if let Some(live) = self.live.get_mut(&place.segment) {
-                *live = live.saturating_sub(1);
-            }
+        self.gaps.remove(&id);
+        self.live -= u64::from(message.octets);
+        if let Some(segment) = self.segments.get_mut(&message.accepted.segment.get()) {
+            segment.messages -= 1;
+            segment.live -= u64::from(message.octets);
         }
     }
 
     /// Takes out the segments that can be given up, oldest first; never the youngest.
     pub(crate) fn take_dead(&mut self) -> Vec<u32> {
         let mut dead = Vec::new();
-        while self.live.len() > 1
-            && let Some(oldest) = self.live.first_entry()
-            && *oldest.get() == 0
+        while self.segments.len() > 1
+            && let Some(oldest) = self.segments.first_entry()
+            && oldest.get().messages == 0
+            && !oldest.get().kept
         {
-            dead.push(oldest.remove_entry().0);
+            let (number, segment) = oldest.remove_entry();
+            self.size -= segment.size;
+            dead.push(number);
         }
         dead
+    }
+
+    /// Takes the messages whose files can go.
+    pub(crate) fn take_ended_large(&mut self) -> Vec<MessageId> {
+        mem::take(&mut self.ended_large)
+    }
+
+    /// The oldest segment, if its messages should be written again so that it can be given up: the journal is more
+    /// than twice as large as what it holds and two segments, or the disk is full and half of the segment would come
+    /// back.
+    pub(crate) fn to_compact(&self, segment_size: u64, full: bool) -> Option<(u32, Use)> {
+        let (number, oldest) = self.segments.first_key_value()?;
+        let sparse = self.size > 2 * self.live + 2 * segment_size;
+        let worthwhile = full && oldest.live <= oldest.size / 2;
+        (self.segments.len() > 1 && !oldest.kept && (sparse || worthwhile)).then_some((*number, *oldest))
     }
 
     pub(crate) fn ids(&self) -> Vec<MessageId> {
@@ -103,8 +216,34 @@ impl Index {
         self.messages.len()
     }
 
-    pub(crate) fn message(&self, id: MessageId) -> Option<&Message> {
-        self.messages.get(&id)
+    pub(crate) fn oldest(&self) -> Option<MessageId> {
+        self.messages.first_key_value().map(|(id, _)| *id)
+    }
+
+    pub(crate) fn message(&self, id: MessageId) -> Option<Message> {
+        self.messages.get(&id).copied()
+    }
+
+    /// The message, and where damage parted its `Progress`.
+    pub(crate) fn message_and_gaps(&self, id: MessageId) -> Option<Known> {
+        self.message(id).map(|message| (message, self.gaps.get(&id).cloned().unwrap_or_default()))
+    }
+
+    pub(crate) fn is_large(&self, id: MessageId) -> bool {
+        self.large.contains_key(&id)
+    }
+
+    pub(crate) fn segment(&self, number: u32) -> Option<Use> {
+        self.segments.get(&number).copied()
+    }
+
+    pub(crate) fn segments(&self) -> Vec<(u32, Use)> {
+        self.segments.iter().map(|(number, segment)| (*number, *segment)).collect()
+    }
+
+    /// Octets of the segments' files, of the records that matter, and of the messages' own files.
+    pub(crate) fn octets(&self) -> (u64, u64, u64) {
+        (self.size, self.live, self.large_octets)
     }
 }
 
@@ -116,32 +255,75 @@ mod tests {
         MessageId::from_bytes([number; 16])
     }
 
-    fn at(segment: u32) -> Place {
-        Place { segment, offset: 0, head: 0, body: 0 }
+    fn at(segment: u32) -> At {
+        At::new(segment, 0).unwrap()
+    }
+
+    fn index(segments: u32) -> Index {
+        let mut index = Index::default();
+        (1..=segments).for_each(|segment| index.begin(segment, 0, 1000));
+        index
     }
 
     #[test]
     fn a_segment_goes_only_after_all_older_ones() {
-        let mut index = Index::default();
-        for segment in 1..=4 {
-            index.begin(segment);
-        }
-        index.apply(Effect::Accepted(id(1)), at(1));
-        index.apply(Effect::Accepted(id(2)), at(1));
-        index.apply(Effect::Removed(id(1)), at(2));
+        let mut index = index(4);
+        index.apply(Effect::Accepted(id(1)), at(1), 100);
+        index.apply(Effect::Accepted(id(2)), at(1), 100);
+        index.apply(Effect::Removed(id(1)), at(2), 100);
         assert!(index.take_dead().is_empty(), "segment 2 holds what keeps message 1 from rising again");
-        index.apply(Effect::Progress(id(2)), at(3));
-        index.apply(Effect::Removed(id(2)), at(4));
+        index.apply(Effect::Progress(id(2)), at(3), 100);
+        index.apply(Effect::Removed(id(2)), at(4), 100);
         assert_eq!(index.take_dead(), [1, 2, 3]);
         assert!(index.take_dead().is_empty(), "the youngest is being written");
+        assert_eq!(index.octets(), (1000, 0, 0));
     }
 
     #[test]
     fn progress_of_an_unknown_message_keeps_no_segment() {
-        let mut index = Index::default();
-        index.begin(1);
-        index.begin(2);
-        index.apply(Effect::Progress(id(1)), at(1));
+        let mut index = index(2);
+        index.apply(Effect::Progress(id(1)), at(1), 100);
         assert_eq!(index.take_dead(), [1]);
+    }
+
+    #[test]
+    fn a_message_that_is_written_again_frees_the_segment_where_it_stood() {
+        let mut index = index(3);
+        index.apply(Effect::Accepted(id(1)), at(1), 100);
+        index.apply(Effect::Progress(id(1)), at(2), 50);
+        assert_eq!(index.segment(1).unwrap().live, 150);
+        index.apply(Effect::Accepted(id(1)), at(3), 100);
+        index.apply(Effect::Progress(id(1)), at(3), 50);
+        assert_eq!(index.take_dead(), [1, 2]);
+        assert_eq!(index.octets(), (1000, 150, 0));
+    }
+
+    #[test]
+    fn the_oldest_segment_is_compacted_when_the_journal_is_twice_what_it_holds() {
+        let mut index = index(4);
+        index.apply(Effect::Accepted(id(1)), at(1), 900);
+        assert_eq!(index.to_compact(1000, false).map(|(number, _)| number), Some(1));
+        index.apply(Effect::Accepted(id(2)), at(2), 100);
+        assert_eq!(index.to_compact(1000, false), None);
+        assert_eq!(index.to_compact(1000, true), None, "too little would come back");
+        index.apply(Effect::Removed(id(1)), at(3), 0);
+        index.apply(Effect::Accepted(id(3)), at(1), 500);
+        index.keep(1);
+        assert_eq!(index.to_compact(1000, true), None, "it stays anyway");
+    }
+
+    #[test]
+    fn progress_that_does_not_know_the_one_before_marks_a_gap() {
+        let mut index = index(1);
+        index.apply(Effect::Accepted(id(1)), at(1), 100);
+        let place = |offset| At::new(1, offset);
+        let mut progress = |offset, previous| {
+            index.follows(id(1), place(offset).unwrap(), previous);
+            index.apply(Effect::Progress(id(1)), place(offset).unwrap(), 1);
+            index.message_and_gaps(id(1)).unwrap().1
+        };
+        assert_eq!(progress(1, None), []);
+        assert_eq!(progress(2, place(1)), []);
+        assert_eq!(progress(4, place(3)), [(place(4).unwrap(), place(2))]);
     }
 }

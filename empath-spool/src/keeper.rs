@@ -1,4 +1,5 @@
-//! The thread that prepares space in advance and gives up what is dead, so that commits wait for neither.
+//! The thread that prepares space in advance, gives up what is dead and writes down what is in sealed segments, so that
+//! commits wait for none of it.
 
 use std::{
     collections::VecDeque,
@@ -8,11 +9,25 @@ use std::{
     thread,
 };
 
-use crate::{files::File, segment::Journal};
+use empath_common::MessageId;
+use tokio::time::Instant;
+
+use crate::{
+    committer::Shared,
+    compaction::Compaction,
+    contents::Item,
+    deletions::{Deletions, Schedule},
+    files::File,
+    recovery::Recovered,
+    scan::{Found, scan},
+    segment::{BLANK, Journal, Previous},
+    window::Window,
+};
 
 /// What the keeper and the committer share.
 pub(crate) struct Keeper {
-    journal: Journal,
+    shared: Arc<Shared>,
+    schedule: Schedule,
     desk: Mutex<Desk>,
     changed: Condvar,
 }
@@ -24,34 +39,70 @@ pub(crate) struct Spare {
     pub(crate) file: Box<dyn File>,
 }
 
-#[derive(Debug, Default)]
 struct Desk {
     spare: Option<Spare>,
     next_spare: u32,
-    wanted: bool,
-    making: bool,
-    /// Segments without live messages, oldest first.
-    dead: VecDeque<u32>,
+    preparing: Preparing,
+    /// Segments without messages, oldest first: the next goes only when the one before is gone.
+    dead: Deletions<u32>,
+    /// Files of messages that have ended or were never committed.
+    large: Deletions<MessageId>,
+    /// Segments to write down the contents of.
+    sealed: VecDeque<Previous>,
+    /// Messages of the oldest segment on their way into the youngest. Taken out while the thread is at it.
+    compaction: Compaction,
+    compact: bool,
     stop: bool,
+}
+
+/// Most segments that wait to be written down: what is left out is read at the next start.
+const MAX_SEALED: usize = 1024;
+
+/// How far a spare file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Preparing {
+    Not,
+    Wanted,
+    Going,
 }
 
 enum Task {
     Remove(u32),
+    RemoveLarge(MessageId),
     Prepare(u32),
+    WriteDown(Previous),
+    Compact(Compaction),
+}
+
+enum Next {
+    Task(Task),
+    Wait(Option<Instant>),
     Stop,
 }
 
 impl Keeper {
-    /// A keeper that may use the first of `spares` that fits; the others are removed.
-    pub(crate) fn new(journal: Journal, spares: &[u32]) -> Arc<Self> {
+    /// A keeper that may use the first of the spare files that fits; the others are removed.
+    pub(crate) fn new(shared: Arc<Shared>, schedule: Schedule, found: &Recovered) -> Arc<Self> {
+        let (journal, spares) = (&shared.journal, &found.spares);
         let mut desk = Desk {
-            next_spare: spares.iter().max().map_or(1, |max| max.saturating_add(1)),
-            ..Desk::default()
+            spare: None,
+            next_spare: found.next_spare,
+            preparing: Preparing::Not,
+            dead: Deletions::new(true),
+            large: Deletions::new(false),
+            sealed: VecDeque::new(),
+            compaction: Compaction::default(),
+            compact: true,
+            stop: false,
         };
         for number in spares.iter().copied() {
             let path = journal.spare(number);
             let size = journal.segment_size;
-            match journal.files.open(&path).ok().filter(|file| file.size().is_ok_and(|found| found == size)) {
+            // It may have become a spare in the last moment, with its first record still there.
+            let fits = |file: &dyn File| {
+                file.size().is_ok_and(|found| found == size) && blank(journal, file).is_ok()
+            };
+            match journal.files.open(&path).ok().filter(|file| fits(&**file)) {
                 Some(file) if desk.spare.is_none() => desk.spare = Some(Spare { number, file }),
                 _ => {
                     if let Err(failure) = journal.files.remove(&path) {
@@ -60,7 +111,8 @@ impl Keeper {
                 }
             }
         }
-        Arc::new(Self { journal, desk: Mutex::new(desk), changed: Condvar::new() })
+        desk.large.add(found.orphans.iter().copied());
+        Arc::new(Self { shared, schedule, desk: Mutex::new(desk), changed: Condvar::new() })
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -76,25 +128,43 @@ impl Keeper {
     /// Says that a spare will soon be needed.
     pub(crate) fn want_spare(&self) {
         let mut desk = self.desk();
-        if !desk.wanted && desk.spare.is_none() {
-            desk.wanted = true;
+        if desk.preparing == Preparing::Not && desk.spare.is_none() {
+            desk.preparing = Preparing::Wanted;
             self.changed.notify_all();
         }
     }
 
-    /// Segments to give up, oldest first.
-    pub(crate) fn bury(&self, dead: Vec<u32>) {
-        if !dead.is_empty() {
-            self.desk().dead.extend(dead);
+    /// Segments to give up, oldest first; messages whose files can go; and whether there is a segment to compact.
+    pub(crate) fn bury(&self, dead: Vec<u32>, large: Vec<MessageId>, compact: bool) {
+        if !dead.is_empty() || !large.is_empty() || compact {
+            let mut desk = self.desk();
+            desk.dead.add(dead);
+            desk.large.add(large);
+            desk.compact |= compact;
+            self.changed.notify_all();
+        }
+    }
+
+    /// The file of a message that was never committed.
+    pub(crate) fn remove_large(&self, id: MessageId) {
+        self.bury(Vec::new(), vec![id], false);
+    }
+
+    /// A segment to which nothing is added any more.
+    pub(crate) fn sealed(&self, segment: Previous) {
+        let mut desk = self.desk();
+        if desk.sealed.len() < MAX_SEALED {
+            desk.sealed.push_back(segment);
             self.changed.notify_all();
         }
     }
 
     /// A file of at least `size` octets: one that is ready, else a new one.
     pub(crate) fn spare(&self, size: u64) -> io::Result<Spare> {
+        let journal = &self.shared.journal;
         let mut desk = self.desk();
-        if size <= self.journal.segment_size {
-            while desk.making {
+        if size <= journal.segment_size {
+            while desk.preparing == Preparing::Going {
                 desk = self.changed.wait(desk).unwrap_or_else(PoisonError::into_inner);
             }
             if let Some(spare) = desk.spare.take() {
@@ -103,14 +173,14 @@ impl Keeper {
         }
         let number = desk.take_number();
         drop(desk);
-        let file = self.journal.prepare(&self.journal.spare(number), size.max(self.journal.segment_size))?;
+        let file = journal.prepare(&journal.spare(number), size.max(journal.segment_size))?;
         Ok(Spare { number, file })
     }
 
     /// A new file of `size` octets, for when the disk has no space for one of the full size.
     pub(crate) fn small(&self, size: u64) -> io::Result<Spare> {
         let number = self.desk().take_number();
-        let file = self.journal.prepare(&self.journal.spare(number), size)?;
+        let file = self.shared.journal.prepare(&self.shared.journal.spare(number), size)?;
         Ok(Spare { number, file })
     }
 
@@ -121,88 +191,195 @@ impl Keeper {
     }
 
     fn run(&self) {
+        let mut desk = self.desk();
         loop {
-            match self.next_task() {
-                Task::Stop => return,
-                Task::Prepare(number) => {
-                    let prepared =
-                        self.journal.prepare(&self.journal.spare(number), self.journal.segment_size);
-                    let mut desk = self.desk();
-                    desk.making = false;
-                    match prepared {
-                        Ok(file) => desk.spare = Some(Spare { number, file }),
-                        // The committer tries again when it needs one, and answers for it.
-                        Err(failure) => {
-                            tracing::warn!(error = %failure, "no space could be prepared for the journal");
-                        }
-                    }
+            desk = match desk.next(Instant::now()) {
+                Next::Stop => return,
+                Next::Task(task) => {
                     drop(desk);
-                    self.changed.notify_all();
+                    self.perform(task);
+                    self.desk()
                 }
-                Task::Remove(segment) => self.remove(segment),
+                Next::Wait(None) => self.changed.wait(desk).unwrap_or_else(PoisonError::into_inner),
+                Next::Wait(Some(due)) => {
+                    let patience = due.saturating_duration_since(Instant::now());
+                    self.changed.wait_timeout(desk, patience).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Does one thing that is due at `now`; false if there is none.
+    #[cfg(test)]
+    pub(crate) fn turn(&self, now: Instant) -> bool {
+        let next = self.desk().next(now);
+        match next {
+            Next::Task(task) => {
+                self.perform(task);
+                true
+            }
+            Next::Wait(_) | Next::Stop => false,
+        }
+    }
+
+    fn perform(&self, task: Task) {
+        match task {
+            Task::Remove(segment) => self.remove(segment),
+            Task::RemoveLarge(id) => {
+                let path = self.shared.journal.large(id);
+                let removed = self.shared.journal.remove_name(&path);
+                self.removed(&path, removed, |desk, failed| desk.large.done(id, failed));
+            }
+            Task::Prepare(number) => self.prepare(number),
+            Task::WriteDown(segment) => self.write_down(segment),
+            Task::Compact(mut compaction) => {
+                let again = compaction.step(&self.shared);
+                let mut desk = self.desk();
+                desk.compaction = compaction;
+                desk.compact |= again;
             }
         }
     }
 
-    fn next_task(&self) -> Task {
+    fn prepare(&self, number: u32) {
+        let journal = &self.shared.journal;
+        let prepared = journal.prepare(&journal.spare(number), journal.segment_size);
         let mut desk = self.desk();
-        loop {
-            if let Some(segment) = desk.dead.pop_front() {
-                return Task::Remove(segment);
-            }
-            if desk.stop {
-                return Task::Stop;
-            }
-            if mem::take(&mut desk.wanted) && desk.spare.is_none() {
-                desk.making = true;
-                return Task::Prepare(desk.take_number());
-            }
-            desk = self.changed.wait(desk).unwrap_or_else(PoisonError::into_inner);
+        desk.preparing = Preparing::Not;
+        match prepared {
+            Ok(file) => desk.spare = Some(Spare { number, file }),
+            // The committer tries again when it needs one, and answers for it.
+            Err(failure) => tracing::warn!(error = %failure, "no space could be prepared for the journal"),
         }
+        drop(desk);
+        self.changed.notify_all();
     }
 
     /// Gives a segment up: as a spare if none is there, for good otherwise. One at a time, each durable before the
     /// next, so that a crash never leaves an older one without the younger that says what in it is over.
     fn remove(&self, segment: u32) {
-        let path = self.journal.segment(segment);
+        let journal = &self.shared.journal;
+        let path = journal.segment(segment);
+        self.shared.open.close(segment);
+        // Best effort: the next start removes it.
+        let _ = journal.remove_name(&journal.contents(segment));
         let reuse = {
             let mut desk = self.desk();
             (desk.spare.is_none() && !desk.stop).then(|| desk.take_number())
         };
         let reuse = reuse.and_then(|number| {
-            let file = self.journal.files.open(&path).ok()?;
-            (file.size().ok()? == self.journal.segment_size).then_some(Spare { number, file })
+            let file = journal.files.open(&path).ok()?;
+            (file.size().ok()? == journal.segment_size).then_some(Spare { number, file })
         });
         let removed = match &reuse {
-            Some(spare) => self.journal.rename(&path, &self.journal.spare(spare.number)),
-            None => self.journal.remove(&path),
+            Some(spare) => journal.rename(&path, &journal.spare(spare.number)),
+            None => journal.remove(&path),
         };
-        let spare = reuse.filter(|spare| removed.is_ok() && blank(&*spare.file).is_ok());
+        let spare = reuse.filter(|spare| removed.is_ok() && blank(journal, &*spare.file).is_ok());
+        self.removed(&path, removed, |desk, failed| {
+            desk.spare = spare.or(desk.spare.take());
+            desk.dead.done(segment, failed)
+        });
+    }
+
+    /// Notes whether something was deleted; what failed is tried again.
+    fn removed(
+        &self,
+        path: &std::path::Path,
+        removed: io::Result<()>,
+        done: impl FnOnce(&mut Desk, Option<(&Schedule, Instant)>) -> u32,
+    ) {
+        let failed = removed.as_ref().err().map(|_| (&self.schedule, Instant::now()));
         let mut desk = self.desk();
-        match removed {
-            Ok(()) => desk.spare = spare.or(desk.spare.take()),
-            Err(failure) => {
-                tracing::warn!(segment, error = %failure, "a dead segment could not be removed; it is tried again");
-                if desk.stop {
-                    // The next start tries again.
-                    desk.dead.clear();
-                } else {
-                    desk.dead.push_front(segment);
-                    drop(self.changed.wait(desk));
-                }
+        let failures = done(&mut desk, failed);
+        let undeleted = desk.dead.alarming(&self.schedule) + desk.large.alarming(&self.schedule);
+        drop(desk);
+        let metrics = &self.shared.metrics;
+        metrics.undeleted.set(i64::try_from(undeleted).unwrap_or(i64::MAX));
+        if let Err(failure) = removed {
+            metrics.deletion_failures.increment();
+            let file = path.display();
+            if failures == self.schedule.max_attempts {
+                tracing::error!(%file, error = %failure, attempts = failures, "a file of the spool cannot be deleted and takes space");
+            } else if failures < self.schedule.max_attempts {
+                tracing::warn!(%file, error = %failure, attempts = failures, "a file of the spool could not be deleted; it is tried again");
             }
+        }
+    }
+
+    /// Writes down what is in a segment, and cuts off what is not used of it.
+    fn write_down(&self, sealed: Previous) {
+        let journal = &self.shared.journal;
+        let known = || self.shared.index().segment(sealed.segment).filter(|known| !known.kept);
+        let Some(known) = known() else {
+            return;
+        };
+        let written = journal.files.open(&journal.segment(sealed.segment)).and_then(|file| {
+            // Less than an eighth is not worth an inode's journal entry, and keeps the file fit to be used again.
+            if known.size.saturating_sub(sealed.end) > known.size / 8 {
+                file.truncate(sealed.end)?;
+                self.shared.index().resized(sealed.segment, sealed.end);
+            }
+            match items(&*file, sealed) {
+                Some(items) => journal.write_contents(sealed, &items),
+                // The next start will say what is wrong with it.
+                None => Ok(()),
+            }
+        });
+        if let Err(failure) = written {
+            tracing::warn!(segment = sealed.segment, error = %failure, "the contents of a segment were not written down; the next start reads all of it");
         }
     }
 }
 
+/// All records of a segment that has no damage.
+fn items(file: &dyn File, sealed: Previous) -> Option<Vec<Item>> {
+    let mut window = Window::new(file, sealed.end);
+    let mut items = Vec::new();
+    for found in scan(&mut window, sealed.epoch, true) {
+        match found {
+            Found::Batch(batch) => items.extend(batch.iter().filter_map(Item::of)),
+            Found::Damage(_) | Found::Unfinished(_) => return None,
+        }
+    }
+    window.unreadable().is_empty().then_some(items)
+}
+
 /// Takes away the first record, so that a file which was renamed and not yet written looks unused. What is behind
 /// it belongs to another epoch.
-fn blank(file: &dyn File) -> io::Result<()> {
-    file.write_all_at(&mut [IoSlice::new(&[0; 4096])], 0)?;
-    file.sync()
+fn blank(journal: &Journal, file: &dyn File) -> io::Result<()> {
+    file.write_all_at(&mut [IoSlice::new(&[0; BLANK])], 0)?;
+    journal.sync(file)
 }
 
 impl Desk {
+    fn next(&mut self, now: Instant) -> Next {
+        if let Some(segment) = self.dead.next(now, self.stop) {
+            return Next::Task(Task::Remove(segment));
+        }
+        if let Some(id) = self.large.next(now, self.stop) {
+            return Next::Task(Task::RemoveLarge(id));
+        }
+        if self.stop {
+            return Next::Stop;
+        }
+        if self.preparing == Preparing::Wanted && self.spare.is_some() {
+            self.preparing = Preparing::Not;
+        }
+        if self.preparing == Preparing::Wanted {
+            self.preparing = Preparing::Going;
+            return Next::Task(Task::Prepare(self.take_number()));
+        }
+        if let Some(segment) = self.sealed.pop_front() {
+            return Next::Task(Task::WriteDown(segment));
+        }
+        let wait = self.dead.due().into_iter().chain(self.large.due()).min();
+        if mem::take(&mut self.compact) {
+            return Next::Task(Task::Compact(mem::take(&mut self.compaction)));
+        }
+        Next::Wait(wait)
+    }
+
     fn take_number(&mut self) -> u32 {
         let number = self.next_spare;
         self.next_spare = number.wrapping_add(1);

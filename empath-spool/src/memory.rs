@@ -1,6 +1,7 @@
 use std::{
     collections::BTreeMap,
     future::ready,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -8,7 +9,10 @@ use bytes::Bytes;
 use empath_common::{Envelope, MessageId};
 
 use crate::{
-    Batch, CommitError, Committed, Entry, LoadError, Loading, RecipientState, Spool, Stored, spool::Closing,
+    Batch, CommitError, Committed, Content, Draft, Entry, LoadError, Loading, Quarantine, RecipientState,
+    Spool, Stored, Verification, Writing,
+    files::Free,
+    spool::{Closing, LoadingSome, Verifying},
 };
 
 /// A spool that forgets everything when the process ends: for tests, benches and relays that may lose mail.
@@ -24,7 +28,7 @@ struct State {
 #[derive(Debug)]
 struct Message {
     envelope: Arc<Envelope>,
-    content: Bytes,
+    content: Content,
     recipients: Vec<RecipientState>,
 }
 
@@ -40,6 +44,19 @@ impl MemorySpool {
 
     fn find<T>(&self, id: MessageId, view: impl Fn(&Message) -> T) -> Result<T, LoadError> {
         self.state().messages.get(&id).map(view).ok_or(LoadError::Unknown(id))
+    }
+}
+
+struct MemoryDraft(Vec<u8>);
+
+impl Draft for MemoryDraft {
+    fn write<'a>(&'a mut self, octets: &'a [u8]) -> Writing<'a, ()> {
+        self.0.extend_from_slice(octets);
+        Box::pin(ready(Ok(())))
+    }
+
+    fn finish(self: Box<Self>) -> Writing<'static, Content> {
+        Box::pin(ready(Ok(Bytes::from(self.0).into())))
     }
 }
 
@@ -84,12 +101,42 @@ impl Spool for MemorySpool {
         Box::pin(ready(self.find(id, |message| Stored {
             envelope: Arc::clone(&message.envelope),
             recipients: message.recipients.clone(),
-            size: message.content.len() as u64,
+            size: message.content.len(),
         })))
     }
 
-    fn content(&self, id: MessageId) -> Loading<'_, Bytes> {
+    fn load_some(&self, ids: Vec<MessageId>) -> LoadingSome<'_> {
+        Box::pin(async move {
+            let mut loaded = Vec::with_capacity(ids.len());
+            for id in ids {
+                loaded.push((id, self.load(id).await));
+            }
+            loaded
+        })
+    }
+
+    fn content(&self, id: MessageId) -> Loading<'_, Content> {
         Box::pin(ready(self.find(id, |message| message.content.clone())))
+    }
+
+    fn set_aside(&self, _: MessageId) -> Loading<'_, ()> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn draft(&self, _: MessageId) -> Writing<'_, Box<dyn Draft>> {
+        Box::pin(ready(Ok(Box::new(MemoryDraft(Vec::new())) as _)))
+    }
+
+    fn free(&self) -> io::Result<Free> {
+        Ok(Free { octets: u64::MAX, inodes: u64::MAX })
+    }
+
+    fn verify(&self) -> Verifying<'_> {
+        Box::pin(ready(Verification::default()))
+    }
+
+    fn quarantine(&self) -> Option<Quarantine> {
+        None
     }
 
     fn is_healthy(&self) -> bool {

@@ -1,25 +1,33 @@
 //! Reading messages back: blocking, verified.
 
-use std::{io, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use empath_common::MessageId;
 
 use crate::{
-    LoadError, RecipientState, Stored,
+    Content, LoadError, RecipientState, Stored,
     committer::Shared,
     encoding,
     fields::FieldError,
-    index::{Message, Place},
+    files::File,
+    index::Known,
+    large::Large,
     outcome,
-    record::{HEADER, Header, RecordError, size},
+    record::{At, HEADER, Header, RecordError, size},
 };
 
 /// Why a record could not be read, without saying of which message.
-enum Failure {
+#[derive(Debug)]
+pub(crate) enum Failure {
     Record,
     Fields,
     Other,
+    Large,
     Io(io::Error),
 }
 
@@ -41,74 +49,191 @@ impl From<io::Error> for Failure {
     }
 }
 
+impl Failure {
+    pub(crate) fn about(self, id: MessageId) -> LoadError {
+        let reason = match self {
+            Self::Io(source) => return LoadError::Io { id, source },
+            Self::Record => "a checksum does not match",
+            Self::Fields => "a record has fields that make no sense",
+            Self::Other => "its record is about another message",
+            Self::Large => "its content in large/ is missing",
+        };
+        LoadError::Damaged { id, reason }
+    }
+}
+
+/// Segments that are open for reading, the last used at the back.
+#[derive(Default)]
+pub(crate) struct Open(Mutex<VecDeque<(u32, Arc<dyn File>)>>);
+
+/// Most segments that are open at a time.
+const MAX_OPEN: usize = 32;
+
+impl Open {
+    fn segment(&self, shared: &Shared, number: u32) -> io::Result<Arc<dyn File>> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = open.iter().position(|(segment, _)| *segment == number).and_then(|at| open.remove(at));
+        let (_, file) = match found {
+            Some(found) => found,
+            None => (number, Arc::from(shared.journal.files.open(&shared.journal.segment(number))?)),
+        };
+        if open.len() >= MAX_OPEN {
+            open.pop_front();
+        }
+        open.push_back((number, Arc::clone(&file)));
+        Ok(file)
+    }
+
+    /// Closes a segment that is given up, so that its space is free and its name can mean another file.
+    pub(crate) fn close(&self, number: u32) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(segment, _)| *segment != number);
+    }
+}
+
+/// Whether a damaged `Progress` is an error, or ends the history towards the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Damaged {
+    Fails,
+    Ends,
+}
+
 /// Envelope and state of a message.
 pub(crate) fn load(shared: &Shared, id: MessageId) -> Result<Stored, LoadError> {
-    read(shared, id, |message| {
-        let head = head(shared, id, message.accepted)?;
-        let envelope = encoding::envelope(&head)?;
-        let mut recipients = vec![RecipientState::default(); envelope.recipients().len()];
-        for place in &message.progress {
-            outcome::progress(&self::head(shared, id, *place)?)?.apply(&mut recipients);
+    match load_or(shared, id, Damaged::Fails) {
+        Err(failure @ LoadError::Damaged { .. }) => {
+            // A message whose history is damaged is delivered nevertheless, to some perhaps once more.
+            let stored = load_or(shared, id, Damaged::Ends)?;
+            tracing::error!(message_id = %id, error = %failure, "the history of a message is damaged; what is left of it counts");
+            Ok(stored)
         }
-        Ok(Stored { envelope: Arc::new(envelope), recipients, size: message.accepted.body.into() })
+        loaded => loaded,
+    }
+}
+
+fn load_or(shared: &Shared, id: MessageId, damaged: Damaged) -> Result<Stored, LoadError> {
+    read(shared, id, |known| {
+        let (header, octets) = head(shared, id, known.0.accepted)?;
+        let head = octets.get(HEADER..).unwrap_or_default();
+        let envelope = encoding::envelope(head)?;
+        let size = encoding::large(head)?.map_or(u64::from(header.body), |large| large.length);
+        let mut recipients = vec![RecipientState::default(); envelope.recipients().len()];
+        for (_, octets) in progress(shared, id, known, damaged)? {
+            outcome::progress(octets.get(HEADER..).unwrap_or_default())?.apply(&mut recipients);
+        }
+        Ok(Stored { envelope: Arc::new(envelope), recipients, size })
     })
 }
 
 /// Content of a message.
-pub(crate) fn content(shared: &Shared, id: MessageId) -> Result<Bytes, LoadError> {
-    read(shared, id, |message| {
-        let place = message.accepted;
-        let octets = octets(shared, place, HEADER + size(place.head) + size(place.body))?;
-        let header = verify(id, place, &octets)?;
-        let content = Bytes::from(octets).slice(HEADER + size(place.head)..);
-        header.verify_body(&content)?;
-        Ok(content)
+pub(crate) fn content(shared: &Shared, id: MessageId) -> Result<Content, LoadError> {
+    read(shared, id, |(message, _)| {
+        let (header, octets, body) = whole(shared, id, message.accepted)?;
+        match encoding::large(octets.get(HEADER..).unwrap_or_default())? {
+            None => {
+                header.verify_body(&body)?;
+                Ok(body.into())
+            }
+            Some(expected) => {
+                let large = Large::open(&shared.journal, id, expected.length, expected.crc);
+                Ok(Content::large(Arc::new(large.map_err(missing)?)))
+            }
+        }
     })
 }
 
+fn missing(failure: io::Error) -> Failure {
+    if failure.kind() == io::ErrorKind::NotFound { Failure::Large } else { Failure::Io(failure) }
+}
+
+/// Reads what the index knows about a message; again, if compaction moved the message meanwhile.
 fn read<T>(
     shared: &Shared,
     id: MessageId,
-    read: impl FnOnce(&Message) -> Result<T, Failure>,
+    read: impl Fn(&Known) -> Result<T, Failure>,
 ) -> Result<T, LoadError> {
-    let message = shared.index().message(id).cloned().ok_or(LoadError::Unknown(id))?;
-    read(&message).map_err(|failure| {
-        if shared.index().message(id).is_none() {
-            // It ended meanwhile, and its segment may have been given up or used again.
-            return LoadError::Unknown(id);
+    let mut known = shared.index().message_and_gaps(id).ok_or(LoadError::Unknown(id))?;
+    loop {
+        let failure = match read(&known) {
+            Ok(found) => return Ok(found),
+            Err(failure) => failure,
+        };
+        // If it ended meanwhile, its segment may have been given up or used again.
+        let now = shared.index().message_and_gaps(id).ok_or(LoadError::Unknown(id))?;
+        if now == known {
+            return Err(failure.about(id));
         }
-        match failure {
-            Failure::Record => LoadError::Damaged { id, reason: "a checksum does not match" },
-            Failure::Fields => LoadError::Damaged { id, reason: "a record has fields that make no sense" },
-            Failure::Other => LoadError::Damaged { id, reason: "its record is about another message" },
-            Failure::Io(source) => LoadError::Io { id, source },
-        }
-    })
+        known = now;
+    }
 }
 
-/// The verified fields of a record.
-fn head(shared: &Shared, id: MessageId, place: Place) -> Result<Vec<u8>, Failure> {
-    let mut octets = octets(shared, place, HEADER + size(place.head))?;
-    verify(id, place, &octets)?;
-    Ok(octets.split_off(HEADER))
+/// All `Progress` of a message, oldest first: header, and header and fields as octets.
+pub(crate) fn progress(
+    shared: &Shared,
+    id: MessageId,
+    (message, gaps): &Known,
+    damaged: Damaged,
+) -> Result<Vec<(Header, Vec<u8>)>, Failure> {
+    let mut found = Vec::new();
+    let mut next = message.progress;
+    while let Some(at) = next {
+        let (header, octets) = match head(shared, id, at) {
+            Err(Failure::Record | Failure::Fields | Failure::Other) if damaged == Damaged::Ends => break,
+            read => read?,
+        };
+        let gap = gaps.iter().find(|(behind, _)| *behind == at);
+        next = gap.map_or(header.previous, |(_, before)| *before);
+        // Nothing follows itself or what is younger.
+        if next.is_some_and(|next| (next.segment, next.offset) >= (at.segment, at.offset)) {
+            return Err(Failure::Fields);
+        }
+        found.push((header, octets));
+    }
+    found.reverse();
+    Ok(found)
 }
 
-fn octets(shared: &Shared, place: Place, length: usize) -> Result<Vec<u8>, Failure> {
-    let file = shared.journal.files.open(&shared.journal.segment(place.segment))?;
-    let mut octets = vec![0; length];
-    if file.read_all_at(&mut octets, place.offset.into())? < length {
+/// Header, and header and fields as octets, of a record: verified.
+fn head(shared: &Shared, id: MessageId, at: At) -> Result<(Header, Vec<u8>), Failure> {
+    /// Most records without content fit.
+    const FIRST: usize = 1024;
+    let file = shared.open.segment(shared, at.segment.get())?;
+    let mut octets = vec![0; FIRST];
+    let length = file.read_all_at(&mut octets, at.offset.into())?;
+    octets.truncate(length);
+    let header = Header::parse(&octets, None)?;
+    more(&*file, at, &mut octets, HEADER + size(header.head))?;
+    verify(id, header, octets)
+}
+
+/// The same, and the body as it stands.
+pub(crate) fn whole(shared: &Shared, id: MessageId, at: At) -> Result<(Header, Vec<u8>, Bytes), Failure> {
+    let (header, octets) = head(shared, id, at)?;
+    let mut body = vec![0; size(header.body)];
+    let file = shared.open.segment(shared, at.segment.get())?;
+    if file.read_all_at(&mut body, u64::from(at.offset) + octets.len() as u64)? < body.len() {
         return Err(RecordError::CutOff.into());
     }
-    Ok(octets)
+    Ok((header, octets, body.into()))
 }
 
-fn verify(id: MessageId, place: Place, octets: &[u8]) -> Result<Header, Failure> {
-    let header = Header::parse(octets, None)?;
-    if (header.head, header.body) != (place.head, place.body) {
-        return Err(Failure::Record);
+/// Reads on until there are `length` octets.
+fn more(file: &dyn File, at: At, octets: &mut Vec<u8>, length: usize) -> Result<(), Failure> {
+    let have = octets.len();
+    // A length that makes no sense must not become an allocation.
+    if length > have && u64::from(at.offset) + length as u64 > file.size()? {
+        return Err(RecordError::CutOff.into());
     }
-    if encoding::id(header.verify_head(octets)?)? != id {
+    octets.resize(length, 0);
+    let rest = octets.get_mut(have..).unwrap_or_default();
+    if file.read_all_at(rest, u64::from(at.offset) + have as u64)? < rest.len() {
+        return Err(RecordError::CutOff.into());
+    }
+    Ok(())
+}
+
+fn verify(id: MessageId, header: Header, octets: Vec<u8>) -> Result<(Header, Vec<u8>), Failure> {
+    if encoding::id(header.verify_head(&octets)?)? != id {
         return Err(Failure::Other);
     }
-    Ok(header)
+    Ok((header, octets))
 }

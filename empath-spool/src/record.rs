@@ -1,5 +1,7 @@
 //! The one structure on disk: a record with a fixed header, a head of fields, and a body of content.
 
+use std::num::NonZeroU32;
+
 use bytes::Bytes;
 
 /// What a record says.
@@ -15,6 +17,8 @@ pub(crate) enum Kind {
     Removed,
     /// The spool was closed in order; nothing follows in this segment.
     End,
+    /// What is in a segment: the only record of a file of its own.
+    Contents,
     /// Of a newer version; it is skipped.
     Unknown(u8),
 }
@@ -34,7 +38,16 @@ pub(crate) struct Header {
     pub(crate) head: u32,
     pub(crate) body: u32,
     body_crc: u32,
+    /// Where the message's last `Progress` before this one stands.
+    pub(crate) previous: Option<At>,
     crc: u32,
+}
+
+/// Where a record stands. Segment 0 does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct At {
+    pub(crate) segment: NonZeroU32,
+    pub(crate) offset: u32,
 }
 
 /// Why octets are not a record of this segment.
@@ -78,33 +91,36 @@ pub(crate) struct Record {
 pub(crate) struct Read<'a> {
     pub(crate) header: Header,
     pub(crate) head: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 /// Octets of a header.
-pub(crate) const HEADER: usize = 40;
+pub(crate) const HEADER: usize = 48;
 pub(crate) const MAGIC: [u8; 4] = *b"EMPR";
 const VERSION: u8 = 1;
 const LAST: u16 = 1;
 
 impl Kind {
-    fn number(self) -> u8 {
+    pub(crate) fn number(self) -> u8 {
         match self {
             Self::Begin => 1,
             Self::Accepted => 2,
             Self::Progress => 3,
             Self::Removed => 4,
             Self::End => 5,
+            Self::Contents => 6,
             Self::Unknown(number) => number,
         }
     }
 
-    fn of(number: u8) -> Self {
+    pub(crate) fn of(number: u8) -> Self {
         match number {
             1 => Self::Begin,
             2 => Self::Accepted,
             3 => Self::Progress,
             4 => Self::Removed,
             5 => Self::End,
+            6 => Self::Contents,
             number => Self::Unknown(number),
         }
     }
@@ -121,7 +137,7 @@ impl Record {
         head.extend_from_slice(&[0; 4]);
         head.extend_from_slice(&length(body.len()).to_le_bytes());
         head.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
-        head.extend_from_slice(&[0; 4]);
+        head.extend_from_slice(&[0; 12]);
         write(&mut head);
         let fields = head.get(HEADER..).unwrap_or_default();
         let (head_length, head_crc) = (length(fields.len()), crc32c::crc32c(fields));
@@ -135,10 +151,21 @@ impl Record {
         self
     }
 
-    /// Makes the record part of a write to a segment.
-    pub(crate) fn seal(&mut self, epoch: u64, start: u32) {
+    /// The same record once more, at another place in another batch. `head` is header and head as read and verified.
+    pub(crate) fn again(head: Vec<u8>, body: Bytes, place: u32) -> Self {
+        let head_crc = crc32c::crc32c(head.get(HEADER..).unwrap_or_default());
+        let mut record = Self { head, body, head_crc };
+        set(&mut record.head, 20, &place.to_le_bytes());
+        record
+    }
+
+    /// Makes the record part of a write to a segment. `previous` is the message's last `Progress` before this one.
+    pub(crate) fn seal(&mut self, epoch: u64, start: u32, previous: Option<At>) {
         set(&mut self.head, 8, &epoch.to_le_bytes());
         set(&mut self.head, 16, &start.to_le_bytes());
+        let (segment, offset) = previous.map_or((0, 0), |at| (at.segment.get(), at.offset));
+        set(&mut self.head, 36, &segment.to_le_bytes());
+        set(&mut self.head, 40, &offset.to_le_bytes());
         let crc = crc32c::crc32c_append(self.head_crc, self.head.get(..HEADER - 4).unwrap_or_default());
         set(&mut self.head, HEADER - 4, &crc.to_le_bytes());
     }
@@ -146,11 +173,6 @@ impl Record {
     /// Octets on disk.
     pub(crate) fn len(&self) -> u64 {
         self.head.len() as u64 + self.body.len() as u64
-    }
-
-    /// Octets of head and body, as in the header.
-    pub(crate) fn lengths(&self) -> (u32, u32) {
-        (length(self.head.len().saturating_sub(HEADER)), length(self.body.len()))
     }
 }
 
@@ -162,6 +184,12 @@ fn length(octets: usize) -> u32 {
 fn set(octets: &mut [u8], at: usize, value: &[u8]) {
     if let Some(place) = octets.get_mut(at..at + value.len()) {
         place.copy_from_slice(value);
+    }
+}
+
+impl At {
+    pub(crate) fn new(segment: u32, offset: u32) -> Option<Self> {
+        NonZeroU32::new(segment).map(|segment| Self { segment, offset })
     }
 }
 
@@ -192,6 +220,7 @@ impl Header {
             head: word(),
             body: word(),
             body_crc: word(),
+            previous: At::new(word(), word()),
             crc: word(),
         })
     }
@@ -210,22 +239,28 @@ impl Header {
 
     /// Checks the body.
     pub(crate) fn verify_body(&self, body: &[u8]) -> Result<(), RecordError> {
-        if crc32c::crc32c(body) == self.body_crc { Ok(()) } else { Err(RecordError::Body) }
+        self.verify_checksum(crc32c::crc32c(body))
+    }
+
+    /// Checks the body by its CRC-32C.
+    pub(crate) fn verify_checksum(&self, crc: u32) -> Result<(), RecordError> {
+        if crc == self.body_crc { Ok(()) } else { Err(RecordError::Body) }
     }
 
     /// Octets on disk.
-    pub(crate) fn len(&self) -> usize {
-        HEADER.saturating_add(size(self.head)).saturating_add(size(self.body))
+    pub(crate) fn len(&self) -> u64 {
+        HEADER as u64 + u64::from(self.head) + u64::from(self.body)
     }
 }
 
-/// Reads and verifies the record at the start of `octets`; any epoch will do where none is given.
-pub(crate) fn read(octets: &[u8], epoch: Option<u64>) -> Result<Read<'_>, RecordError> {
-    let header = Header::parse(octets, epoch)?;
+/// Reads and verifies the record at the start of `octets`, of any epoch.
+pub(crate) fn read(octets: &[u8]) -> Result<Read<'_>, RecordError> {
+    let header = Header::parse(octets, None)?;
     let head = header.verify_head(octets)?;
-    let body = octets.get(HEADER + head.len()..header.len()).ok_or(RecordError::CutOff)?;
+    let body = octets.get(HEADER + head.len()..).and_then(|rest| rest.get(..size(header.body)));
+    let body = body.ok_or(RecordError::CutOff)?;
     header.verify_body(body)?;
-    Ok(Read { header, head })
+    Ok(Read { header, head, body })
 }
 
 pub(crate) fn size(octets: u32) -> usize {

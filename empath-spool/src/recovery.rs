@@ -1,15 +1,19 @@
 //! From the files of the journal to the index.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{collections::BTreeMap, io, ops::Range};
+
+use empath_common::MessageId;
 
 use crate::{
-    damage::{Damage, DamageReason, quarantine},
-    encoding,
+    contents::Item,
+    damage::{Damage, DamageReason, copy_range, quarantine},
     files::File,
-    index::{Effect, Index, Place},
-    record::{self, Kind, Read},
-    scan::{Damaged, Found, scan},
-    segment::{Begin, Journal, Name, OVERHEAD, Previous},
+    index::{Effect, Index},
+    large,
+    record::{At, Kind, RecordError},
+    scan::{Damaged, Found, Scanned, scan},
+    segment::{BLANK, Begin, Journal, Name, OVERHEAD, Previous},
+    window::Window,
 };
 
 /// What was found at the start.
@@ -32,71 +36,47 @@ pub(crate) struct Recovered {
     pub(crate) previous: Option<Previous>,
     /// The number of the next segment.
     pub(crate) next: u32,
-    /// Names of files kept for later use.
+    /// Names of files kept for later use, and the next such name.
     pub(crate) spares: Vec<u32>,
+    pub(crate) next_spare: u32,
+    /// Segments of whose contents nothing is written down.
+    pub(crate) without_contents: Vec<u32>,
+    /// Files in `large/` that belong to no message.
+    pub(crate) orphans: Vec<MessageId>,
 }
 
 /// What is known about a segment from its own first record or from that of the next.
 #[derive(Debug, Clone, Copy)]
-struct Known {
-    epoch: u64,
+pub(crate) struct Known {
+    pub(crate) epoch: u64,
     /// Up to where the segment is valid; `None` if no later segment says so.
-    end: Option<u64>,
+    pub(crate) end: Option<u64>,
 }
 
 struct Recovery<'a> {
     journal: &'a Journal,
-    damaged: &'a Path,
     found: Recovered,
 }
 
 /// Reads the whole journal. What is damaged is copied to the directory `damaged` and passed over.
-pub(crate) fn recover(journal: &Journal, damaged: &Path) -> io::Result<Recovered> {
-    let mut segments = Vec::new();
-    let mut found = Recovered { next: 1, ..Recovered::default() };
-    for name in journal.files.list(&journal.directory)? {
-        match Name::parse(&name) {
-            Some(Name::Segment(number)) => segments.push(number),
-            Some(Name::Spare(number)) => found.spares.push(number),
-            None => tracing::warn!(file = name, "left alone: not a file of the journal"),
-        }
-    }
-    segments.sort_unstable();
-    if let Some(newest) = segments.last() {
-        found.next = newest.saturating_add(1);
-    }
+pub(crate) fn recover(journal: &Journal) -> io::Result<Recovered> {
+    let mut recovery = Recovery { journal, found: Recovered { next: 1, ..Recovered::default() } };
+    let (segments, contents) = recovery.names()?;
     let known = chain(journal, &segments);
-    let mut recovery = Recovery { journal, damaged, found };
-    for number in segments {
-        let known = known.get(&number).copied();
-        match journal.files.open(&journal.segment(number)).and_then(|file| Ok((file.size()?, file))) {
-            Ok((size, file)) => {
-                recovery.found.index.begin(number);
-                match known {
-                    Some(Some(known)) => recovery.segment(number, &*file, size, known)?,
-                    Some(None) => recovery.unknown(number, &*file, size)?,
-                    // Void: a later segment says that nothing in it counts.
-                    None => {}
-                }
-            }
-            Err(failure) => match known {
-                Some(known) => {
-                    recovery.unreadable(number, known.and_then(|known| known.end).unwrap_or(0), &failure);
-                }
-                None if failure.kind() == io::ErrorKind::IsADirectory => {
-                    tracing::warn!(segment = number, "left alone: a directory");
-                }
-                // Given up in its turn, for which it need not be opened.
-                None => recovery.found.index.begin(number),
-            },
-        }
+    for number in contents.into_iter().filter(|number| !segments.contains(number)) {
+        // Best effort: it is in nobody's way.
+        let _ = journal.remove_name(&journal.contents(number));
     }
+    for number in segments {
+        recovery.visit(number, &known)?;
+    }
+    recovery.large()?;
     recovery.found.report.messages = recovery.found.index.len();
     Ok(recovery.found)
 }
 
 /// What is known about each segment; void segments are left out.
-fn chain(journal: &Journal, segments: &[u32]) -> BTreeMap<u32, Option<Known>> {
+pub(crate) fn chain(journal: &Journal, segments: &[u32]) -> BTreeMap<u32, Option<Known>> {
     let mut known: BTreeMap<u32, Option<Known>> = BTreeMap::new();
     let mut youngest_void = None;
     for number in segments.iter().rev().copied() {
@@ -116,60 +96,172 @@ fn chain(journal: &Journal, segments: &[u32]) -> BTreeMap<u32, Option<Known>> {
     known
 }
 
+/// How far a segment was written when the power failed, if that was before its first record was durable: nothing is
+/// written behind it until then, and there are zeros.
+pub(crate) fn never_used(window: &mut Window<'_>) -> Option<u64> {
+    let first = window.get(0, BLANK);
+    let written = first.iter().rposition(|octet| *octet != 0).map_or(0, |last| last + 1);
+    (written <= OVERHEAD).then_some(written as u64)
+}
+
 /// The first record of a segment with its epoch, if it is this segment's.
 fn begin(journal: &Journal, number: u32) -> Option<(u64, Begin)> {
-    let mut octets = vec![0; 512];
+    let mut octets = vec![0; OVERHEAD];
     let file = journal.files.open(&journal.segment(number)).ok()?;
     let length = file.read_all_at(&mut octets, 0).ok()?;
     octets.truncate(length);
-    let read = record::read(&octets, None).ok()?;
+    let read = crate::record::read(&octets).ok()?;
     let begin = Begin::decode(&read).ok().filter(|begin| begin.segment == number);
     begin.map(|begin| (read.header.epoch, begin))
 }
 
 impl Recovery<'_> {
-    /// A segment whose epoch is known.
-    fn segment(&mut self, number: u32, file: &dyn File, size: u64, known: Known) -> io::Result<()> {
-        if known.end.is_none() {
-            // After a mere crash of the process the page cache may hold batches that are not on disk. They count from
-            // now on, so they must be.
-            file.sync()?;
-        }
-        let end = known.end.unwrap_or(size);
-        let (octets, readable) = self.contents(number, file, end.min(size));
-        let mut valid = if readable { 0 } else { octets.len() };
-        for found in scan(&octets, known.epoch, known.end.is_some()) {
-            match found {
-                Found::Batch(batch) => {
-                    valid = batch.last().map_or(valid, |(at, read)| valid.max(at + read.header.len()));
-                    self.batch(number, known.epoch, &octets, &batch);
-                }
-                Found::Damage(damaged) => self.damage(number, known.epoch, &octets, damaged),
-                Found::Unfinished(tail) => self.unfinished(number, known.epoch, &octets, tail),
+    /// The numbers of the segments and of the files about their contents.
+    fn names(&mut self) -> io::Result<(Vec<u32>, Vec<u32>)> {
+        let (mut segments, mut contents) = (Vec::new(), Vec::new());
+        for name in self.journal.files.list(&self.journal.directory())? {
+            match Name::parse(&name) {
+                Some(Name::Segment(number)) => segments.push(number),
+                Some(Name::Contents(number)) => contents.push(number),
+                Some(Name::Spare(number)) => self.found.spares.push(number),
+                None => tracing::warn!(file = name, "left alone: not a file of the journal"),
             }
         }
-        if end > size {
-            self.report(describe(number, size, end - size, DamageReason::CutOff));
+        segments.sort_unstable();
+        if let Some(newest) = segments.last() {
+            self.found.next = newest.saturating_add(1);
         }
-        let end = known.end.unwrap_or(valid as u64);
-        self.found.previous = Some(Previous { segment: number, epoch: known.epoch, end });
+        self.found.next_spare = self.found.spares.iter().max().map_or(1, |max| max.saturating_add(1));
+        // What became a spare a moment ago can still be a segment again after a power loss.
+        if let Err(failure) = self.journal.sync_dir(&self.journal.directory()) {
+            tracing::warn!(error = %failure, "the directory of the journal could not be synced; its spare files stay unused");
+            self.found.spares.clear();
+        }
+        Ok((segments, contents))
+    }
+
+    /// Takes in a segment. One that a later segment calls void is not `known`.
+    fn visit(&mut self, number: u32, known: &BTreeMap<u32, Option<Known>>) -> io::Result<()> {
+        let known = known.get(&number);
+        let path = self.journal.segment(number);
+        match self.journal.files.open(&path).and_then(|file| Ok((file.size()?, file))) {
+            Ok((size, file)) => {
+                self.found.index.begin(number, 0, size);
+                match known {
+                    Some(Some(known)) => self.segment(number, &*file, size, *known),
+                    Some(None) => self.unknown(number, &*file, size),
+                    None => Ok(()),
+                }
+            }
+            Err(failure) => {
+                match known {
+                    Some(known) => {
+                        self.unreadable(number, known.and_then(|known| known.end).unwrap_or(0), &failure);
+                    }
+                    None if failure.kind() == io::ErrorKind::IsADirectory => {
+                        tracing::warn!(segment = number, "left alone: a directory");
+                    }
+                    // Given up in its turn, for which it need not be opened.
+                    None => self.found.index.begin(number, 0, 0),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A segment whose epoch is known.
+    fn segment(&mut self, number: u32, file: &dyn File, size: u64, known: Known) -> io::Result<()> {
+        let sealed = known.end.map(|end| Previous { segment: number, epoch: known.epoch, end });
+        let contents = sealed.and_then(|sealed| self.journal.read_contents(sealed));
+        let end = if let (Some(items), Some(end)) = (contents, known.end) {
+            self.enter(number, &items);
+            if end > size {
+                self.report(Damage::new(number, size..end, DamageReason::CutOff));
+            }
+            end
+        } else {
+            let (last_write, end) = self.read(number, file, size, known);
+            if sealed.is_some() {
+                self.found.without_contents.push(number);
+            } else {
+                self.settle(file, last_write..end)?;
+            }
+            end
+        };
+        let previous = Previous { segment: number, epoch: known.epoch, end };
+        self.found.index.bound(previous);
+        self.found.previous = Some(previous);
         Ok(())
+    }
+
+    /// After a mere crash of the process the page cache may hold batches of the last write that are not on disk, and
+    /// after a failed sync the kernel believes that they are. They count from now on, so they must be: nobody can tell
+    /// whether they were acknowledged. Written once more, they are synced in truth.
+    fn settle(&self, file: &dyn File, last_write: Range<u64>) -> io::Result<()> {
+        copy_range(file, last_write.clone(), file, last_write.start)?;
+        self.journal.sync(file)
+    }
+
+    /// Reads all of a segment; returns where the last write to it began, and up to where it is valid.
+    fn read(&mut self, number: u32, file: &dyn File, size: u64, known: Known) -> (u64, u64) {
+        let end = known.end.unwrap_or(size);
+        let mut window = Window::new(file, end.min(size));
+        let (mut last_write, mut valid) = (0, 0);
+        for found in scan(&mut window, known.epoch, known.end.is_some()) {
+            match found {
+                Found::Batch(batch) => {
+                    if let Some(last) = batch.last() {
+                        (last_write, valid) = (last.header.start.into(), last.end());
+                    }
+                    self.batch(number, known.epoch, file, &batch);
+                }
+                Found::Damage(Damaged { range, reason, ids }) => {
+                    let damage = Damage { ids, ..Damage::new(number, range, reason.into()) };
+                    self.quarantine(damage, known.epoch, file);
+                }
+                Found::Unfinished(tail) => self.unfinished(number, known.epoch, file, tail),
+            }
+        }
+        let unreadable = window.unreadable();
+        if !unreadable.is_empty() {
+            // Nobody knows how far it is valid; perhaps it can be read another day.
+            self.found.index.keep(number);
+            valid = end.min(size);
+            last_write = valid;
+        }
+        for range in unreadable {
+            self.report(Damage::new(number, range, DamageReason::Unreadable));
+        }
+        if end > size {
+            self.report(Damage::new(number, size..end, DamageReason::CutOff));
+        }
+        (last_write, known.end.unwrap_or(valid))
     }
 
     /// A segment of which nothing says what belongs to it.
     fn unknown(&mut self, number: u32, file: &dyn File, size: u64) -> io::Result<()> {
-        let (octets, _) = self.contents(number, file, size);
-        if octets.iter().take(record::HEADER).all(|octet| *octet == 0) {
-            // The power failed between naming the file and the first write to it.
-            return Ok(());
+        let mut window = Window::new(file, size);
+        match never_used(&mut window) {
+            None => {}
+            Some(0) => return Ok(()),
+            Some(begun) => {
+                let tail = Damaged { range: 0..begun, reason: RecordError::Head, ids: Vec::new() };
+                self.unfinished(number, 0, file, tail);
+                return Ok(());
+            }
         }
         // The first record is damaged; the one behind it knows the epoch too.
-        let behind = (1..OVERHEAD).find_map(|at| record::read(octets.get(at..)?, None).ok());
-        if let Some(read) = behind {
-            return self.segment(number, file, size, Known { epoch: read.header.epoch, end: None });
+        let first = window.get(0, 2 * OVERHEAD);
+        let headers =
+            (1..OVERHEAD).filter_map(|at| crate::record::Header::parse(first.get(at..)?, None).ok());
+        let epochs: Vec<u64> = headers.map(|header| header.epoch).collect();
+        for epoch in epochs {
+            let found = scan(&mut window, epoch, false);
+            if found.iter().any(|found| matches!(found, Found::Batch(_))) {
+                return self.segment(number, file, size, Known { epoch, end: None });
+            }
         }
-        let damage = describe(number, 0, size, DamageReason::Begin);
-        self.quarantine(damage, 0, &octets);
+        self.quarantine(Damage::new(number, 0..size, DamageReason::Begin), 0, file);
         self.found.previous = Some(Previous { segment: number, epoch: 0, end: size });
         Ok(())
     }
@@ -177,70 +269,51 @@ impl Recovery<'_> {
     /// A segment that cannot even be opened. It stays where it is.
     fn unreadable(&mut self, number: u32, end: u64, failure: &io::Error) {
         tracing::error!(segment = number, error = %failure, "a segment of the journal cannot be opened");
-        self.report(describe(number, 0, end, DamageReason::Unreadable));
+        self.report(Damage::new(number, 0..end, DamageReason::Unreadable));
         // A directory is none of ours and never becomes a segment.
         if failure.kind() != io::ErrorKind::IsADirectory {
             // Perhaps it can be read another day: younger segments say what in it is over, and the next one must
             // not say that nothing in it counts.
+            self.found.index.begin(number, 0, 0);
             self.found.index.keep(number);
             self.found.previous = None;
         }
     }
 
-    /// Reads a segment; a block that the disk refuses to read is damage and reads as zeros.
-    fn contents(&mut self, number: u32, file: &dyn File, size: u64) -> (Vec<u8>, bool) {
-        const BLOCK: usize = 4096;
-        let mut octets = vec![0; usize::try_from(size.min(u32::MAX.into())).unwrap_or(0)];
-        if file.read_all_at(&mut octets, 0).is_ok() {
-            return (octets, true);
-        }
-        let mut offset = 0;
-        for block in octets.chunks_mut(BLOCK) {
-            if file.read_all_at(block, offset).is_err() {
-                block.fill(0);
-                // Perhaps it can be read another day.
-                self.found.index.keep(number);
-                self.report(describe(number, offset, block.len() as u64, DamageReason::Unreadable));
-            }
-            offset += block.len() as u64;
-        }
-        (octets, false)
-    }
-
-    fn batch(&mut self, number: u32, epoch: u64, octets: &[u8], batch: &[(usize, Read<'_>)]) {
-        let effects: Result<Vec<_>, _> = batch.iter().map(|(at, read)| effect(number, *at, read)).collect();
-        match effects {
-            Ok(effects) => {
-                effects
-                    .into_iter()
-                    .flatten()
-                    .for_each(|(effect, place)| self.found.index.apply(effect, place));
-            }
-            Err(reason) => {
-                let from = batch.first().map_or(0, |(at, _)| *at);
-                let to = batch.last().map_or(from, |(at, read)| at + read.header.len());
-                let damage = describe(number, from as u64, (to - from) as u64, reason);
-                self.quarantine(damage, epoch, octets.get(from..to).unwrap_or_default());
-            }
+    fn batch(&mut self, number: u32, epoch: u64, file: &dyn File, batch: &[Scanned]) {
+        let about_a_message =
+            |record: &&Scanned| matches!(record.header.kind, Kind::Accepted | Kind::Progress | Kind::Removed);
+        let items: Option<Vec<_>> = batch.iter().filter(about_a_message).map(Item::of).collect();
+        if let Some(items) = items {
+            self.enter(number, &items);
+        } else {
+            let from = batch.first().map_or(0, |first| first.at);
+            let to = batch.last().map_or(from, Scanned::end);
+            let ids = batch.iter().filter_map(|record| record.id).collect();
+            let damage = Damage { ids, ..Damage::new(number, from..to, DamageReason::Fields) };
+            self.quarantine(damage, epoch, file);
         }
     }
 
-    fn damage(&mut self, number: u32, epoch: u64, octets: &[u8], damaged: Damaged) {
-        let Damaged { range, reason, ids } = damaged;
-        let damage =
-            Damage { ids, ..describe(number, range.start as u64, range.len() as u64, reason.into()) };
-        self.quarantine(damage, epoch, octets.get(range).unwrap_or_default());
+    fn enter(&mut self, number: u32, items: &[Item]) {
+        for item in items {
+            if let Some(at) = At::new(number, item.offset) {
+                if let Effect::Progress(id) = item.effect {
+                    self.found.index.follows(id, at, item.previous);
+                }
+                self.found.index.apply(item.effect, at, item.octets.into());
+            }
+        }
     }
 
     /// A write that did not finish was never acknowledged and is dropped. A copy is kept all the same: nobody can tell
     /// it from a finished one that was damaged.
-    fn unfinished(&mut self, number: u32, epoch: u64, octets: &[u8], tail: Damaged) {
+    fn unfinished(&mut self, number: u32, epoch: u64, file: &dyn File, tail: Damaged) {
         let Damaged { range, ids, .. } = tail;
-        let (offset, length) = (range.start as u64, range.len() as u64);
+        let length = range.end - range.start;
         self.found.report.unfinished += length;
-        let damage = Damage { ids, ..describe(number, offset, length, DamageReason::Unfinished) };
-        let octets = octets.get(range).unwrap_or_default();
-        match quarantine(&*self.journal.files, self.damaged, &damage, epoch, octets) {
+        let damage = Damage { ids, ..Damage::new(number, range, DamageReason::Unfinished) };
+        match quarantine(&*self.journal.files, &self.journal.damaged_directory(), &damage, epoch, file) {
             Ok(copy) => {
                 tracing::info!(segment = number, length, copy = %copy.display(), "an unfinished write was dropped");
             }
@@ -250,13 +323,14 @@ impl Recovery<'_> {
         }
     }
 
-    fn quarantine(&mut self, mut damage: Damage, epoch: u64, octets: &[u8]) {
-        match quarantine(&*self.journal.files, self.damaged, &damage, epoch, octets) {
+    fn quarantine(&mut self, mut damage: Damage, epoch: u64, file: &dyn File) {
+        let directory = self.journal.damaged_directory();
+        match quarantine(&*self.journal.files, &directory, &damage, epoch, file) {
             Ok(copy) => damage.copy = Some(copy),
             Err(failure) => {
                 // What is not copied is not given up.
                 self.found.index.keep(damage.segment);
-                tracing::error!(error = %failure, directory = %self.damaged.display(), "damage could not be copied");
+                tracing::error!(error = %failure, directory = %directory.display(), "damage could not be copied");
             }
         }
         self.report(damage);
@@ -267,21 +341,28 @@ impl Recovery<'_> {
         tracing::error!(segment, offset, length, %reason, ?ids, "the journal is damaged; going on behind it");
         self.found.report.damaged.push(damage);
     }
-}
 
-fn describe(segment: u32, offset: u64, length: u64, reason: DamageReason) -> Damage {
-    Damage { segment, offset, length, reason, ids: Vec::new(), copy: None }
-}
-
-/// What a record does to the index; `None` for records that are not about a message.
-fn effect(segment: u32, at: usize, read: &Read<'_>) -> Result<Option<(Effect, Place)>, DamageReason> {
-    let effect = match read.header.kind {
-        Kind::Accepted => Effect::Accepted,
-        Kind::Progress => Effect::Progress,
-        Kind::Removed => Effect::Removed,
-        Kind::Begin | Kind::End | Kind::Unknown(_) => return Ok(None),
-    };
-    let id = encoding::id(read.head).map_err(|_| DamageReason::Fields)?;
-    let offset = u32::try_from(at).map_err(|_| DamageReason::Fields)?;
-    Ok(Some((effect(id), Place { segment, offset, head: read.header.head, body: read.header.body })))
+    /// Finds out which files in `large/` belong to a message. The others are orphans: their message was never
+    /// committed, or has ended. Where a record was damaged, an orphan may be what it named, and is kept beside it.
+    fn large(&mut self) -> io::Result<()> {
+        let directory = self.journal.large_directory();
+        for name in self.journal.files.list(&directory)? {
+            let Some(id) = large::id_of(&name) else {
+                tracing::warn!(file = name, "left alone: not the content of a message");
+                continue;
+            };
+            if self.found.index.message(id).is_some() {
+                let size = self.journal.files.open(&directory.join(&name)).and_then(|file| file.size());
+                self.found.index.has_large(id, size.unwrap_or(0));
+            } else if self.found.report.damaged.is_empty() {
+                self.found.orphans.push(id);
+            } else {
+                let kept = self.journal.damaged_directory().join(&name).with_extension("content");
+                if let Err(failure) = self.journal.files.rename(&directory.join(&name), &kept) {
+                    tracing::warn!(error = %failure, file = name, "content that seems to have lost its record stays");
+                }
+            }
+        }
+        Ok(())
+    }
 }

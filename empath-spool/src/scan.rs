@@ -1,4 +1,4 @@
-//! Finding the batches in the octets of a segment, and what is not one.
+//! Finding the batches of a segment, and what is not one.
 
 use std::ops::Range;
 
@@ -6,14 +6,24 @@ use empath_common::MessageId;
 
 use crate::{
     encoding,
-    record::{self, Header, Kind, MAGIC, Read, RecordError},
+    record::{self, HEADER, Header, Kind, MAGIC, RecordError},
+    window::Window,
 };
+
+/// A record of a whole batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scanned {
+    pub(crate) at: u64,
+    pub(crate) header: Header,
+    /// The message that it is about; `None` where it is about none, or says nothing that makes sense.
+    pub(crate) id: Option<MessageId>,
+}
 
 /// A stretch of a segment.
 #[derive(Debug)]
-pub(crate) enum Found<'a> {
-    /// A whole batch: each record with its offset.
-    Batch(Vec<(usize, Read<'a>)>),
+pub(crate) enum Found {
+    /// A whole batch.
+    Batch(Vec<Scanned>),
     /// Octets that are not a whole batch, with valid batches behind them.
     Damage(Damaged),
     /// Octets behind the last whole batch that begin like one: a write that did not finish.
@@ -23,7 +33,7 @@ pub(crate) enum Found<'a> {
 /// What can be said about octets that do not verify.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Damaged {
-    pub(crate) range: Range<usize>,
+    pub(crate) range: Range<u64>,
     pub(crate) reason: RecordError,
     /// The messages that the records seem to be about.
     pub(crate) ids: Vec<MessageId>,
@@ -33,16 +43,16 @@ pub(crate) struct Damaged {
 ///
 /// The last write may not have finished: its blocks reach the disk in any order. Batches behind a gap in it are not
 /// taken, since whoever committed them relies on those before.
-pub(crate) fn scan(octets: &[u8], epoch: u64, complete: bool) -> Vec<Found<'_>> {
-    let mut found: Vec<_> = Scan { octets, epoch, complete, at: 0, damage: None }.collect();
+pub(crate) fn scan(window: &mut Window<'_>, epoch: u64, complete: bool) -> Vec<Found> {
+    let mut found: Vec<_> = Scan { window, epoch, complete, at: 0, damage: None }.collect();
     let last_batch = found.iter().rev().find_map(|found| match found {
         Found::Batch(batch) => batch.last(),
         _ => None,
     });
-    let Some((at, last)) = last_batch.filter(|_| !complete) else {
+    let Some(last) = last_batch.filter(|_| !complete) else {
         return found;
     };
-    let (start, end) = (record::size(last.header.start), at + last.header.len());
+    let (start, end) = (u64::from(last.header.start), last.end());
     let gap =
         found.iter().position(|found| matches!(found, Found::Damage(damage) if damage.range.end > start));
     let rest = gap.map(|gap| found.split_off(gap)).unwrap_or_default();
@@ -53,45 +63,60 @@ pub(crate) fn scan(octets: &[u8], epoch: u64, complete: bool) -> Vec<Found<'_>> 
     found
 }
 
+impl Scanned {
+    /// The first octet behind it.
+    pub(crate) fn end(&self) -> u64 {
+        self.at + self.header.len()
+    }
+}
+
 /// Walks through a segment.
-struct Scan<'a> {
-    octets: &'a [u8],
+struct Scan<'a, 'w> {
+    window: &'a mut Window<'w>,
     epoch: u64,
     /// Whether every octet belongs to a batch, so that what does not is damage.
     complete: bool,
-    at: usize,
+    at: u64,
     /// The damage that is being passed.
     damage: Option<Damaged>,
 }
 
-impl<'a> Scan<'a> {
-    fn read(&self, at: usize) -> Result<Read<'a>, RecordError> {
-        record::read(self.octets.get(at..).unwrap_or_default(), Some(self.epoch))
+impl Scan<'_, '_> {
+    fn read(&mut self, at: u64) -> Result<Scanned, RecordError> {
+        let header = Header::parse(self.window.get(at, HEADER), Some(self.epoch))?;
+        let end = at + header.len();
+        if end > self.window.end() {
+            return Err(RecordError::CutOff);
+        }
+        let head = HEADER + record::size(header.head);
+        let id = encoding::id(header.verify_head(self.window.get(at, head))?).ok();
+        header.verify_checksum(self.window.checksum(at + head as u64..end))?;
+        Ok(Scanned { at, header, id })
     }
 
-    /// The whole batch that begins at `at`, and where it ends.
-    fn batch(&self, mut at: usize) -> Result<(Vec<(usize, Read<'a>)>, usize), RecordError> {
+    /// The whole batch that begins at `at`.
+    fn batch(&mut self, mut at: u64) -> Result<Vec<Scanned>, RecordError> {
         let mut batch = Vec::with_capacity(1);
         loop {
-            let read = self.read(at)?;
+            let record = self.read(at)?;
             // A record that misses those before it, or of the next batch.
-            if record::size(read.header.place) != batch.len() {
+            if record::size(record.header.place) != batch.len() {
                 return Err(RecordError::Batch);
             }
-            batch.push((at, read));
-            at += read.header.len();
-            if read.header.last {
-                return Ok((batch, at));
+            at = record.end();
+            batch.push(record);
+            if record.header.last {
+                return Ok(batch);
             }
         }
     }
 
-    fn begins_here(&self) -> bool {
-        Header::parse(self.octets.get(self.at..).unwrap_or_default(), Some(self.epoch)).is_ok()
+    fn begins_here(&mut self) -> bool {
+        Header::parse(self.window.get(self.at, HEADER), Some(self.epoch)).is_ok()
     }
 
     /// Notes that the octets up to `to` belong to no whole batch.
-    fn pass(&mut self, to: usize, reason: RecordError) {
+    fn pass(&mut self, to: u64, reason: RecordError) {
         let from = self.at;
         let id = self.seeming_id(from);
         let damage = self.damage.get_or_insert(Damaged { range: from..to, reason, ids: Vec::new() });
@@ -101,36 +126,33 @@ impl<'a> Scan<'a> {
     }
 
     /// The message of a record whose header can be read, be it true or not.
-    fn seeming_id(&self, at: usize) -> Option<MessageId> {
-        let octets = self.octets.get(at..)?;
+    fn seeming_id(&mut self, at: u64) -> Option<MessageId> {
+        // The id is the first field.
+        let octets = self.window.get(at, HEADER + 64);
         let header = Header::parse(octets, Some(self.epoch)).ok()?;
         if matches!(header.kind, Kind::Begin | Kind::End) {
             return None;
         }
-        encoding::id(octets.get(record::HEADER..)?).ok()
+        encoding::id(octets.get(HEADER..)?).ok()
     }
 
     /// Where the next record of this epoch may begin.
-    fn next_candidate(&self, mut at: usize) -> Option<usize> {
+    fn next_candidate(&mut self, mut at: u64) -> Option<u64> {
         const ZEROS: [u8; 4096] = [0; 4096];
         let epoch = self.epoch.to_le_bytes();
         loop {
-            let rest = self.octets.get(at..)?;
-            // Preallocated space is passed quickly: no part of a magic number is zero.
-            if rest.starts_with(&ZEROS) {
-                at += ZEROS.len();
-                continue;
+            let stretch = self.window.get(at, ZEROS.len());
+            if stretch.is_empty() {
+                return None;
             }
-            let stretch = rest.get(..ZEROS.len()).unwrap_or(rest);
-            let Some(found) = stretch.iter().position(|octet| octet == &MAGIC[0]) else {
-                if stretch.len() == rest.len() {
-                    return None;
-                }
-                at += stretch.len();
+            // Preallocated space is passed quickly: no part of a magic number is zero.
+            let first = if stretch == ZEROS { None } else { memchr::memchr(MAGIC[0], stretch) };
+            let Some(found) = first else {
+                at += stretch.len() as u64;
                 continue;
             };
-            at += found;
-            let candidate = self.octets.get(at..)?;
+            at += found as u64;
+            let candidate = self.window.get(at, 16);
             if candidate.starts_with(&MAGIC) && candidate.get(8..16) == Some(&epoch) {
                 return Some(at);
             }
@@ -139,20 +161,20 @@ impl<'a> Scan<'a> {
     }
 }
 
-impl<'a> Iterator for Scan<'a> {
-    type Item = Found<'a>;
+impl Iterator for Scan<'_, '_> {
+    type Item = Found;
 
-    fn next(&mut self) -> Option<Found<'a>> {
+    fn next(&mut self) -> Option<Found> {
         loop {
             match self.batch(self.at) {
-                Ok((batch, end)) => {
+                Ok(batch) => {
                     if let Some(damage) = self.damage.take() {
                         return Some(Found::Damage(damage));
                     }
-                    self.at = end;
+                    self.at = batch.last().map_or(self.at, Scanned::end);
                     return Some(Found::Batch(batch));
                 }
-                Err(_) if self.at >= self.octets.len() => {
+                Err(_) if self.at >= self.window.end() => {
                     let tail = self.damage.take()?;
                     return Some(if self.complete { Found::Damage(tail) } else { Found::Unfinished(tail) });
                 }
@@ -160,7 +182,7 @@ impl<'a> Iterator for Scan<'a> {
                     Some(candidate) => self.pass(candidate, reason),
                     // Nothing of this epoch is left: the rest is empty space, or the end of a broken write.
                     None if self.complete || self.damage.is_some() || self.begins_here() => {
-                        self.pass(self.octets.len(), reason);
+                        self.pass(self.window.end(), reason);
                     }
                     None => return None,
                 },
@@ -171,11 +193,49 @@ impl<'a> Iterator for Scan<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, IoSlice};
+
     use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::Record;
+    use crate::{files::File, record::Record};
+
+    /// A file that can be read.
+    struct Octets(Vec<u8>);
+
+    impl File for Octets {
+        fn allocate(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_at(&self, _: &[IoSlice<'_>], _: u64) -> io::Result<usize> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn read_at(&self, octets: &mut [u8], offset: u64) -> io::Result<usize> {
+            let rest = self.0.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+            let some = rest.len().min(octets.len());
+            octets[..some].copy_from_slice(&rest[..some]);
+            Ok(some)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync_all(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn size(&self) -> io::Result<u64> {
+            Ok(self.0.len() as u64)
+        }
+
+        fn truncate(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     const EPOCH: u64 = 0x0102_0304_0506_0708;
 
@@ -191,7 +251,7 @@ mod tests {
                 out.extend([7; 30]);
             })
             .last(place + 1 == records);
-            record.seal(EPOCH, start);
+            record.seal(EPOCH, start, None);
             [&record.head[..], &record.body[..]].concat()
         };
         (0..records).flat_map(record).collect()
@@ -204,7 +264,9 @@ mod tests {
             Found::Damage(damaged) => format!("damage {:?}", damaged.range),
             Found::Unfinished(tail) => format!("unfinished {:?}", tail.range),
         };
-        super::scan(octets, EPOCH, complete).into_iter().map(show).collect()
+        let file = Octets(octets.to_vec());
+        let mut window = Window::new(&file, octets.len() as u64);
+        super::scan(&mut window, EPOCH, complete).into_iter().map(show).collect()
     }
 
     #[test]

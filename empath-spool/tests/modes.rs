@@ -23,7 +23,7 @@ fn everything_is_for_the_daemons_user_alone_whatever_the_umask() {
         umask(before);
         let (_opened, _) = opened.unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
-        for path in [spool.clone(), spool.join("journal"), spool.join("damaged")] {
+        for path in [spool.clone(), spool.join("journal"), spool.join("large"), spool.join("damaged")] {
             assert_eq!(mode(&path), 0o700, "umask {mask:o}: {}", path.display());
         }
         let journal = fs::read_dir(spool.join("journal")).unwrap().map(|entry| entry.unwrap().path());

@@ -16,9 +16,6 @@ use crate::config::HostAddr;
 use fields::{Folded, ascii, utf8_address};
 use part::Part;
 
-/// Most octets of the original header that are returned.
-const MAX_HEADER: usize = 64 * 1024;
-
 /// A report about one message.
 #[derive(Debug)]
 pub struct Report<'a> {
@@ -28,8 +25,8 @@ pub struct Report<'a> {
     pub about: MessageId,
     /// The envelope of that message.
     pub envelope: &'a Envelope,
-    /// Its content, of which the header is returned.
-    pub content: &'a [u8],
+    /// Its header, which is returned.
+    pub header: &'a [u8],
     /// Who failed; one at least.
     pub failed: &'a [Failed],
     /// The name of this host.
@@ -154,21 +151,11 @@ fn status(report: &Report<'_>) -> Part {
 
 /// What the sender knows the message by.
 fn header(report: &Report<'_>) -> Part {
-    let header = original_header(report.content);
+    let header = report.header;
     // RFC 6533 §4: a header in UTF-8 has a type of its own.
     let internationalized = !header.is_ascii() && str::from_utf8(header).is_ok() && report.envelope.smtputf8;
     let media_type = if internationalized { "message/global-headers" } else { "text/rfc822-headers" };
     Part { media_type, octets: header.to_vec() }
-}
-
-/// The header of a message, whole lines and bounded.
-fn original_header(content: &[u8]) -> &[u8] {
-    let bounded = content.get(..MAX_HEADER).unwrap_or(content);
-    let end = bounded.windows(4).position(|octets| octets == b"\r\n\r\n").map(|at| at + 2);
-    let lines = || bounded.windows(2).rposition(|octets| octets == b"\r\n").map(|at| at + 2);
-    // A message that starts with an empty line has no header.
-    let end = if bounded.starts_with(b"\r\n") { Some(0) } else { end.or_else(lines) };
-    bounded.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
 /// RFC 5322 §3.3.

@@ -44,7 +44,7 @@ impl Shared {
         };
         let content = self.spool.content(job.id).await.unwrap_or_else(|failure| {
             log::not_read(job.id, &failure);
-            Bytes::new()
+            Bytes::new().into()
         });
         let last = |recipient: &JobRecipient| states.get(recipient.index as usize).and_then(last_attempt);
         let failed: Vec<_> =

@@ -18,13 +18,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use empath_common::{Clock, Domain, Envelope, MessageId};
 use empath_smtp::client::Timeouts;
-use empath_spool::Spool;
+use empath_spool::{Content, Spool};
 use jiff::Timestamp;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -96,6 +95,8 @@ pub(crate) struct Shared {
     expired: Notify,
     /// The spool did not take an outcome.
     refused: Notify,
+    /// Messages of the spool that are not in the queue yet.
+    unread: watch::Sender<usize>,
 }
 
 struct State {
@@ -137,6 +138,7 @@ impl Processor {
             timer: Notify::new(),
             expired: Notify::new(),
             refused: Notify::new(),
+            unread: watch::Sender::new(0),
         });
         let weak = Arc::downgrade(&shared);
         shared.metrics.watch_oldest(Arc::clone(&shared.clock), move || {
@@ -149,13 +151,13 @@ impl Processor {
     }
 
     /// Takes over a message that is durable. Its first attempt starts at once if a connection is free.
-    pub fn accepted(&self, id: MessageId, envelope: Arc<Envelope>, content: Bytes) {
+    pub fn accepted(&self, id: MessageId, envelope: Arc<Envelope>, content: &Content) {
         self.0.accepted(id, envelope, content);
     }
 
-    /// How many messages have not ended.
+    /// How many messages have not ended, those not yet recovered among them.
     pub fn queue_len(&self) -> usize {
-        self.0.lock().queue.len()
+        self.0.lock().queue.len() + self.unread()
     }
 
     /// Outgoing connections, idle ones included.
@@ -202,7 +204,7 @@ impl Shared {
         });
     }
 
-    pub(crate) fn accepted(self: &Arc<Self>, id: MessageId, envelope: Arc<Envelope>, content: Bytes) {
+    pub(crate) fn accepted(self: &Arc<Self>, id: MessageId, envelope: Arc<Envelope>, content: &Content) {
         let now = self.now();
         self.update(|queue| queue.accept(id, envelope, content, now));
     }

@@ -2,12 +2,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use empath_common::{EnhancedStatus, MessageId};
-use empath_spool::{CommitError, Ended, Entry, Progress, RecipientUpdate, Status};
+use empath_spool::{CommitError, Content, Ended, Entry, Progress, RecipientUpdate, Status};
 use jiff::Timestamp;
 
 use super::{Commits, Shared};
 use crate::{
     attempt::{Attempted, Tried},
+    content::header,
     dsn::{self, Failed, Report},
     failure::{Disposition, Failure, disposition},
     log::{self, Delays, Told},
@@ -31,7 +32,7 @@ impl Shared {
         job: &Job,
         next_hop: &NextHop,
         attempted: Attempted,
-        (started, content): (Timestamp, Bytes),
+        (started, content): (Timestamp, Content),
         commits: &mut Commits,
     ) {
         let now = self.now();
@@ -95,7 +96,7 @@ impl Shared {
         job: &Job,
         progress: Progress,
         failed: &[Failed],
-        content: &[u8],
+        content: &Content,
         commits: &mut Commits,
     ) -> Result<Told, CommitError> {
         let now = self.now();
@@ -103,7 +104,7 @@ impl Shared {
         let ending =
             settlements.iter().filter(|settlement| matches!(settlement.fate, Fate::Ended(_))).count();
         let last = self.lock().queue.would_end(job.id, ending);
-        let report = self.report(job, failed, content, now);
+        let report = self.report(job, failed, content, now).await;
         let mut batch = Vec::with_capacity(2);
         if let Some((id, envelope, content)) = &report {
             batch.push(Entry::Accepted { id: *id, envelope: Arc::clone(envelope), content: content.clone() });
@@ -117,32 +118,37 @@ impl Shared {
             return Ok(Told::Nobody);
         };
         log::reported(id, &envelope, content.len(), job.id);
-        self.accepted(id, envelope, content);
+        self.accepted(id, envelope, &content);
         Ok(Told::By(id))
     }
 
-    fn report(
+    async fn report(
         &self,
         job: &Job,
         failed: &[Failed],
-        content: &[u8],
+        content: &Content,
         now: Timestamp,
-    ) -> Option<(MessageId, Arc<empath_common::Envelope>, Bytes)> {
+    ) -> Option<(MessageId, Arc<empath_common::Envelope>, Content)> {
         if !self.settings.dsn.enabled {
             return None;
         }
+        // What cannot be read is left out of the report; it comes all the same.
+        let header = header(content).await.unwrap_or_else(|failure| {
+            log::not_read(job.id, &failure);
+            Bytes::new()
+        });
         let id = self.with_rng(|rng| MessageId::generate(now, rng));
         let (envelope, content) = dsn::report(&Report {
             id,
             about: job.id,
             envelope: &job.envelope,
-            content,
+            header: &header,
             failed,
             reporting_mta: self.settings.dsn.reporting_mta.as_ref().unwrap_or(&self.settings.hostname),
             postmaster: self.settings.dsn.postmaster.as_ref(),
             now,
         })?;
-        Some((id, Arc::new(envelope), content))
+        Some((id, Arc::new(envelope), content.into()))
     }
 
     fn judge(&self, job: &Job, tried: Tried, now: Timestamp) -> Outcome {

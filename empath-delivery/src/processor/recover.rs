@@ -1,65 +1,287 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{collections::VecDeque, sync::Arc};
 
 use empath_common::MessageId;
 use empath_spool::{Entry, LoadError, Stored};
-use tokio::task::JoinSet;
+use tokio::{
+    task::{JoinHandle, yield_now},
+    time::Instant,
+};
+use tracing::info;
 
 use super::{Commits, Processor, Shared};
 use crate::log;
 
-/// How many messages are read at the same time.
-const READERS: usize = 16;
+/// How many messages are read at one go.
+const CHUNK: usize = 256;
+/// How many chunks are read at the same time, or wait to be taken in.
+const AHEAD: usize = 4;
 
 impl Processor {
     /// Takes over every message of the spool that is not in the queue: what was pending is due at once, what was
     /// deferred at its stored time. Returns how many there were.
     ///
-    /// It looks the messages up when it is called; those accepted while the future runs don't concern it.
+    /// It looks the messages up when it is called; those accepted while the future runs don't concern it. They are taken
+    /// in by their ids, so oldest first, and an order to stop ends it early.
     pub fn recover(&self) -> impl Future<Output = usize> + Send + use<> {
         let shared = Arc::clone(&self.0);
-        let ids = Arc::new(Mutex::new(shared.spool.ids().into_iter()));
+        let ids = shared.spool.ids();
+        shared.unread.send_modify(|unread| *unread += ids.len());
+        let mut unread = Unread { left: ids.len(), shared };
         async move {
-            let mut readers = JoinSet::new();
-            for _ in 0..READERS {
-                readers.spawn(read(Arc::clone(&shared), Arc::clone(&ids)));
-            }
+            let started = Instant::now();
+            let shared = Arc::clone(&unread.shared);
+            let mut ids = ids.into_iter();
+            let mut reading = VecDeque::with_capacity(AHEAD);
+            let mut commits = Commits::default();
             let mut recovered = 0;
-            while let Some(read) = readers.join_next().await {
-                recovered += read.unwrap_or_default();
+            while !shared.stopping.is_cancelled() {
+                while reading.len() < AHEAD && !ids.as_slice().is_empty() {
+                    reading.push_back(shared.read(ids.by_ref().take(CHUNK).collect()));
+                }
+                let Some(chunk) = reading.pop_front() else { break };
+                let chunk = chunk.await.unwrap_or_default();
+                let looked_at = chunk.len();
+                for (id, loaded) in chunk {
+                    recovered += usize::from(shared.take_over(id, loaded, &mut commits).await);
+                }
+                unread.less(looked_at);
+                // Sessions and deliveries have their turn.
+                yield_now().await;
+            }
+            commits.settled(&shared).await;
+            if unread.left == 0 {
+                let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                info!(messages = recovered, milliseconds, "queue recovered");
             }
             recovered
         }
     }
+
+    /// Messages of the spool that [`recover`](Self::recover) has not taken in yet.
+    pub fn unread(&self) -> usize {
+        *self.0.unread.borrow()
+    }
+
+    /// Waits until there are none.
+    pub async fn all_read(&self) {
+        // The sender lives as long as the processor.
+        let _ = self.0.unread.subscribe().wait_for(|unread| *unread == 0).await;
+    }
 }
 
-async fn read(shared: Arc<Shared>, ids: Arc<Mutex<std::vec::IntoIter<MessageId>>>) -> usize {
-    let next = || ids.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let mut commits = Commits::default();
-    let mut recovered = 0;
-    while let Some(id) = next() {
-        match shared.spool.load(id).await {
+/// Counts what one recovery has not taken in yet.
+struct Unread {
+    left: usize,
+    shared: Arc<Shared>,
+}
+
+impl Unread {
+    fn less(&mut self, n: usize) {
+        let n = n.min(self.left);
+        self.left -= n;
+        self.shared.unread.send_modify(|unread| *unread -= n);
+    }
+}
+
+/// A recovery that ends early leaves the rest to the next start.
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.less(self.left);
+    }
+}
+
+type Loaded = Result<Stored, LoadError>;
+
+impl Shared {
+    fn read(&self, ids: Vec<MessageId>) -> JoinHandle<Vec<(MessageId, Loaded)>> {
+        let (spool, stopping) = (Arc::clone(&self.spool), self.stopping.clone());
+        let read =
+            async move { stopping.run_until_cancelled(spool.load_some(ids)).await.unwrap_or_default() };
+        self.tasks.spawn(read)
+    }
+
+    /// Whether the message is in the queue now.
+    async fn take_over(self: &Arc<Self>, id: MessageId, loaded: Loaded, commits: &mut Commits) -> bool {
+        match loaded {
             Ok(stored) => {
-                if shared.restored(id, stored) {
-                    recovered += 1;
-                } else {
-                    // The end of the last recipient was stored, the end of the message wasn't.
-                    commits.push(&shared, id, Entry::Removed(id)).await;
+                if self.restored(id, stored) {
+                    return true;
                 }
+                // The end of the last recipient was stored, the end of the message wasn't.
+                commits.push(self, id, Entry::Removed(id)).await;
             }
             // It has ended since.
             Err(LoadError::Unknown(_)) => {}
             // The others must not wait for it.
             Err(failure) => log::not_read(id, &failure),
         }
+        false
     }
-    commits.settled(&shared).await;
-    recovered
-}
 
-impl Shared {
     fn restored(self: &Arc<Self>, id: MessageId, stored: Stored) -> bool {
         let now = self.now();
         let Stored { envelope, recipients, size } = stored;
         self.update(|queue| queue.restore(id, envelope, size, &recipients, now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, time::Duration};
+
+    use bytes::Bytes;
+    use empath_common::{Clock, Envelope, ReversePath, SystemClock};
+    use empath_metrics::Registry;
+    use empath_spool::{
+        Batch, Closing, Committed, Content, Draft, Loading, LoadingSome, MemorySpool, Progress, Quarantine,
+        RecipientUpdate, Spool, Status, Verifying, Writing, files::Free,
+    };
+    use tokio::{sync::Semaphore, time::timeout};
+
+    use super::*;
+    use crate::{Config, DsnConfig, Metrics, Parts, Resolver, Settings};
+
+    /// A spool whose disk is slow about one message.
+    struct Slow {
+        memory: MemorySpool,
+        held_up: MessageId,
+        ready: Semaphore,
+    }
+
+    impl Spool for Slow {
+        fn commit(&self, batch: Batch) -> Committed {
+            self.memory.commit(batch)
+        }
+        fn ids(&self) -> Vec<MessageId> {
+            self.memory.ids()
+        }
+        fn len(&self) -> usize {
+            self.memory.len()
+        }
+        fn load(&self, id: MessageId) -> Loading<'_, Stored> {
+            self.memory.load(id)
+        }
+        fn load_some(&self, ids: Vec<MessageId>) -> LoadingSome<'_> {
+            Box::pin(async move {
+                if ids.contains(&self.held_up) {
+                    self.ready.acquire().await.unwrap().forget();
+                }
+                self.memory.load_some(ids).await
+            })
+        }
+        fn content(&self, id: MessageId) -> Loading<'_, Content> {
+            self.memory.content(id)
+        }
+        fn set_aside(&self, id: MessageId) -> Loading<'_, ()> {
+            self.memory.set_aside(id)
+        }
+        fn draft(&self, id: MessageId) -> Writing<'_, Box<dyn Draft>> {
+            self.memory.draft(id)
+        }
+        fn free(&self) -> io::Result<Free> {
+            self.memory.free()
+        }
+        fn verify(&self) -> Verifying<'_> {
+            self.memory.verify()
+        }
+        fn quarantine(&self) -> Option<Quarantine> {
+            self.memory.quarantine()
+        }
+        fn is_healthy(&self) -> bool {
+            self.memory.is_healthy()
+        }
+        fn close(&self) -> Closing<'_> {
+            self.memory.close()
+        }
+    }
+
+    const MESSAGES: usize = 3 * CHUNK - 1;
+
+    fn id(n: usize) -> MessageId {
+        MessageId::from_bytes((n as u128).to_be_bytes())
+    }
+
+    fn envelope() -> Arc<Envelope> {
+        let mut envelope = Envelope::new(ReversePath::Null, "<bob@example.test>".parse().unwrap());
+        envelope.received_at = SystemClock.now();
+        Arc::new(envelope)
+    }
+
+    /// A processor and its spool with messages that are due in an hour. The spool is slow about one of them.
+    async fn processor(slow: usize) -> (Processor, Arc<Slow>) {
+        let (memory, ready) = (MemorySpool::new(), Semaphore::new(0));
+        let due = SystemClock.now() + Duration::from_hours(1);
+        for id in (1..=MESSAGES).map(id) {
+            let content = Bytes::new().into();
+            let update = RecipientUpdate {
+                recipient: 0,
+                status: Status::Deferred,
+                attempts: 1,
+                next_attempt_at: Some(due),
+                attempt: None,
+            };
+            let progress = Entry::Progress(Progress { id, updates: vec![update] });
+            let accepted = Entry::Accepted { id, envelope: envelope(), content };
+            memory.commit(Batch(vec![accepted, progress])).await.unwrap();
+        }
+        let spool = Arc::new(Slow { memory, held_up: id(slow), ready });
+        let mut delivery = Config::default();
+        delivery.dns.servers = vec!["127.0.0.1:1".parse().unwrap()];
+        let parts = Parts {
+            spool: Arc::clone(&spool) as _,
+            resolver: Arc::new(Resolver::new(&delivery.dns).unwrap()),
+            clock: Arc::new(SystemClock),
+            metrics: Metrics::new(&Registry::default()),
+            rng: fastrand::Rng::with_seed(1),
+        };
+        let settings = Settings {
+            delivery,
+            dsn: DsnConfig::default(),
+            hostname: "home.test".parse().unwrap(),
+            own_names: Vec::new(),
+            own_addresses: Vec::new(),
+            content_memory: 0,
+        };
+        (Processor::start(settings, parts), spool)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_read_yet_counts_and_is_waited_for_in_order() {
+        let (processor, spool) = processor(1).await;
+        let recovery = processor.recover();
+        assert_eq!((processor.unread(), processor.queue_len()), (MESSAGES, MESSAGES));
+        let recovery = tokio::spawn(recovery);
+        assert!(timeout(Duration::from_mins(1), processor.all_read()).await.is_err());
+        // The others have been read by now, and stand behind it.
+        assert_eq!(processor.unread(), MESSAGES);
+        spool.ready.add_permits(1);
+        processor.all_read().await;
+        assert_eq!((processor.unread(), processor.queue_len()), (0, MESSAGES));
+        assert_eq!(recovery.await.unwrap(), MESSAGES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_accepted_meanwhile_are_in_the_queue_once() {
+        let (processor, spool) = processor(MESSAGES).await;
+        let recovery = tokio::spawn(processor.recover());
+        assert!(timeout(Duration::from_mins(1), processor.all_read()).await.is_err());
+        assert_eq!(processor.unread(), CHUNK - 1);
+        let new = Entry::Accepted { id: id(9999), envelope: envelope(), content: Bytes::new().into() };
+        spool.commit(new.into()).await.unwrap();
+        processor.accepted(id(9999), envelope(), &Bytes::new().into());
+        assert_eq!(processor.queue_len(), MESSAGES + 1);
+        spool.ready.add_permits(1);
+        assert_eq!(recovery.await.unwrap(), MESSAGES);
+        assert_eq!(processor.queue_len(), MESSAGES + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_to_stop_does_not_wait_for_the_disk() {
+        let (processor, _spool) = processor(CHUNK + 1).await;
+        let recovery = tokio::spawn(processor.recover());
+        assert!(timeout(Duration::from_mins(1), processor.all_read()).await.is_err());
+        assert!(processor.shutdown(Duration::from_hours(1)).await);
+        assert_eq!(recovery.await.unwrap(), CHUNK);
+        assert_eq!(processor.unread(), 0);
     }
 }

@@ -17,9 +17,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use empath_common::{Envelope, MessageId};
-use empath_spool::{Ended, RecipientState};
+use empath_spool::{Content, Ended, RecipientState};
 use jiff::Timestamp;
 
 use crate::route::{NextHop, Route, Routes};
@@ -87,14 +86,15 @@ impl Queue {
         }
     }
 
-    /// Takes in a message whose recipients were not tried yet. Its content stays in memory for the first attempt
-    /// if the limit allows.
-    pub fn accept(&mut self, id: MessageId, envelope: Arc<Envelope>, content: Bytes, now: Timestamp) {
-        let fresh = self.content.saturating_add(content.len()) <= self.limits.content_memory;
-        let mut entry = Entry::new(envelope, content.len() as u64, self.limits.expire_after);
-        if fresh {
-            self.content += content.len();
-            entry.content = Some(content);
+    /// Takes in a message whose recipients were not tried yet. Content that is in memory stays there for the first
+    /// attempt if the limit allows; of large content nothing is kept, lest every queued message hold a file open.
+    pub fn accept(&mut self, id: MessageId, envelope: Arc<Envelope>, content: &Content, now: Timestamp) {
+        let mut entry = Entry::new(envelope, content.len(), self.limits.expire_after);
+        if let Some(octets) = content.in_memory()
+            && self.content.saturating_add(octets.len()) <= self.limits.content_memory
+        {
+            self.content += octets.len();
+            entry.content = Some(octets.clone());
         }
         let recipients = entry.make_ready(|_| true);
         self.insert(id, entry, now);

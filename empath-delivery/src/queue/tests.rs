@@ -1,5 +1,6 @@
 mod model;
 
+use bytes::Bytes;
 use empath_common::{ForwardPath, ReversePath};
 use empath_spool::{Ended, Status};
 
@@ -33,7 +34,7 @@ fn envelope(received_at: Timestamp, recipients: &[&str]) -> Arc<Envelope> {
 }
 
 fn accept(queue: &mut Queue, number: u8, recipients: &[&str]) {
-    queue.accept(id(number), envelope(at(0), recipients), Bytes::from_static(b"x\r\n"), at(0));
+    queue.accept(id(number), envelope(at(0), recipients), &Bytes::from_static(b"x\r\n").into(), at(0));
 }
 
 /// The jobs of connections that were opened or resumed.
@@ -184,9 +185,9 @@ fn a_message_that_was_never_tried_is_tried_once_however_old_it_is() {
 #[test]
 fn content_stays_in_memory_for_first_attempts_within_the_limit() {
     let mut queue = queue(1, 1);
-    let big = Bytes::from(vec![b'x'; 600]);
-    queue.accept(id(1), envelope(at(0), &["a@one.test"]), big.clone(), at(0));
-    queue.accept(id(2), envelope(at(0), &["a@one.test"]), big.clone(), at(0));
+    let big = &Bytes::from(vec![b'x'; 600]).into();
+    queue.accept(id(1), envelope(at(0), &["a@one.test"]), big, at(0));
+    queue.accept(id(2), envelope(at(0), &["a@one.test"]), big, at(0));
     let (connection, first) = jobs(&mut queue).remove(0);
     assert_eq!(first.content.as_ref().map(Bytes::len), Some(600));
     settle(&mut queue, &first, Fate::Due(at(60)), at(0));
@@ -200,6 +201,21 @@ fn content_stays_in_memory_for_first_attempts_within_the_limit() {
     settle(&mut queue, &third, DELIVERED, at(0));
     queue.poll(at(60));
     assert!(matches!(queue.next(connection), Next::Job(job) if job.content.is_none()));
+}
+
+#[tokio::test]
+async fn of_large_content_nothing_is_kept_but_its_size() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = empath_spool::Config { path: directory.path().join("spool"), ..Default::default() };
+    let metrics = empath_spool::Metrics::new(&empath_metrics::Registry::default());
+    let (spool, _) = empath_spool::open(&config, metrics).unwrap();
+    let mut draft = spool.draft(id(1)).await.unwrap();
+    draft.write(b"Subject: x\r\n").await.unwrap();
+    let content = draft.finish().await.unwrap();
+    let mut queue = queue(1, 1);
+    queue.accept(id(1), envelope(at(0), &["a@one.test"]), &content, at(0));
+    assert!(jobs(&mut queue)[0].1.content.is_none());
+    assert_eq!(queue.snapshot(id(1)).unwrap().size, 12);
 }
 
 #[test]

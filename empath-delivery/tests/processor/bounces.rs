@@ -146,3 +146,19 @@ async fn a_control_in_a_reply_is_escaped_once_on_its_way_to_the_sender() {
     assert!(report.contains("Diagnostic-Code: smtp; 550 5.1.1 no \\x1b[2J\r\n"), "{report}");
     assert!(report.contains("RCPT TO: 550 5.1.1 no \\x1b[2J\r\n"), "{report}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_sender_of_a_message_that_is_damaged_in_the_spool_is_told() {
+    let one = Peer::start(Script::new().on(At::RcptTo, Act::reply("451 4.7.1 later"))).await.unwrap();
+    let home = Peer::start(Script::new()).await.unwrap();
+    let mut world = World::new(routes(&[("one.test", &one), ("home.test", &home)]));
+    world.accept("alice@home.test", &["bob@one.test"]).await;
+    until(async || one.transcript().contains("451 4.7.1")).await;
+    world.spool.damaged.store(true, Relaxed);
+    world.done().await;
+    assert!(world.spool.set_aside.load(Relaxed), "what there is of it is kept");
+    let messages = home.messages();
+    assert_eq!(messages.len(), 1);
+    let report = String::from_utf8_lossy(&messages[0].content);
+    assert!(report.contains("Status: 5.3.0") && report.contains("damaged in the spool"), "{report}");
+}

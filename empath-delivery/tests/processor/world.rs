@@ -1,6 +1,7 @@
 //! A processor with its spool, its clock and its network.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -17,7 +18,8 @@ use empath_delivery::{
 };
 use empath_metrics::Registry;
 use empath_spool::{
-    Batch, Closing, CommitError, Committed, Entry, Loading, MemorySpool, RecipientState, Spool, Stored,
+    Batch, Closing, CommitError, Committed, Content, Draft, Entry, LoadError, Loading, LoadingSome,
+    MemorySpool, Quarantine, RecipientState, Spool, Stored, Verifying, Writing, files::Free,
 };
 use empath_testkit::peer::Peer;
 use jiff::Timestamp;
@@ -43,12 +45,16 @@ pub(crate) struct TestSpool {
     memory: MemorySpool,
     /// Commits fail.
     pub(crate) full: AtomicBool,
+    /// No content verifies.
+    pub(crate) damaged: AtomicBool,
+    /// Some message was set aside.
+    pub(crate) set_aside: AtomicBool,
 }
 
 impl Spool for TestSpool {
     fn commit(&self, batch: Batch) -> Committed {
         if self.full.load(Relaxed) {
-            let error = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            let error = io::Error::from(io::ErrorKind::StorageFull);
             return Committed::answered(Err(CommitError::Full(Arc::new(error))));
         }
         self.memory.commit(batch)
@@ -62,8 +68,31 @@ impl Spool for TestSpool {
     fn load(&self, id: MessageId) -> Loading<'_, Stored> {
         self.memory.load(id)
     }
-    fn content(&self, id: MessageId) -> Loading<'_, Bytes> {
+    fn load_some(&self, ids: Vec<MessageId>) -> LoadingSome<'_> {
+        self.memory.load_some(ids)
+    }
+    fn content(&self, id: MessageId) -> Loading<'_, Content> {
+        if self.damaged.load(Relaxed) {
+            let failure = LoadError::Damaged { id, reason: "a checksum does not match" };
+            return Box::pin(std::future::ready(Err(failure)));
+        }
         self.memory.content(id)
+    }
+    fn set_aside(&self, id: MessageId) -> Loading<'_, ()> {
+        self.set_aside.store(true, Relaxed);
+        self.memory.set_aside(id)
+    }
+    fn draft(&self, id: MessageId) -> Writing<'_, Box<dyn Draft>> {
+        self.memory.draft(id)
+    }
+    fn free(&self) -> io::Result<Free> {
+        self.memory.free()
+    }
+    fn verify(&self) -> Verifying<'_> {
+        self.memory.verify()
+    }
+    fn quarantine(&self) -> Option<Quarantine> {
+        self.memory.quarantine()
     }
     fn is_healthy(&self) -> bool {
         !self.full.load(Relaxed)
@@ -119,10 +148,10 @@ impl World {
         let mut envelope = Envelope::new(format!("<{sender}>").parse().unwrap(), paths.next().unwrap());
         paths.for_each(|path| envelope.add(path, 1000).unwrap());
         envelope.received_at = self.clock.now();
-        let (envelope, content) = (Arc::new(envelope), Bytes::from_static(CONTENT));
+        let (envelope, content) = (Arc::new(envelope), Content::from(Bytes::from_static(CONTENT)));
         let entry = Entry::Accepted { id, envelope: Arc::clone(&envelope), content: content.clone() };
         self.spool.commit(entry.into()).await.unwrap();
-        self.processor.accepted(id, envelope, content);
+        self.processor.accepted(id, envelope, &content);
         id
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use empath_common::Reply;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Extensions, Failure, FailureKind, GarbledReason, Outbound, Outgoing, Sent, Stage, Step, Timeouts,
+    Extensions, Failure, FailureKind, GarbledReason, Outbound, Outgoing, Sent, Source, Stage, Step, Timeouts,
     Transaction,
     reply::{RawReply, ReplyParser},
 };
@@ -94,8 +94,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.peer
     }
 
-    /// Gives one message to the server.
-    pub async fn send(&mut self, message: &Outgoing) -> Sent {
+    /// Gives one message to the server, with the content that was surveyed. Two pieces of it are in memory at a time.
+    pub async fn send(&mut self, message: &Outgoing, mut content: impl Source) -> Sent {
         let mut transaction = Transaction::new(message, self.offered);
         if !std::mem::replace(&mut self.idle, false) {
             transaction.failed(Stage::MailFrom, FailureKind::Closed);
@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             let (stage, outcome) = match transaction.step() {
                 Step::Write(stage, commands) => (stage, self.write_commands(stage, &commands).await),
-                Step::Content(content) => (Stage::Content, self.write_content(content).await),
+                Step::Content => (Stage::Content, self.write_content(&mut content).await),
                 Step::Read(stage) => {
                     (stage, self.read(stage).await.map(|reply| transaction.reply(reply.into())))
                 }
@@ -158,20 +158,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    async fn write_content(&mut self, mut content: Outbound) -> Result<(), FailureKind> {
+    async fn write_content(&mut self, content: &mut impl Source) -> Result<(), FailureKind> {
         self.unsolicited()?;
-        while let Some((block, ending)) = content.next_block() {
-            let written = self.write(&block, ending, self.timeouts.data_block).await;
-            // A reply to content that the server doesn't have: it refuses, or it is out of step. What it says
-            // can't be an acceptance.
-            match written {
-                Ok(()) if self.input.is_empty() => {}
-                Ok(()) => return Err(self.refusal().await.unwrap_or(UNEXPECTED)),
-                Err(FailureKind::Closed) => return Err(self.refusal().await.unwrap_or(FailureKind::Closed)),
-                Err(kind) => return Err(kind),
+        let mut outbound = Outbound::new();
+        let mut piece = read_on(content).await?;
+        loop {
+            // The end of data goes out behind the last piece, and only when that is known to be the last.
+            let following = if piece.is_some() { read_on(content).await? } else { None };
+            outbound.push(piece.unwrap_or_default(), following.is_none());
+            while let Some((block, ending)) = outbound.next_block() {
+                self.write_block(&block, ending).await?;
             }
+            if following.is_none() {
+                return Ok(());
+            }
+            piece = following;
         }
-        Ok(())
+    }
+
+    async fn write_block(&mut self, block: &[u8], ending: &[u8]) -> Result<(), FailureKind> {
+        // A reply to content that the server doesn't have: it refuses, or it is out of step. What it says can't be
+        // an acceptance.
+        match self.write(block, ending, self.timeouts.data_block).await {
+            Ok(()) if self.input.is_empty() => Ok(()),
+            Ok(()) => Err(self.refusal().await.unwrap_or(UNEXPECTED)),
+            Err(FailureKind::Closed) => Err(self.refusal().await.unwrap_or(FailureKind::Closed)),
+            Err(kind) => Err(kind),
+        }
     }
 
     /// Why the server broke off, if it says so.
@@ -247,6 +260,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         written
     }
+}
+
+async fn read_on(content: &mut impl Source) -> Result<Option<Bytes>, FailureKind> {
+    content.next().await.map_err(|_| FailureKind::Unreadable)
 }
 
 /// The reply, if it is 2yz.

@@ -58,6 +58,9 @@ pub enum FailureKind {
     /// The message needs what the server doesn't offer. Nothing was asked.
     #[error("the server {0}")]
     Unsupported(Feature),
+    /// The content could not be read to its end. It has nothing to do with the server, which has not got the message.
+    #[error("the content could not be read")]
+    Unreadable,
 }
 
 /// What is wrong with a reply.

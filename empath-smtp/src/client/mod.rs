@@ -1,6 +1,6 @@
 //! The sending end: [`Transaction`] owns the protocol of one message, [`Connection`] owns the socket.
 //!
-//! - What goes in: [`Outgoing`], [`Timeouts`]; what comes out: [`Sent`], [`Failure`]
+//! - What goes in: [`Outgoing`], [`Source`], [`Timeouts`]; what comes out: [`Sent`], [`Failure`]
 //! - Pure: [`Transaction`], [`Outbound`] (canonical, dot-stuffed content), [`Extensions`], the reply parser
 //! - The driver: [`Connection`]
 
@@ -14,7 +14,7 @@ mod timeouts;
 mod transaction;
 
 pub use connection::Connection;
-pub use content::Outbound;
+pub use content::{Outbound, Source, Survey};
 pub use extensions::{Extensions, SizeLimit};
 pub use failure::{Failure, FailureKind, Feature, GarbledReason, Stage};
 pub use outgoing::{Outgoing, Sent};

@@ -1,9 +1,8 @@
-use bytes::Bytes;
 use empath_common::{Body, ForwardPath, Reply, ReversePath};
 
-use super::Failure;
+use super::{Failure, Survey};
 
-/// What one mail transaction hands over.
+/// What one mail transaction hands over besides the content.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     /// Who is told about failures.
@@ -14,8 +13,8 @@ pub struct Outgoing {
     pub body: Body,
     /// Whether the message was received with SMTPUTF8: then its header may be UTF-8.
     pub smtputf8: bool,
-    /// Header and body, not dot-stuffed.
-    pub content: Bytes,
+    /// What the content is like.
+    pub survey: Survey,
 }
 
 /// What became of a transaction.

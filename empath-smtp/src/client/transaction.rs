@@ -4,8 +4,7 @@ use bytes::Bytes;
 use empath_common::{Body, ForwardPath, Mailbox, Reply};
 
 use super::{
-    Extensions, Failure, FailureKind, Feature, GarbledReason, Outbound, Outgoing, Sent, SizeLimit, Stage,
-    content::Survey,
+    Extensions, Failure, FailureKind, Feature, GarbledReason, Outgoing, Sent, SizeLimit, Stage, Survey,
 };
 
 /// Most commands that are written before their replies are read: few enough that their replies fit in what the
@@ -19,7 +18,6 @@ const MAX_GROUP: usize = 100;
 pub struct Transaction<'a> {
     message: &'a Outgoing,
     offered: Extensions,
-    survey: Survey,
     /// What became of each recipient; `None` while it is open.
     results: Vec<Option<Result<Reply, Failure>>>,
     next: Next,
@@ -37,8 +35,8 @@ pub struct Transaction<'a> {
 pub enum Step {
     /// Write these commands.
     Write(Stage, Bytes),
-    /// Write this content with its end of data.
-    Content(Outbound),
+    /// Write the content with its end of data.
+    Content,
     /// Read one reply and give it to [`Transaction::reply`].
     Read(Stage),
     /// It is over.
@@ -69,11 +67,9 @@ impl<'a> Transaction<'a> {
     /// A transaction with a server that offers these extensions. What the server can't take fails here,
     /// without being asked for.
     pub fn new(message: &'a Outgoing, offered: Extensions) -> Self {
-        let survey = Survey::of(&message.content);
         let mut transaction = Self {
             message,
             offered,
-            survey,
             results: vec![None; message.recipients.len()],
             next: Next::Mail,
             awaiting: VecDeque::new(),
@@ -100,7 +96,7 @@ impl<'a> Transaction<'a> {
             self.next = Next::Nothing;
             if self.any_open() {
                 self.awaiting.push_back(Command::EndOfData);
-                return Step::Content(Outbound::new(self.message.content.clone(), self.survey));
+                return Step::Content;
             }
             // RFC 2920 §3.1: 354 although nobody gets the message. A server that sees no content sends none.
             return self.command(Command::EndOfData);
@@ -231,9 +227,11 @@ impl<'a> Transaction<'a> {
         text.push('>');
         if self.offered.size.is_some() {
             text.push_str(" SIZE=");
-            text.push_str(&self.message.content.len().to_string());
+            text.push_str(&self.message.survey.octets.to_string());
         }
-        if self.offered.eight_bit_mime && (self.survey.eight_bit || self.message.body == Body::EightBitMime) {
+        if self.offered.eight_bit_mime
+            && (self.message.survey.eight_bit || self.message.body == Body::EightBitMime)
+        {
             text.push_str(" BODY=8BITMIME");
         }
         if self.smtputf8 {
@@ -256,11 +254,11 @@ impl<'a> Transaction<'a> {
     /// Whether no recipient at all can be served without SMTPUTF8 (RFC 6531 §3.1).
     fn needs_utf8(&self) -> bool {
         self.message.reverse_path.mailbox().is_some_and(needs_utf8)
-            || (self.message.smtputf8 && self.survey.eight_bit_header)
+            || (self.message.smtputf8 && self.message.survey.eight_bit_header)
     }
 
     fn refuse_unsupported(&mut self) {
-        let octets = u64::try_from(self.message.content.len()).unwrap_or(u64::MAX);
+        let Survey { octets, eight_bit, .. } = self.message.survey;
         let unsupported = |feature| Err(Stage::MailFrom.failed(FailureKind::Unsupported(feature)));
         if self.offered.size.is_some_and(|limit: SizeLimit| !limit.allows(octets)) {
             self.end_all(&unsupported(Feature::Size));
@@ -275,7 +273,7 @@ impl<'a> Transaction<'a> {
                 }
             }
         }
-        if self.survey.eight_bit && !self.offered.eight_bit_mime {
+        if eight_bit && !self.offered.eight_bit_mime {
             self.end_all(&unsupported(Feature::EightBitMime));
         }
     }

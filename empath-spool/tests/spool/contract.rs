@@ -2,7 +2,7 @@
 
 use std::{future::Future, path::Path, sync::Arc};
 
-use crate::support::{accepted, assert_whole, commit, content, deferred, id, open};
+use crate::support::{accepted, assert_whole, commit, content, deferred, envelope, id, open};
 use empath_spool::{Batch, CommitError, Entry, LoadError, MemorySpool, RecipientState, Spool, Status};
 
 /// Runs a test against each implementation.
@@ -110,7 +110,7 @@ async fn a_closed_spool_refuses_commits_and_still_reads() {
         let refusal = spool.commit(accepted(2, 10).into()).await;
         assert!(matches!(refusal, Err(CommitError::Closed)));
         assert!(!spool.is_healthy());
-        assert_eq!(spool.content(id(1)).await.unwrap(), content(1, 10));
+        assert_whole(&*spool, 1, 10).await;
         spool.close().await;
     })
     .await;
@@ -156,4 +156,41 @@ async fn everything_survives_a_restart_bit_for_bit() {
         let after = crate::support::everything(&reopen(directory.path())).await;
         assert_eq!(format!("{before:?}"), format!("{after:?}"));
     }
+}
+
+#[tokio::test]
+async fn content_that_arrives_in_pieces_is_the_same_afterwards() {
+    for_each(|spool| async move {
+        let whole = content(1, 600_000);
+        let mut draft = spool.draft(id(1)).await.unwrap();
+        for piece in whole.chunks(77_777) {
+            draft.write(piece).await.unwrap();
+        }
+        let drafted = draft.finish().await.unwrap();
+        assert_eq!(drafted.len(), whole.len() as u64);
+        let envelope = Arc::new(envelope(1));
+        commit(&*spool, Entry::Accepted { id: id(1), envelope, content: drafted.clone() }).await;
+        drop(drafted);
+        assert_whole(&*spool, 1, 600_000).await;
+        // One that comes to nothing.
+        let mut draft = spool.draft(id(2)).await.unwrap();
+        draft.write(&whole).await.unwrap();
+        drop(draft);
+        assert_eq!(spool.ids(), [id(1)]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn some_messages_are_loaded_in_the_order_asked_for() {
+    for_each(|spool| async move {
+        for number in 1..=3 {
+            commit(&*spool, accepted(number, 100)).await;
+        }
+        let loaded = spool.load_some(vec![id(3), id(9), id(1)]).await;
+        let found: Vec<_> = loaded.iter().map(|(id, stored)| (*id, stored.is_ok())).collect();
+        assert_eq!(found, [(id(3), true), (id(9), false), (id(1), true)]);
+        assert_eq!(*loaded[0].1.as_ref().unwrap().envelope, envelope(3));
+    })
+    .await;
 }

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use empath_spool::files::{Disk, File, Files, Lock, LockError};
+use empath_spool::files::{Disk, File, Files, Free, Lock, LockError};
 
 /// The machine's files with faults. Cloning shares them.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +33,12 @@ struct Faults {
     stranger: AtomicBool,
     /// A write takes only a few octets.
     short: AtomicBool,
+    /// Nothing can be removed.
+    no_removal: AtomicBool,
+    /// How often files were synced, with and without what is not needed to read them, and directories.
+    synced: [AtomicU64; 3],
+    /// Octets that were written.
+    written: AtomicU64,
 }
 
 impl Failing {
@@ -65,6 +71,20 @@ impl Failing {
         self.0.no_truncate.store(refuse, SeqCst);
     }
 
+    pub(crate) fn refuse_removal(&self, refuse: bool) {
+        self.0.no_removal.store(refuse, SeqCst);
+    }
+
+    /// How often `sync`, `sync_all` and `sync_dir` were called.
+    pub(crate) fn synced(&self) -> [u64; 3] {
+        self.0.synced.each_ref().map(|count| count.load(SeqCst))
+    }
+
+    /// Octets that were written.
+    pub(crate) fn written(&self) -> u64 {
+        self.0.written.load(SeqCst)
+    }
+
     pub(crate) fn be_a_stranger(&self) {
         self.0.stranger.store(true, SeqCst);
     }
@@ -84,6 +104,7 @@ impl Files for Failing {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.synced[2].fetch_add(1, SeqCst);
         Disk.sync_dir(path)
     }
 
@@ -110,6 +131,9 @@ impl Files for Failing {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        if self.0.no_removal.load(SeqCst) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         Disk.remove(path)
     }
 
@@ -129,8 +153,8 @@ impl Files for Failing {
         Disk.lock(path)
     }
 
-    fn free_space(&self, path: &Path) -> io::Result<u64> {
-        Disk.free_space(path)
+    fn free(&self, path: &Path) -> io::Result<Free> {
+        Disk.free(path)
     }
 
     fn secret(&self) -> u64 {
@@ -161,6 +185,9 @@ impl File for FailingFile {
             }
             _ => self.file.write_at(octets, offset),
         }
+        .inspect(|written| {
+            self.faults.written.fetch_add(*written as u64, SeqCst);
+        })
     }
 
     fn read_at(&self, octets: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -168,12 +195,18 @@ impl File for FailingFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.faults.synced[0].fetch_add(1, SeqCst);
         // The worst case: everything is on disk, and still it is said to have failed.
         self.file.sync()?;
         match self.faults.syncs.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
             Ok(_) => Err(io::Error::other("sync failed")),
             Err(_) => Ok(()),
         }
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.faults.synced[1].fetch_add(1, SeqCst);
+        self.sync()
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -43,7 +43,9 @@ async fn a_disk_that_fails_longer_makes_the_spool_unhealthy_until_it_works() {
     let (spool, files) = open_failing(directory.path());
     commit(&spool, accepted(1, 100)).await;
     files.fail_syncs(u32::MAX);
-    for number in 2..6 {
+    let refusal = spool.commit(accepted(2, 100).into()).await;
+    assert!(matches!(refusal, Err(CommitError::Unsettled(_))), "nor could it be taken back: {refusal:?}");
+    for number in 3..6 {
         let refusal = spool.commit(accepted(number, 100).into()).await;
         assert!(matches!(refusal, Err(CommitError::Io(_))), "{refusal:?}");
         assert!(!spool.is_healthy());
@@ -150,10 +152,33 @@ async fn writes_that_take_only_a_part_are_continued() {
 fn a_start_that_cannot_write_names_the_directory() {
     let directory = tempfile::tempdir().unwrap();
     let files = Failing::default();
-    files.refuse_new_files(true);
+    files.fail_writes(Some(io::ErrorKind::Other));
     let failure = FileSpool::open_on(Arc::new(files), &config(directory.path()), metrics()).err().unwrap();
     let OpenError::Io { path, .. } = &failure else { panic!("{failure}") };
     assert!(path.starts_with(directory.path().canonicalize().unwrap()), "{failure}");
+}
+
+#[tokio::test]
+async fn a_start_on_a_disk_without_any_space_reads_and_recovers() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, files) = open_failing(directory.path());
+    commit(&spool, accepted(1, 100)).await;
+    drop(spool);
+    files.refuse_new_files(true);
+    let (spool, report) =
+        FileSpool::open_on(Arc::new(files.clone()), &config(directory.path()), metrics()).unwrap();
+    assert_eq!(report.messages, 1);
+    assert_whole(&spool, 1, 100).await;
+    for entry in [accepted(2, 100), empath_spool::Entry::Removed(id(1))] {
+        let refusal = spool.commit(entry.into()).await;
+        assert!(matches!(refusal, Err(CommitError::Full(_))), "{refusal:?}");
+    }
+    assert!(!spool.is_healthy());
+    files.refuse_new_files(false);
+    commit(&spool, accepted(3, 100)).await;
+    assert!(spool.is_healthy());
+    drop(spool);
+    assert_eq!(open(directory.path()).0.ids(), [id(1), id(3)]);
 }
 
 #[test]

@@ -2,11 +2,16 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on stops")]
 
+mod compaction;
+mod contents;
 mod contract;
 mod failing;
 mod failures;
 mod full;
+mod golden;
+mod keys;
 mod kill;
+mod large;
 mod open;
 mod reclaim;
 mod recovery;

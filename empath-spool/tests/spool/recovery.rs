@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::support::{accepted, assert_whole, commit, copy, deferred, id, open, segments};
+use crate::support::{accepted, assert_whole, commit, copy, deferred, forget_contents, id, open, segments};
 use empath_spool::{Batch, Entry, FileSpool, Report, Spool};
 
 /// Octets up to the last that is not zero.
@@ -88,10 +88,11 @@ async fn one_flipped_bit_anywhere_harms_one_record_and_is_reported() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let directory = tempfile::tempdir().unwrap();
         copy(original.path(), directory.path());
+        forget_contents(directory.path());
         let files = segments(directory.path());
         let which = rng.usize(..files.len());
-        // The last 40 octets of the newest are the mark of an orderly end; without it nothing is lost.
-        let end = used(&files[which]) - if which + 1 == files.len() { 40 } else { 0 };
+        // The last 48 octets of the newest are the mark of an orderly end; without it nothing is lost.
+        let end = used(&files[which]) - if which + 1 == files.len() { 48 } else { 0 };
         // Every third flip hits the records at the front: which segment this is, and the first head.
         let at = rng.usize(..if seed % 3 == 0 { 400.min(end) } else { end });
         let mut octets = fs::read(&files[which]).unwrap();
@@ -128,6 +129,7 @@ async fn one_flipped_bit_anywhere_harms_one_record_and_is_reported() {
 async fn a_lost_block_names_the_messages_that_are_lost() {
     let original = tempfile::tempdir().unwrap();
     large_spool(original.path()).await;
+    forget_contents(original.path());
     let file = &segments(original.path())[4];
     let mut octets = fs::read(file).unwrap();
     octets[20_000..24_096].fill(0);
@@ -171,10 +173,11 @@ async fn content_that_looks_like_records_is_never_read_as_records() {
     let (spool, _) = open(directory.path());
     commit(&spool, accepted(1, 100)).await;
     let at = used(&segments(directory.path()).pop().unwrap());
+    let content = bytes::Bytes::copy_from_slice(&journal[..2000]);
     let Entry::Accepted { envelope, .. } = accepted(2, 0) else {
         return;
     };
-    commit(&spool, Entry::Accepted { id: id(2), envelope, content: journal[..2000].to_vec().into() }).await;
+    commit(&spool, Entry::Accepted { id: id(2), envelope, content: content.into() }).await;
     commit(&spool, accepted(3, 100)).await;
     // The damage opens the view on the content.
     let (_directory, spool, report) = reopen_changed(directory.path(), |octets| octets[at + 50] ^= 1);

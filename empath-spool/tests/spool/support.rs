@@ -6,7 +6,8 @@ use bytes::Bytes;
 use empath_common::{Body, ByteSize, EnhancedStatus, Envelope, ForwardPath, MessageId, Reply, ReversePath};
 use empath_metrics::Registry;
 use empath_spool::{
-    Attempt, Config, Entry, FileSpool, Metrics, Progress, RecipientUpdate, Report, Spool, Status, Stored,
+    Attempt, Config, Content, Entry, FileSpool, Metrics, Progress, RecipientUpdate, Report, Spool, Status,
+    Stored,
 };
 use jiff::Timestamp;
 
@@ -41,7 +42,11 @@ pub(crate) fn envelope(number: u64) -> Envelope {
 }
 
 pub(crate) fn accepted(number: u64, size: usize) -> Entry {
-    Entry::Accepted { id: id(number), envelope: Arc::new(envelope(number)), content: content(number, size) }
+    Entry::Accepted {
+        id: id(number),
+        envelope: Arc::new(envelope(number)),
+        content: content(number, size).into(),
+    }
 }
 
 /// The nth attempt for a recipient has failed for now.
@@ -88,14 +93,26 @@ pub(crate) async fn assert_whole(spool: &dyn Spool, number: u64, size: usize) {
     let stored = spool.load(id(number)).await.expect("the envelope can be read");
     assert_eq!(*stored.envelope, envelope(number));
     assert_eq!(stored.size, content(number, size).len() as u64);
-    assert_eq!(spool.content(id(number)).await.expect("the content can be read"), content(number, size));
+    let found = spool.content(id(number)).await.expect("the content can be read");
+    assert_eq!(octets(&found).await, content(number, size));
+}
+
+/// All of some content.
+pub(crate) async fn octets(content: &Content) -> Bytes {
+    let (mut all, mut reader) = (Vec::new(), content.reader());
+    while let Some(piece) = reader.next().await.expect("the content can be read") {
+        all.extend_from_slice(&piece);
+    }
+    assert_eq!(all.len() as u64, content.len());
+    all.into()
 }
 
 /// Everything that a spool says about its messages.
 pub(crate) async fn everything(spool: &dyn Spool) -> BTreeMap<MessageId, (Stored, Bytes)> {
     let mut all = BTreeMap::new();
     for id in spool.ids() {
-        all.insert(id, (spool.load(id).await.unwrap(), spool.content(id).await.unwrap()));
+        let content = octets(&spool.content(id).await.unwrap()).await;
+        all.insert(id, (spool.load(id).await.unwrap(), content));
     }
     all
 }
@@ -110,11 +127,28 @@ pub(crate) fn segments(directory: &Path) -> Vec<std::path::PathBuf> {
     segments
 }
 
+/// The files about what is in sealed segments.
+pub(crate) fn contents(directory: &Path) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(directory.join("spool/journal")).unwrap();
+    let files = files.map(|entry| entry.unwrap().path());
+    let mut contents: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|kind| kind == "contents")).collect();
+    contents.sort();
+    contents
+}
+
+/// Makes the next start read all of the journal.
+pub(crate) fn forget_contents(directory: &Path) {
+    for path in contents(directory) {
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
 /// Copies a spool as it lies on disk.
 pub(crate) fn copy(from: &Path, to: &Path) {
-    for part in ["spool/journal", "spool/damaged"] {
+    for part in ["spool/journal", "spool/large", "spool/damaged"] {
         std::fs::create_dir_all(to.join(part)).unwrap();
-        for entry in std::fs::read_dir(from.join(part)).unwrap() {
+        for entry in std::fs::read_dir(from.join(part)).into_iter().flatten() {
             let entry = entry.unwrap();
             std::fs::copy(entry.path(), to.join(part).join(entry.file_name())).unwrap();
         }

@@ -104,7 +104,7 @@ impl Model {
                     self.due.insert((id(self.accepted), index), self.now);
                 }
                 let envelope = envelope(at(self.now), &addresses);
-                queue.accept(id(self.accepted), envelope, Bytes::from_static(b"x\r\n"), at(self.now));
+                queue.accept(id(self.accepted), envelope, &Bytes::from_static(b"x\r\n").into(), at(self.now));
             }
             Step::Finish(n, due) if !self.flying.is_empty() => {
                 let fate = due.map_or(DELIVERED, |due| Fate::Due(at(self.now + i64::from(due))));

@@ -1,0 +1,72 @@
+//! Keeping what is stored of a message that cannot be read, before the message is ended.
+
+use std::{io, path::PathBuf};
+
+use empath_common::MessageId;
+
+use crate::{
+    LoadError,
+    committer::Shared,
+    damage::{Damage, DamageReason, quarantine},
+    record::{At, HEADER, Header},
+};
+
+/// Octets that are kept of a record whose length nobody knows.
+const SOME: u64 = 4096;
+
+/// Moves the file of a large message to `damaged/`, or copies the record of another there. Blocks.
+pub(crate) fn set_aside(shared: &Shared, id: MessageId) -> Result<(), LoadError> {
+    // It may have been set aside before.
+    let Some(message) = shared.index().message(id) else {
+        return Ok(());
+    };
+    let kept = if shared.index().is_large(id) {
+        keep_file(shared, id)
+    } else {
+        keep_record(shared, id, message.accepted, None)
+    };
+    match kept {
+        Ok(copy) => {
+            shared.metrics.damaged.increment();
+            tracing::error!(message_id = %id, copy = %copy.display(), "a message is damaged; what there is of it was set aside");
+            Ok(())
+        }
+        Err(source) => Err(LoadError::Io { id, source }),
+    }
+}
+
+fn keep_file(shared: &Shared, id: MessageId) -> io::Result<PathBuf> {
+    let journal = &shared.journal;
+    let kept = journal.damaged_directory().join(format!("{id}.content"));
+    match journal.files.rename(&journal.large(id), &kept) {
+        Err(failure) if failure.kind() == io::ErrorKind::NotFound => {}
+        renamed => renamed?,
+    }
+    journal.files.sync_dir(&journal.damaged_directory())?;
+    Ok(kept)
+}
+
+/// Copies a record, of so many octets if that is known.
+pub(crate) fn keep_record(
+    shared: &Shared,
+    id: MessageId,
+    at: At,
+    octets: Option<u32>,
+) -> io::Result<PathBuf> {
+    let journal = &shared.journal;
+    let (number, from) = (at.segment.get(), u64::from(at.offset));
+    let file = journal.files.open(&journal.segment(number))?;
+    let used = shared.index().segment(number);
+    let end = used.map_or(u64::MAX, |used| used.end).min(file.size()?);
+    let length = if let Some(octets) = octets {
+        octets.into()
+    } else {
+        let mut header = [0; HEADER];
+        file.read_all_at(&mut header, from)?;
+        Header::parse(&header, used.map(|used| used.epoch)).map_or(SOME, |header| header.len())
+    };
+    let range = from..(from + length).min(end.max(from));
+    let damage = Damage { ids: vec![id], ..Damage::new(number, range, DamageReason::Message) };
+    let epoch = used.map_or(0, |used| used.epoch);
+    quarantine(&*journal.files, &journal.damaged_directory(), &damage, epoch, &*file)
+}

@@ -1,0 +1,198 @@
+//! Everything of the journal but its threads: what they do can be done step by step as well.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    Batch, CommitError, Committed, Config, Entry, Metrics, OpenError, Report,
+    backlog::{Backlog, Class, Pending},
+    committer::{Committer, Shared},
+    config::check,
+    deletions::Schedule,
+    encoding,
+    files::{Files, Lock, LockError},
+    index::Effect,
+    keeper::Keeper,
+    reader::Open,
+    recovery::recover,
+    segment::Journal,
+};
+
+/// The parts of an open journal.
+pub(crate) struct Engine {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) committer: Committer,
+    pub(crate) lock: Lock,
+}
+
+/// Largest batch in octets. Larger content has a file of its own long before this.
+const MAX_BATCH: u64 = 256 << 20;
+
+impl Engine {
+    /// Locks the directory, reads what is in it and begins a new segment.
+    pub(crate) fn open(
+        files: Arc<dyn Files>,
+        config: &Config,
+        metrics: Metrics,
+    ) -> Result<(Self, Report), OpenError> {
+        let root = prepare(&*files, &config.path)?;
+        let lock = lock(&*files, &root)?;
+        let journal = Journal {
+            files,
+            root,
+            segment_size: config.segment_size.0,
+            sync: config.sync,
+            preallocate: config.preallocate,
+        };
+        let mut found = recover(&journal).map_err(failed("read", &journal.root))?;
+        let report = std::mem::take(&mut found.report);
+        metrics.damaged.add(report.damaged.len() as u64);
+        metrics.holds(&found.index);
+        let shared = Arc::new(Shared {
+            journal,
+            backlog: Backlog::default(),
+            index: std::mem::take(&mut found.index).into(),
+            open: Open::default(),
+            healthy: AtomicBool::new(true),
+            starved: AtomicBool::new(false),
+            metrics,
+        });
+        let schedule =
+            Schedule { interval: config.cleanup_interval, max_attempts: config.max_cleanup_attempts };
+        let keeper = Keeper::new(Arc::clone(&shared), schedule, &found);
+        let mut committer = Committer {
+            shared: Arc::clone(&shared),
+            keeper: Arc::clone(&keeper),
+            current: None,
+            previous: found.previous,
+            next: found.next,
+            done: watch::channel(false).0,
+        };
+        // A small segment will do: the queue must go out for space to come back. Should the disk not have even that, the
+        // spool refuses everything until it has.
+        match committer
+            .begin(0, Class::Outcome)
+            .map_err(|failure| (CommitError::from(io::Error::from(failure.kind())), failure))
+        {
+            Ok(()) | Err((CommitError::Full(_), _)) => {}
+            Err((_, failure)) => return Err(failed("write to", &shared.journal.directory())(failure)),
+        }
+        for (number, used) in shared.index().segments() {
+            if found.without_contents.contains(&number) {
+                keeper.sealed(crate::segment::Previous { segment: number, epoch: used.epoch, end: used.end });
+            }
+        }
+        let dead = shared.index().take_dead();
+        keeper.bury(dead, Vec::new(), true);
+        Ok((Self { shared, keeper, committer, lock }, report))
+    }
+}
+
+/// Creates the directories and checks the rules; returns the path without symbolic links.
+pub(crate) fn prepare(files: &dyn Files, configured: &Path) -> Result<PathBuf, OpenError> {
+    rule(configured)?;
+    create(files, configured)?;
+    let path = resolve(files, configured)?;
+    let parts = ["journal", "large", "damaged"].map(|part| path.join(part));
+    for directory in [path.clone()].iter().chain(&parts) {
+        files.create_dir(directory).map_err(failed("create", directory))?;
+    }
+    files.sync_dir(&path).map_err(failed("sync", &path))?;
+    Ok(path)
+}
+
+/// The path without symbolic links, if it is ours.
+pub(crate) fn resolve(files: &dyn Files, configured: &Path) -> Result<PathBuf, OpenError> {
+    let path = files.resolve(configured).map_err(failed("resolve", configured))?;
+    let (owner, user) = (files.owner(&path).map_err(failed("look at", &path))?, files.user());
+    if owner == user { Ok(path) } else { Err(OpenError::Owner { path, owner, user }) }
+}
+
+/// Locks the spool for this process.
+pub(crate) fn lock(files: &dyn Files, root: &Path) -> Result<Lock, OpenError> {
+    files.lock(&root.join("LOCK")).map_err(|failure| match failure {
+        LockError::Held(pid) => OpenError::InUse { path: root.to_owned(), pid },
+        LockError::Io(source) => OpenError::Io { operation: "lock", path: root.join("LOCK"), source },
+    })
+}
+
+fn rule(path: &Path) -> Result<(), OpenError> {
+    check(path).map_err(|problem| OpenError::Path { path: path.to_owned(), problem })
+}
+
+/// Creates a directory and those above it, each durable; what exists stays as it is. A symbolic link does not lead
+/// around the rules.
+fn create(files: &dyn Files, path: &Path) -> Result<(), OpenError> {
+    match files.resolve(path) {
+        Ok(existing) => return rule(&existing),
+        Err(failure) if failure.kind() == io::ErrorKind::NotFound && path != Path::new(".") => {}
+        Err(failure) => return Err(failed("resolve", path)(failure)),
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A spool may be in the root, only not be it.
+    if parent != Path::new("/") {
+        create(files, parent)?;
+    }
+    files.create_dir(path).map_err(failed("create", path))?;
+    files.sync_dir(parent).map_err(failed("sync", parent))
+}
+
+pub(crate) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io { operation, path, source }
+}
+
+impl Shared {
+    /// Encodes a batch and hands it to the committer.
+    pub(crate) fn commit(&self, batch: Batch) -> Committed {
+        let entries = batch.0;
+        if entries.is_empty() {
+            return Committed::answered(Ok(()));
+        }
+        let content = |entry: &Entry| match entry {
+            Entry::Accepted { content, .. } => content.in_memory().map_or(0, |content| content.len() as u64),
+            Entry::Progress(_) | Entry::Removed(_) => 0,
+        };
+        let octets: u64 = entries.iter().map(content).sum();
+        if octets > MAX_BATCH {
+            return Committed::answered(Err(CommitError::TooLarge(octets)));
+        }
+        let with_message = entries.iter().any(|entry| matches!(entry, Entry::Accepted { .. }));
+        let class = if with_message { Class::Content } else { Class::Outcome };
+        let (count, mut large) = (entries.len(), Vec::new());
+        let mut record = |(place, entry): (u32, Entry)| {
+            let effect = match &entry {
+                Entry::Accepted { id, content, .. } => {
+                    large.extend(content.as_large().cloned());
+                    Effect::Accepted(*id)
+                }
+                Entry::Progress(progress) => Effect::Progress(progress.id),
+                Entry::Removed(id) => Effect::Removed(*id),
+            };
+            (encoding::encode(entry, place).last(crate::record::size(place) + 1 == count), effect)
+        };
+        let records: Vec<_> = (0..).zip(entries).map(&mut record).collect();
+        let octets = records.iter().map(|(record, _)| record.len()).sum();
+        if octets > 2 * MAX_BATCH {
+            return Committed::answered(Err(CommitError::TooLarge(octets)));
+        }
+        let (answer, committed) = oneshot::channel();
+        match self.backlog.push(Pending { records, octets, class, large, answer }) {
+            Ok(()) => Committed(committed),
+            Err(refusal) => Committed::answered(Err(refusal)),
+        }
+    }
+
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.healthy.load(Relaxed)
+    }
+}

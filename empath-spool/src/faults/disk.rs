@@ -1,0 +1,384 @@
+//! A disk in memory that fails, fills up, stops and loses what was not synced, as real ones may.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use fastrand::Rng;
+use rustix::io::Errno;
+
+use super::{
+    content::Content,
+    fate::{Fate, Part, Storm},
+    file::Open,
+    names::Inode,
+    state::State,
+};
+use crate::files::{File, Files, Free, Lock, LockError};
+
+/// A machine's disk. Clones are the same disk; the same operations and seeds give the same results.
+#[derive(Debug, Clone)]
+pub(crate) struct SimDisk(Arc<Mutex<State>>);
+
+impl SimDisk {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self::of(State::new(seed))
+    }
+
+    fn of(state: State) -> Self {
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of the last operation.
+    pub(crate) fn operations(&self) -> u64 {
+        self.state().fates.count
+    }
+
+    /// The numbers of the operations that were to change something. A stop at another is a stop at the next of them.
+    pub(crate) fn changes(&self) -> Vec<u64> {
+        self.state().fates.changes.clone()
+    }
+
+    /// Keeps the last operations, to be shown.
+    pub(crate) fn keep_trace(&self, most: usize) {
+        let mut state = self.state();
+        (state.fates.trace, state.fates.traced) = (Some([].into()), most);
+    }
+
+    pub(crate) fn trace(&self) -> Vec<String> {
+        self.state().fates.trace.iter().flatten().cloned().collect()
+    }
+
+    /// Stops the machine at an operation, of which part may happen.
+    pub(crate) fn crash_at(&self, operation: u64) {
+        self.state().fates.crash_at = Some(operation);
+    }
+
+    pub(crate) fn has_crashed(&self) -> bool {
+        self.state().fates.crashed
+    }
+
+    /// Makes one operation fail.
+    pub(crate) fn fail_at(&self, operation: u64, error: Errno) {
+        self.state().fates.fail_at.insert(operation, error);
+    }
+
+    /// Makes operations fail at random, until told otherwise.
+    pub(crate) fn storm(&self, storm: Option<Storm>) {
+        self.state().fates.storm = storm;
+    }
+
+    /// Makes reads and writes do less than they were asked for.
+    pub(crate) fn dawdle(&self) {
+        self.state().fates.dawdles = true;
+    }
+
+    /// Limits the space and the number of files and directories.
+    pub(crate) fn limit(&self, octets: usize, inodes: usize) {
+        let mut state = self.state();
+        (state.octets, state.inodes) = (octets, inodes);
+    }
+
+    /// Octets and inodes in use.
+    pub(crate) fn used(&self) -> (usize, usize) {
+        self.state().used()
+    }
+
+    /// The files in a directory with their lengths.
+    pub(crate) fn files(&self, directory: &Path) -> Vec<(String, usize)> {
+        let state = self.state();
+        let Ok(directory) = state.find(directory) else {
+            return Vec::new();
+        };
+        let entries = state.names.list(directory);
+        entries.map(|(name, inode)| (name.to_owned(), state.content(inode).map_or(0, Content::len))).collect()
+    }
+
+    /// What `kill -9` leaves: what was written is still in the page cache.
+    pub(crate) fn kill(&self) -> Self {
+        let mut state = self.state().kill();
+        state.fates.note("the process is killed");
+        Self::of(state)
+    }
+
+    /// What a power failure leaves: all that was synced, and some of the rest.
+    pub(crate) fn power_loss(&self, rng: &mut Rng) -> Self {
+        let mut state = self.state().power_loss(rng);
+        state.fates.note("the power fails");
+        Self::of(state)
+    }
+
+    /// An operation that changes something, and of which no part but all may happen.
+    pub(super) fn change<T>(
+        &self,
+        operation: fmt::Arguments<'_>,
+        change: impl FnOnce(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut state = self.state();
+        match state.fates.next(true, operation) {
+            Fate::Done => change(&mut state),
+            Fate::Fails(failure, part) => {
+                let done = (part == Part::All).then(|| change(&mut state));
+                drop(state);
+                // A file is closed here, for which the disk must be free.
+                drop(done);
+                Err(failure)
+            }
+        }
+    }
+
+    pub(super) fn look<T>(
+        &self,
+        operation: fmt::Arguments<'_>,
+        look: impl FnOnce(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut state = self.state();
+        match state.fates.next(false, operation) {
+            Fate::Done => look(&mut state),
+            Fate::Fails(failure, _) => Err(failure),
+        }
+    }
+
+    fn file(&self, state: &mut State, inode: Inode) -> Box<dyn File> {
+        if let Some(node) = &mut state.nodes[inode] {
+            node.opened += 1;
+        }
+        Box::new(Open { disk: self.clone(), inode })
+    }
+}
+
+impl Files for SimDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.change(format_args!("create_dir {}", path.display()), |state| match state.find(path) {
+            Ok(_) => Ok(()),
+            Err(_) => state.create(path, None).map(drop),
+        })
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.change(format_args!("sync_dir {}", path.display()), |state| {
+            let directory = state.find(path)?;
+            state.names.sync(directory);
+            Ok(())
+        })
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.look(format_args!("list {}", path.display()), |state| {
+            let directory = state.find(path)?;
+            Ok(state.names.list(directory).map(|(name, _)| name.to_owned()).collect())
+        })
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.change(format_args!("create {}", path.display()), |state| {
+            let inode = state.create(path, Some(Content::default()))?;
+            Ok(self.file(state, inode))
+        })
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.look(format_args!("open {}", path.display()), |state| {
+            let inode = state.find(path)?;
+            state.content_mut(inode)?;
+            Ok(self.file(state, inode))
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change(format_args!("rename {} {}", from.display(), to.display()), |state| {
+            state.rename(from, to)
+        })
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.change(format_args!("remove {}", path.display()), |state| state.remove(path))
+    }
+
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        self.look(format_args!("resolve {}", path.display()), |state| {
+            state.find(path).map(|_| path.to_owned())
+        })
+    }
+
+    fn owner(&self, path: &Path) -> io::Result<u32> {
+        self.look(format_args!("owner {}", path.display()), |state| state.find(path).map(|_| 0))
+    }
+
+    fn user(&self) -> u32 {
+        0
+    }
+
+    fn lock(&self, path: &Path) -> Result<Lock, LockError> {
+        let locked = self.change(format_args!("lock {}", path.display()), |state| {
+            let inode = state.find(path).or_else(|_| state.create(path, Some(Content::default())))?;
+            let free = !state.locked.contains(&inode);
+            if free {
+                state.locked.push(inode);
+            }
+            Ok(free.then(|| Locked { disk: self.clone(), inode }))
+        })?;
+        locked.map_or(Err(LockError::Held(None)), |locked| Ok(Box::new(locked) as Lock))
+    }
+
+    fn free(&self, path: &Path) -> io::Result<Free> {
+        self.look(format_args!("free {}", path.display()), |state| {
+            let (octets, inodes) = state.used();
+            let (octets, inodes) = (state.octets.saturating_sub(octets), state.inodes.saturating_sub(inodes));
+            Ok(Free { octets: octets as u64, inodes: inodes as u64 })
+        })
+    }
+
+    fn secret(&self) -> u64 {
+        self.state().fates.rng.u64(..)
+    }
+}
+
+struct Locked {
+    disk: SimDisk,
+    inode: Inode,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.disk.state().locked.retain(|inode| *inode != self.inode);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        io::{ErrorKind, IoSlice},
+    };
+
+    use super::*;
+    use crate::faults::content::SECTOR;
+
+    const OLD: &[u8] = b"old";
+
+    /// A disk with the synced directory `/d` and in it the synced file `/d/a`.
+    fn disk() -> SimDisk {
+        let disk = SimDisk::new(1);
+        disk.create_dir(Path::new("/d")).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        write(&disk, "/d/a", OLD).unwrap().sync().unwrap();
+        disk.sync_dir(Path::new("/d")).unwrap();
+        disk
+    }
+
+    fn write(disk: &SimDisk, path: &str, octets: &[u8]) -> io::Result<Box<dyn File>> {
+        let file = disk.open(Path::new(path)).or_else(|_| disk.create(Path::new(path)))?;
+        let written = file.write_at(&[IoSlice::new(octets)], 0)?;
+        if written < octets.len() { Err(ErrorKind::WriteZero.into()) } else { Ok(file) }
+    }
+
+    fn read(disk: &SimDisk, path: &str) -> Option<Vec<u8>> {
+        let mut octets = vec![0; 10_000];
+        let length = disk.open(Path::new(path)).ok()?.read_at(&mut octets, 0).unwrap();
+        octets.truncate(length);
+        Some(octets)
+    }
+
+    /// How many of many power failures leave a file with this content.
+    fn left(disk: &SimDisk, path: &str, octets: &[u8]) -> usize {
+        let lost = (0..100).map(|seed| disk.power_loss(&mut Rng::with_seed(seed)));
+        lost.filter(|disk| read(disk, path).is_some_and(|found| found == octets)).count()
+    }
+
+    #[test]
+    fn a_killed_process_loses_nothing_but_its_locks() {
+        let disk = disk();
+        write(&disk, "/d/a", b"new").unwrap();
+        let _lock = disk.lock(Path::new("/d/b")).unwrap();
+        assert!(matches!(disk.lock(Path::new("/d/b")), Err(LockError::Held(None))));
+        let disk = disk.kill();
+        assert!(disk.lock(Path::new("/d/b")).is_ok());
+        assert_eq!(read(&disk, "/d/a").unwrap(), b"new");
+        // Nor does it sync anything.
+        assert!((1..100).contains(&left(&disk, "/d/a", OLD)));
+    }
+
+    #[test]
+    fn a_power_failure_loses_what_was_not_synced_or_has_no_synced_name() {
+        let disk = disk();
+        assert_eq!(left(&disk, "/d/a", OLD), 100);
+        write(&disk, "/d/b", b"new").unwrap().sync().unwrap();
+        assert!((1..100).contains(&left(&disk, "/d/b", b"new")));
+        disk.sync_dir(Path::new("/d")).unwrap();
+        assert_eq!(left(&disk, "/d/b", b"new"), 100);
+        disk.remove(Path::new("/d/b")).unwrap();
+        assert!((1..100).contains(&left(&disk, "/d/b", b"new")));
+    }
+
+    #[test]
+    fn a_machine_that_stopped_does_nothing_more() {
+        let mut torn = BTreeSet::new();
+        for seed in 0..20 {
+            let disk = disk();
+            disk.state().fates.rng = Rng::with_seed(seed);
+            // It is opened, then written.
+            disk.crash_at(disk.operations() + 2);
+            assert!(write(&disk, "/d/a", &[b'n'; 2 * SECTOR]).is_err());
+            assert!(disk.has_crashed() && read(&disk, "/d/a").is_none());
+            torn.insert(read(&disk.kill(), "/d/a").unwrap());
+        }
+        assert_eq!(torn, [OLD.to_vec(), vec![b'n'; SECTOR], vec![b'n'; 2 * SECTOR]].into());
+    }
+
+    #[test]
+    fn what_a_killed_process_removed_comes_back_after_a_power_failure() {
+        let disk = disk();
+        disk.remove(Path::new("/d/a")).unwrap();
+        assert!((1..100).contains(&left(&disk.kill(), "/d/a", OLD)));
+    }
+
+    #[test]
+    fn one_operation_fails_and_those_around_it_do_not() {
+        let disk = disk();
+        disk.fail_at(disk.operations() + 2, Errno::DQUOT);
+        let kind = write(&disk, "/d/a", b"new").map(drop).map_err(|failure| failure.kind());
+        assert_eq!(kind, Err(ErrorKind::QuotaExceeded));
+        assert!(write(&disk, "/d/a", b"new").is_ok());
+    }
+
+    #[test]
+    fn a_full_disk_takes_what_fits_until_an_unnamed_file_is_closed() {
+        let disk = disk();
+        disk.limit(disk.used().0 + 1024, usize::MAX);
+        let b = write(&disk, "/d/b", &[1; 1024]).unwrap();
+        assert_eq!(disk.free(Path::new("/d")).unwrap().octets, 0);
+        assert_eq!(write(&disk, "/d/c", b"more").unwrap_err().kind(), ErrorKind::StorageFull);
+        assert_eq!(b.allocate(1025).unwrap_err().kind(), ErrorKind::StorageFull);
+        disk.remove(Path::new("/d/b")).unwrap();
+        assert!(write(&disk, "/d/c", b"more").is_err());
+        drop(b);
+        assert!(write(&disk, "/d/c", b"more").is_ok());
+        disk.limit(usize::MAX, disk.used().1);
+        assert_eq!(write(&disk, "/d/e", b"").unwrap_err().kind(), ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_disk() {
+        let run = |seed| {
+            let disk = disk();
+            disk.keep_trace(100);
+            disk.storm(Some(Storm { chance: 128, errors: &[Errno::IO, Errno::NOSPC], reading: true }));
+            disk.state().fates.rng = Rng::with_seed(seed);
+            for octet in 0..50 {
+                let _ = write(&disk, "/d/a", &[octet; 3000]).and_then(|file| file.sync());
+            }
+            let trace = disk.trace();
+            disk.storm(None);
+            (trace, read(&disk.power_loss(&mut Rng::with_seed(seed)), "/d/a"))
+        };
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+    }
+}

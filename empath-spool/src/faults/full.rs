@@ -1,0 +1,45 @@
+//! A disk that fills up and empties itself.
+
+use super::runs::{Outcome, Run};
+
+const SEGMENT_SIZE: usize = 8 << 10;
+
+/// More messages than the disk has space for.
+const MANY: usize = 200;
+
+/// Commits messages until the disk has taken all that fits into a new spool and `space` octets; then the outcome
+/// and end of each; then messages again.
+pub(super) fn filled(space: usize) -> Outcome<()> {
+    let mut run = Run::new(0, SEGMENT_SIZE);
+    run.open()?;
+    run.leave(space, usize::MAX);
+    for _ in 0..MANY {
+        let letter = run.workload.letter();
+        run.commit([letter])?;
+        run.tidy(1)?;
+        if run.counts.refused > 0 {
+            break;
+        }
+    }
+    let (taken, refused) = (run.counts.acknowledged, run.counts.refused);
+    if refused == 0 {
+        return Err("the disk is never full".to_owned());
+    }
+    run.resume();
+    for end in run.workload.ends() {
+        run.commit([end])?;
+        run.tidy(10)?;
+    }
+    if run.counts.refused > refused {
+        return Err(format!("outcomes of {taken} messages are refused: {:?}", run.counts));
+    }
+    run.rest()?;
+    run.idle()?;
+    run.rest()?;
+    let letter = run.workload.letter();
+    run.commit([letter])?;
+    if run.counts.refused > refused {
+        return Err(format!("an empty spool takes no message: {:?}", run.files()));
+    }
+    run.check().map(drop)
+}

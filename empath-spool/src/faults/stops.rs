@@ -1,0 +1,107 @@
+//! A fixed course of work, with a stop or a failure at every operation in turn.
+
+use fastrand::Rng;
+use rustix::io::Errno;
+
+use super::runs::{
+    End::{Crashed, Reached},
+    Outcome, Run,
+};
+
+const SEED: u64 = 4;
+const SEGMENT_SIZE: usize = 8 << 10;
+
+type Step = fn(&mut Run) -> Outcome;
+
+/// Commits of all kinds, large content, new segments, compaction, contents, deletions, and starts after each kind of
+/// end.
+fn course(run: &mut Run) -> Outcome {
+    let steps: [(usize, Step); 16] = [
+        (1, Run::open),
+        (8, Run::work),
+        (1, |run| run.tidy(2)),
+        (6, Run::work),
+        (1, Run::reopen),
+        (4, Run::work),
+        (1, Run::rest),
+        (1, Run::kill),
+        (8, |run| Ok(run.work()?.max(run.tidy(1)?))),
+        (1, Run::remove_most),
+        (6, Run::work),
+        (1, Run::rest),
+        (1, Run::remove_most),
+        (1, Run::rest),
+        (6, Run::work),
+        (1, Run::rest),
+    ];
+    for (times, step) in steps {
+        for _ in 0..times {
+            if step(run)? == Crashed {
+                return Ok(Crashed);
+            }
+        }
+    }
+    run.check()
+}
+
+/// The operations at which the course can be stopped, all that were done, and how many messages were compacted.
+pub(super) fn points() -> Outcome<(Vec<u64>, Vec<String>, u64)> {
+    let mut run = Run::new(SEED, SEGMENT_SIZE);
+    run.disk.keep_trace(usize::MAX);
+    let before = run.disk.operations();
+    match course(&mut run)? {
+        Reached => {
+            let points = run.disk.changes().into_iter().filter(|number| *number > before);
+            Ok((points.collect(), run.disk.trace(), run.compacted()))
+        }
+        Crashed => Err("a stop that nobody ordered".to_owned()),
+    }
+}
+
+/// Stops at an operation, and after each of some losses starts again, which is stopped at every `stride`th of its own
+/// operations first. Returns how many starts there were.
+pub(super) fn at(point: u64, losses: u64, stride: usize) -> Outcome<u64> {
+    let mut run = Run::new(SEED, SEGMENT_SIZE);
+    run.disk.crash_at(point);
+    if course(&mut run)? == Reached {
+        return Err("the course was not stopped".to_owned());
+    }
+    run.abandon();
+    let mut starts = 0;
+    for loss in 0..losses {
+        let left = || match loss {
+            0 => run.disk.kill(),
+            _ => run.disk.power_loss(&mut Rng::with_seed(loss)),
+        };
+        let mut after = run.on(left(), loss);
+        after.open()?;
+        let points = after.disk.changes();
+        let recovery = points.into_iter().filter(|number| *number > run.disk.operations());
+        after.finish().map_err(|failure| format!("loss {loss}: {failure}"))?;
+        starts += 2;
+        let offset = usize::try_from(point + loss).unwrap_or(0) % stride;
+        for second in recovery.skip(offset).step_by(stride) {
+            let mut again = run.on(left(), loss);
+            again.disk.crash_at(second);
+            if again.open()? == Crashed {
+                again.disk = again.disk.power_loss(&mut Rng::with_seed(second));
+                again.abandon();
+                again
+                    .open()
+                    .map_err(|failure| format!("loss {loss}, then stopped at {second}: {failure}"))?;
+                starts += 2;
+            }
+        }
+    }
+    Ok(starts)
+}
+
+/// Lets an operation fail once. The spool refuses what it must, and goes on.
+pub(super) fn failing(point: u64) -> Outcome<()> {
+    const ERRORS: [Errno; 5] = [Errno::IO, Errno::NOSPC, Errno::ROFS, Errno::DQUOT, Errno::ACCESS];
+    let mut run = Run::new(SEED, SEGMENT_SIZE);
+    run.troubled = true;
+    run.disk.fail_at(point, ERRORS[usize::try_from(point).unwrap_or(0) % ERRORS.len()]);
+    course(&mut run)?;
+    run.finish().map(drop)
+}

@@ -1,0 +1,129 @@
+//! Space comes back although messages stay, and they stay whole.
+
+use std::{fs, path::Path, time::Duration};
+
+use crate::support::{accepted, assert_whole, commit, deferred, id, open};
+use empath_spool::{Batch, Entry, FileSpool, Spool};
+
+const SEGMENT: u64 = 64 << 10;
+const SIZE: usize = 3000;
+
+/// Octets of the journal's files.
+fn disk_use(directory: &Path) -> u64 {
+    let files = fs::read_dir(directory.join("spool/journal")).unwrap();
+    files.filter_map(|file| file.unwrap().metadata().ok()).map(|file| file.len()).sum()
+}
+
+/// Waits until the journal is no larger than the bound for so many messages.
+async fn shrunk(directory: &Path, messages: u64, context: &str) {
+    let most = 2 * messages * (SIZE as u64 + 600) + 4 * SEGMENT;
+    let mut polls = tokio::time::interval(Duration::from_millis(20));
+    let waited = async {
+        while disk_use(directory) > most {
+            polls.tick().await;
+        }
+    };
+    let found = tokio::time::timeout(Duration::from_mins(1), waited).await;
+    assert!(found.is_ok(), "{context}: {} octets, {most} at most", disk_use(directory));
+}
+
+async fn assert_kept(spool: &FileSpool, numbers: impl Iterator<Item = u64>) {
+    for number in numbers {
+        assert_whole(spool, number, SIZE).await;
+        let recipient = spool.load(id(number)).await.unwrap().recipients.swap_remove(1);
+        assert_eq!((recipient.attempts, recipient.history.len()), (2, 2), "message {number}");
+    }
+}
+
+/// One message of each generation stays for the next ten.
+#[tokio::test]
+async fn a_hundred_generations_that_each_leave_something_take_twice_what_they_leave() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(directory.path());
+    let first = |generation: u64| generation * 100;
+    for generation in 0..100 {
+        let numbers = first(generation)..first(generation) + 20;
+        spool.commit(Batch(numbers.clone().map(|number| accepted(number, SIZE)).collect())).await.unwrap();
+        for attempt in 1..=2 {
+            commit(&spool, deferred(first(generation), 1, attempt)).await;
+        }
+        let ended = numbers.skip(1).chain(generation.checked_sub(10).map(first));
+        spool.commit(Batch(ended.map(|number| Entry::Removed(id(number))).collect())).await.unwrap();
+        if generation % 9 == 8 {
+            shrunk(directory.path(), 11, &format!("generation {generation}")).await;
+            spool.close().await;
+            drop(spool);
+            let (again, report) = open(directory.path());
+            assert!(report.damaged.is_empty(), "{report:?}");
+            spool = again;
+        }
+        let left = generation.saturating_sub(9)..=generation;
+        assert_eq!(spool.ids(), left.clone().map(first).map(id).collect::<Vec<_>>());
+        if generation % 10 == 0 {
+            assert_kept(&spool, left.map(first)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_old_message_keeps_no_more_than_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    commit(&spool, accepted(0, SIZE)).await;
+    for attempt in 1..=2 {
+        commit(&spool, deferred(0, 1, attempt)).await;
+    }
+    for number in 1..500 {
+        let entries = vec![accepted(number, SIZE)];
+        spool.commit(Batch(entries)).await.unwrap();
+        commit(&spool, Entry::Removed(id(number))).await;
+    }
+    shrunk(directory.path(), 1, "one message").await;
+    assert_kept(&spool, 0..1).await;
+    // What is read while it moves is whole too.
+    spool.close().await;
+    drop(spool);
+    let (spool, _) = open(directory.path());
+    assert_eq!(spool.ids(), [id(0)]);
+    assert_kept(&spool, 0..1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn messages_are_read_changed_and_ended_while_they_move() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let spool = std::sync::Arc::new(spool);
+    let mut workers = tokio::task::JoinSet::new();
+    for worker in 0..8_u64 {
+        let spool = std::sync::Arc::clone(&spool);
+        workers.spawn(async move {
+            let first = worker * 10_000;
+            for number in first..first + 150 {
+                commit(&*spool, accepted(number, SIZE)).await;
+                commit(&*spool, deferred(number, 1, 1)).await;
+                // Every tenth stays a while; the others go at once.
+                if number % 10 != 0 {
+                    commit(&*spool, Entry::Removed(id(number))).await;
+                }
+                if number >= first + 50 && number % 10 == 0 {
+                    let old = number - 50;
+                    commit(&*spool, deferred(old, 1, 2)).await;
+                    assert_whole(&*spool, old, SIZE).await;
+                    assert_eq!(spool.load(id(old)).await.unwrap().recipients[1].history.len(), 2);
+                    commit(&*spool, Entry::Removed(id(old))).await;
+                }
+            }
+        });
+    }
+    while let Some(worker) = workers.join_next().await {
+        worker.expect("no worker fails");
+    }
+    let left: Vec<_> = (0..8)
+        .flat_map(|worker| (worker * 10_000 + 100..worker * 10_000 + 150).step_by(10))
+        .map(id)
+        .collect();
+    assert_eq!(spool.ids(), left);
+    shrunk(directory.path(), left.len() as u64, "at the end").await;
+    let found = spool.verify().await;
+    assert!(found.is_clean() && found.records > 0, "{found:?}");
+}

@@ -1,0 +1,119 @@
+//! What is written down about sealed segments is an aid and never a truth of its own.
+
+use std::{fs, path::Path, time::Duration};
+
+use crate::support::{
+    accepted, assert_whole, commit, contents, deferred, everything, forget_contents, id, open, segments,
+};
+use empath_spool::{Entry, FileSpool, Spool, verify};
+
+/// Messages in several segments, some with progress, some gone.
+async fn fill(directory: &Path) -> FileSpool {
+    let (spool, _) = open(directory);
+    for number in 0..40 {
+        commit(&spool, accepted(number, 12_000)).await;
+        commit(&spool, deferred(number / 2, 1, 1)).await;
+    }
+    for number in (0..40).step_by(4) {
+        commit(&spool, Entry::Removed(id(number))).await;
+    }
+    spool
+}
+
+async fn written_down(directory: &Path, count: usize) {
+    let mut polls = tokio::time::interval(Duration::from_millis(20));
+    let written = async {
+        while contents(directory).len() < count {
+            polls.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), written).await.expect("the contents are written down");
+}
+
+#[tokio::test]
+async fn a_start_finds_the_same_with_and_without_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = fill(directory.path()).await;
+    let sealed = segments(directory.path()).len() - 1;
+    written_down(directory.path(), sealed).await;
+    let before = format!("{:?}", everything(&spool).await);
+    spool.close().await;
+    drop(spool);
+    let damaged = |how: fn(&Path)| contents(directory.path()).iter().for_each(|path| how(path));
+    let ways: [fn(&Path); 5] = [
+        |_| {},
+        |path| fs::remove_file(path).unwrap(),
+        |path| fs::write(path, b"").unwrap(),
+        |path| {
+            let mut octets = fs::read(path).unwrap();
+            let middle = octets.len() / 2;
+            octets[middle] ^= 1;
+            fs::write(path, octets).unwrap();
+        },
+        |path| {
+            let octets = fs::read(path).unwrap();
+            fs::write(path, &octets[..octets.len() - 36]).unwrap();
+        },
+    ];
+    for (number, way) in ways.into_iter().enumerate() {
+        damaged(way);
+        let (spool, report) = open(directory.path());
+        assert!(report.damaged.is_empty(), "way {number}: {report:?}");
+        assert_eq!(before, format!("{:?}", everything(&spool).await), "way {number}");
+        // Each start begins a segment, and seals the one before.
+        written_down(directory.path(), sealed + 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_start_does_not_read_content_and_a_check_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = fill(directory.path()).await;
+    written_down(directory.path(), segments(directory.path()).len() - 1).await;
+    spool.close().await;
+    drop(spool);
+    let first = &segments(directory.path())[0];
+    let mut octets = fs::read(first).unwrap();
+    let at = octets.windows(10).position(|part| part == b"Subject: 1").unwrap();
+    octets[at + 100] ^= 1;
+    fs::write(first, octets).unwrap();
+
+    let (spool, report) = open(directory.path());
+    assert!(report.damaged.is_empty(), "{report:?}");
+    assert!(spool.load(id(1)).await.is_ok());
+    assert!(spool.content(id(1)).await.unwrap_err().to_string().contains("damaged on disk"));
+    assert_whole(&spool, 2, 12_000).await;
+    let found = spool.verify().await;
+    assert_eq!(found.damaged.len(), 1, "{found:?}");
+    assert_eq!(found.damaged[0].ids, [id(1)]);
+    assert!(!found.is_clean());
+    let refusal = verify(&directory.path().join("spool")).unwrap_err();
+    assert!(refusal.to_string().contains("in use"), "{refusal}");
+    spool.close().await;
+    drop(spool);
+    let at_rest = verify(&directory.path().join("spool")).unwrap();
+    assert_eq!(at_rest.damaged, found.damaged);
+
+    forget_contents(directory.path());
+    let (spool, report) = open(directory.path());
+    assert_eq!(report.damaged.len(), 1, "{report:?}");
+    assert!(!spool.ids().contains(&id(1)));
+}
+
+#[tokio::test]
+async fn those_of_another_segment_or_another_state_are_not_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = fill(directory.path()).await;
+    written_down(directory.path(), segments(directory.path()).len() - 1).await;
+    let before = format!("{:?}", everything(&spool).await);
+    spool.close().await;
+    drop(spool);
+    let all = contents(directory.path());
+    let first = fs::read(&all[0]).unwrap();
+    for other in &all[1..] {
+        fs::write(other, &first).unwrap();
+    }
+    let (spool, report) = open(directory.path());
+    assert!(report.damaged.is_empty(), "{report:?}");
+    assert_eq!(before, format!("{:?}", everything(&spool).await));
+}
