@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use serde::Serialize;
 use tokio::{io::AsyncWriteExt as _, net::unix::OwnedWriteHalf, time::timeout};
@@ -10,6 +10,9 @@ use crate::{
 
 /// A client that takes nothing for this long is disconnected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a client hears that its request is being worked on: several times before it would give up.
+const BEAT: Duration = Duration::from_secs(10);
 
 /// Answers are gathered up to this size before they are sent.
 const BATCH: usize = 64 << 10;
@@ -30,6 +33,19 @@ impl Answers {
     /// Sends one object. A handler ends with the failure of this: the client is gone, or the object too large.
     pub async fn send<T: Serialize + Sync>(&mut self, object: &T) -> Result<(), Failure> {
         self.line(&Line { v: VERSION, part: Part::Ok(object) }).await
+    }
+
+    /// Waits for work that may take longer than a client waits for an answer: it hears now and then that the work is
+    /// under way. Fails when the client is gone; the work is dropped then.
+    pub async fn during<T>(&mut self, work: impl Future<Output = T> + Send) -> Result<T, Failure> {
+        let mut work = pin!(work);
+        loop {
+            if let Ok(done) = timeout(BEAT, work.as_mut()).await {
+                return Ok(done);
+            }
+            self.line(&Line::<()> { v: VERSION, part: Part::Wait(true) }).await?;
+            self.flush().await?;
+        }
     }
 
     /// Ends the answer to one request.

@@ -74,14 +74,17 @@ impl Client {
 
     /// The next object of the answer; `None` at its end.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
-        let line = timeout(READ_TIMEOUT, self.line()).await.map_err(|_| ClientError::Timeout)?;
-        let line: Line<T> =
-            serde_json::from_slice(&line.map_err(ClientError::Broken)?).map_err(ClientError::Answer)?;
-        match line {
-            Line { v, .. } if v != VERSION => Err(ClientError::Version(v)),
-            Line { part: Part::Ok(object), .. } => Ok(Some(object)),
-            Line { part: Part::End(_), .. } => Ok(None),
-            Line { part: Part::Error(failure), .. } => Err(ClientError::Refused(failure)),
+        loop {
+            let line = timeout(READ_TIMEOUT, self.line()).await.map_err(|_| ClientError::Timeout)?;
+            let line: Line<T> =
+                serde_json::from_slice(&line.map_err(ClientError::Broken)?).map_err(ClientError::Answer)?;
+            match line {
+                Line { v, .. } if v != VERSION => return Err(ClientError::Version(v)),
+                Line { part: Part::Wait(_), .. } => {}
+                Line { part: Part::Ok(object), .. } => return Ok(Some(object)),
+                Line { part: Part::End(_), .. } => return Ok(None),
+                Line { part: Part::Error(failure), .. } => return Err(ClientError::Refused(failure)),
+            }
         }
     }
 

@@ -11,6 +11,8 @@
 //! C: {"v":1,"command":"queue.view","id":"01JF…"}
 //! S: {"v":1,"error":{"code":"not_found","message":"there is no message 01JF…"}}
 //! ```
+//!
+//! A line `{"v":1,"wait":true}` may come before any of them: the daemon is still at it.
 
 mod answers;
 mod client;
@@ -20,6 +22,7 @@ mod queue;
 mod request;
 mod server;
 mod socket;
+mod spool;
 mod wire;
 
 pub use answers::Answers;
@@ -32,4 +35,5 @@ pub use queue::{
 pub use request::{Connections, Pong, Request, SystemStatus};
 pub use server::{ControlServer, Handler};
 pub use socket::SocketError;
+pub use spool::{Checked, Discarded, Finding, Kept, Piece, SpoolStats};
 pub use wire::VERSION;

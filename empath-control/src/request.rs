@@ -1,7 +1,7 @@
 use empath_common::MessageId;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, Filter, Selection};
+use crate::{Failure, FailureCode, Filter, Selection};
 
 /// What a control client can ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,30 @@ pub enum Request {
         /// Which messages.
         messages: Selection,
     },
+    /// Numbers about the spool. Answered by one [`crate::SpoolStats`].
+    #[serde(rename = "spool.stats")]
+    SpoolStats {},
+    /// Reads everything in the spool and checks it. Answered by a [`crate::Finding`] for each thing that is wrong and
+    /// then the summary; `refused` while another check is under way.
+    #[serde(rename = "spool.verify")]
+    SpoolVerify {},
+    /// What is kept of damage. Answered by a [`crate::Kept`] for each.
+    #[serde(rename = "spool.damaged.list")]
+    DamagedList {},
+    /// The octets of one of them. Answered by [`crate::Piece`]s in their order; `not_found` when nothing of the name is
+    /// kept.
+    #[serde(rename = "spool.damaged.export")]
+    DamagedExport {
+        /// Its name.
+        name: String,
+    },
+    /// Deletes some of them for good. Answered by one [`crate::Discarded`]; `not_found`, and nothing is deleted, when
+    /// one of the names names nothing.
+    #[serde(rename = "spool.damaged.discard")]
+    DamagedDiscard {
+        /// Their names.
+        names: Vec<String>,
+    },
 }
 
 impl Request {
@@ -58,12 +82,20 @@ impl Request {
             Self::Stats {} => "queue.stats",
             Self::Retry { .. } => "queue.retry",
             Self::Delete { .. } => "queue.delete",
+            Self::SpoolStats {} => "spool.stats",
+            Self::SpoolVerify {} => "spool.verify",
+            Self::DamagedList {} => "spool.damaged.list",
+            Self::DamagedExport { .. } => "spool.damaged.export",
+            Self::DamagedDiscard { .. } => "spool.damaged.discard",
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), Failure> {
         match self {
             Self::Retry { messages } | Self::Delete { messages } => messages.check(),
+            Self::DamagedDiscard { names } if names.is_empty() => {
+                Err(Failure::new(FailureCode::BadRequest, "the request names nothing to discard"))
+            }
             _ => Ok(()),
         }
     }
@@ -87,6 +119,8 @@ pub struct SystemStatus {
     pub uptime_seconds: u64,
     /// Messages in the queue.
     pub queue_size: u64,
+    /// Those among them that are still being read from the spool after a start.
+    pub recovering: u64,
     /// What `/health/ready` says.
     pub ready: bool,
     /// Connections at present.

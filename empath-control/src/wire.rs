@@ -33,6 +33,8 @@ pub(crate) struct Line<T> {
 pub(crate) enum Part<T> {
     /// One object of the answer.
     Ok(T),
+    /// The answer takes its time.
+    Wait(bool),
     /// The answer is complete.
     End(bool),
     /// The answer ends with a failure.
@@ -84,6 +86,11 @@ mod tests {
             Request::Retry { messages: crate::Selection::All },
             Request::Retry { messages: crate::Selection::Filter(filter) },
             Request::Delete { messages: crate::Selection::Ids(vec![id]) },
+            Request::SpoolStats {},
+            Request::SpoolVerify {},
+            Request::DamagedList {},
+            Request::DamagedExport { name: "1.octets".to_owned() },
+            Request::DamagedDiscard { names: vec!["1.octets".to_owned()] },
         ] {
             let line = serde_json::to_string(&Call { v: VERSION, request: &request }).unwrap();
             assert!(line.starts_with(r#"{"v":1,"command":""#), "{line}");
@@ -110,6 +117,7 @@ mod tests {
             (r#"{"v":1,"command":"queue.delete"}"#, BadRequest, "messages"),
             (r#"{"v":1,"command":"queue.delete","messages":{"filter":{}}}"#, BadRequest, "no condition"),
             (r#"{"v":1,"command":"queue.list","filter":{"state":"held"}}"#, BadRequest, "state"),
+            (r#"{"v":1,"command":"spool.damaged.discard","names":[]}"#, BadRequest, "names nothing"),
             (deep.as_str(), BadRequest, "recursion"),
         ] {
             let failure = parse(line.as_bytes()).unwrap_err();

@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::UnixStream,
     task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,10 @@ impl Handler for Fake {
             }
             Request::Stats {} => answers.send(&"x".repeat(17 << 20)).await,
             Request::Retry { .. } => answers.send(&Changed { matched: 2, changed: 1 }).await,
+            Request::SpoolVerify {} => {
+                answers.during(sleep(Duration::from_hours(1))).await?;
+                answers.send(&json!({ "clean": true })).await
+            }
             _ => Err(Failure::new(FailureCode::NotFound, "there is no such message")),
         }
     }
@@ -187,6 +191,15 @@ async fn a_client_that_says_nothing_is_disconnected() {
     stream.write_all(b"{").await.unwrap();
     let mut rest = String::new();
     assert_eq!(stream.read_to_string(&mut rest).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_takes_an_hour_is_waited_for() {
+    let running = Running::start();
+    let mut client = Client::connect(&running.path()).await.unwrap();
+    let answer = client.ask::<Value>(&Request::SpoolVerify {}).await.unwrap();
+    assert_eq!(answer, json!({"clean": true}));
+    assert!(client.ask::<Pong>(&Request::Ping {}).await.unwrap().pong);
 }
 
 #[tokio::test]

@@ -23,8 +23,9 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{Config, Loaded},
+    free_space::FreeSpace,
     intake::Intake,
-    operations::Operations,
+    operations::{Operations, SpoolOperations},
 };
 
 /// How long sessions and deliveries in flight may take to finish after a signal.
@@ -100,7 +101,7 @@ struct Tasks {
 }
 
 impl Daemon {
-    /// Opens, recovers and binds everything; serves only when all of it has succeeded.
+    /// Opens and binds everything; serves only when all of it has succeeded.
     async fn start(config: &Config) -> Result<Self, StartError> {
         let registry = Registry::default();
         empath_metrics::process::define(&registry);
@@ -109,7 +110,7 @@ impl Daemon {
         for domain in config.local_domains_without_delivery() {
             warn!(%domain, "a local domain has neither maildir nor mx_override in delivery.domains: its mail is looked up by MX");
         }
-        let hooks = hooks(config)?;
+        let mut hooks = hooks(config)?;
 
         let listeners = config.smtp.listeners.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
         let control = ControlServer::bind(&config.control_socket)?;
@@ -124,7 +125,13 @@ impl Daemon {
             http.push(HttpServer::bind(config.metrics.listen_address, pages).await?);
         }
 
-        let spool = open_spool(config, &registry).await?;
+        let storage = empath_spool::Metrics::new(&registry);
+        let spool = open_spool(config, storage.clone()).await?;
+        let space = FreeSpace::new(&config.smtp.limits, Arc::clone(&spool), &registry);
+        if let Some(space) = &space {
+            space.look().await;
+            hooks.insert(0, Arc::new(space.clone()));
+        }
         let addresses: Vec<_> = listeners.iter().map(Listener::address).collect();
         let delivery = empath_delivery::Settings {
             delivery: config.delivery.clone(),
@@ -143,18 +150,29 @@ impl Daemon {
             rng: fastrand::Rng::new(),
         };
         let processor = Processor::start(delivery, parts);
-        processor.recover().await;
+        // Before anything new is accepted: what it finds is what a former process has left.
+        let recovery = processor.recover();
 
-        let intake =
-            Intake::new(Arc::clone(&spool), processor.clone(), Arc::clone(&clock), &config.smtp.limits);
+        let intake = Intake::new(
+            Arc::clone(&spool),
+            &config.spool,
+            processor.clone(),
+            Arc::clone(&clock),
+            &config.smtp.limits,
+        );
         let settings = Settings::new(&config.smtp, hostname, empath_smtp::server::Metrics::new(&registry));
-        let server = Arc::new(Server::new(settings, hooks, intake, clock));
+        let server = Arc::new(Server::new(settings, Hooks::new(hooks), intake, clock));
 
-        report_readiness(&readiness, &spool, &processor);
+        report_readiness(&readiness, &spool, space, &processor);
         let mut services = Tasks::new();
+        // The queue fills while mail is accepted. An order to stop reaches it through the processor.
+        services.spawn(|_| async {
+            recovery.await;
+        });
         let operations = Operations {
             processor: processor.clone(),
             spool: Arc::clone(&spool),
+            storage: SpoolOperations::new(Arc::clone(&spool), storage),
             readiness: readiness.clone(),
             inbound: Arc::clone(&server.connections),
             started: Instant::now(),
@@ -206,28 +224,34 @@ impl Tasks {
 }
 
 /// Core policy first, then the modules in configured order.
-fn hooks(config: &Config) -> Result<Hooks, StartError> {
+fn hooks(config: &Config) -> Result<Vec<Arc<dyn Hook>>, StartError> {
     let mut hooks: Vec<Arc<dyn Hook>> = vec![Arc::new(RelayControl::new(&config.smtp))];
     for module in &config.modules {
         let module = Module::load(module)?;
         info!(module = module.name(), "module loaded");
         hooks.push(Arc::new(module));
     }
-    Ok(Hooks::new(hooks))
+    Ok(hooks)
 }
 
 /// Recovery reads the whole journal, so it has a thread of its own.
-async fn open_spool(config: &Config, registry: &Registry) -> Result<Arc<dyn Spool>, StartError> {
-    let (config, metrics) = (config.spool.clone(), empath_spool::Metrics::new(registry));
+async fn open_spool(config: &Config, metrics: empath_spool::Metrics) -> Result<Arc<dyn Spool>, StartError> {
+    let config = config.spool.clone();
     let opened = tokio::task::spawn_blocking(move || empath_spool::open(&config, metrics));
     let (spool, report) = opened.await.map_err(io::Error::other)??;
     info!(messages = report.messages, damaged = report.damaged.len(), "spool recovered");
     Ok(spool)
 }
 
-fn report_readiness(readiness: &Readiness, spool: &Arc<dyn Spool>, processor: &Processor) {
+fn report_readiness(
+    readiness: &Readiness,
+    spool: &Arc<dyn Spool>,
+    space: Option<FreeSpace>,
+    processor: &Processor,
+) {
     let (spool, queue) = (Arc::clone(spool), processor.clone());
-    readiness.check(Part::Spool, move || spool.is_healthy());
+    readiness
+        .check(Part::Spool, move || spool.is_healthy() && !space.as_ref().is_some_and(FreeSpace::is_short));
     readiness.queue_size(move || queue.queue_len() as u64);
     for part in [Part::Smtp, Part::Spool, Part::Delivery, Part::Dns] {
         readiness.set(part, true);

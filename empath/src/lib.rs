@@ -3,5 +3,7 @@
 pub mod config;
 pub mod ctl;
 pub mod daemon;
+pub mod free_space;
 pub mod intake;
 pub mod operations;
+pub mod spool_command;

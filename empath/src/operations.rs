@@ -1,6 +1,8 @@
 //! What the control socket can ask of the daemon.
 
-use std::sync::Arc;
+mod spool;
+
+use std::{error::Error, sync::Arc, time::Duration};
 
 use empath_common::MessageId;
 use empath_control::{
@@ -13,7 +15,10 @@ use empath_delivery::{
 use empath_health::Readiness;
 use empath_smtp::server;
 use empath_spool::Spool;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+
+pub use spool::SpoolOperations;
+pub(crate) use spool::findings;
 
 /// The daemon as the control socket sees it.
 pub struct Operations {
@@ -21,6 +26,8 @@ pub struct Operations {
     pub processor: Processor,
     /// Where the content of queued messages is.
     pub spool: Arc<dyn Spool>,
+    /// What looks after the spool.
+    pub storage: SpoolOperations,
     /// What `/health/ready` says.
     pub readiness: Readiness,
     /// Connections of clients.
@@ -32,6 +39,9 @@ pub struct Operations {
 /// The version of the daemon.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// How long a request about the queue waits for messages that are still being read from the spool after a start.
+const READING: Duration = Duration::from_secs(10);
+
 /// Messages that are looked up between two answers.
 const PAGE: usize = 128;
 
@@ -42,8 +52,12 @@ impl Handler for Operations {
             Request::Status {} => answers.send(&self.status()).await,
             Request::List { filter, limit } => self.list(&filter, limit, answers).await,
             Request::View { id } => answers.send(&self.view(id).await?).await,
-            Request::Stats {} => answers.send(&self.stats().await).await,
+            Request::Stats {} => {
+                self.all_read().await?;
+                answers.send(&self.stats().await).await
+            }
             Request::Retry { messages } => {
+                self.all_read().await?;
                 let mut changed = Changed::default();
                 for filter in selected(&messages) {
                     add(&mut changed, self.processor.retry(&filter).await);
@@ -51,6 +65,7 @@ impl Handler for Operations {
                 answers.send(&found(&messages, changed)?).await
             }
             Request::Delete { messages } => {
+                self.all_read().await?;
                 let mut changed = Changed::default();
                 for filter in selected(&messages) {
                     let deleted = self.processor.delete(&filter).await;
@@ -59,6 +74,11 @@ impl Handler for Operations {
                 }
                 answers.send(&found(&messages, changed)?).await
             }
+            Request::SpoolStats {} => self.storage.stats(answers).await,
+            Request::SpoolVerify {} => self.storage.verify(answers).await,
+            Request::DamagedList {} => self.storage.damaged(answers).await,
+            Request::DamagedExport { name } => self.storage.export(name, answers).await,
+            Request::DamagedDiscard { names } => self.storage.discard(names, answers).await,
         }
     }
 }
@@ -69,6 +89,7 @@ impl Operations {
             version: VERSION.to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             queue_size: self.processor.queue_len() as u64,
+            recovering: self.processor.unread() as u64,
             ready: self.readiness.is_ready(),
             connections: Connections {
                 inbound: self.inbound.count() as u64,
@@ -78,7 +99,19 @@ impl Operations {
         }
     }
 
+    /// What is asked of the queue has no true answer before all of it has been read; the spool is not read for it.
+    async fn all_read(&self) -> Result<(), Failure> {
+        let read = timeout(READING, self.processor.all_read()).await;
+        read.map_err(|_| {
+            let unread = self.processor.unread();
+            let message =
+                format!("{unread} messages are still being read from the spool; ask again in a while");
+            Failure::new(FailureCode::Refused, message)
+        })
+    }
+
     async fn list(&self, filter: &Filter, limit: Option<u64>, answers: &mut Answers) -> Result<(), Failure> {
+        self.all_read().await?;
         let Some(filter) = delivery_filter(filter) else {
             return Ok(());
         };
@@ -97,14 +130,18 @@ impl Operations {
     }
 
     async fn view(&self, id: MessageId) -> Result<QueueView, Failure> {
-        let Some((message, history)) = self.processor.view(id).await else {
-            return Err(unknown(&[id]));
-        };
-        let content = self.spool.content(id).await;
-        let content = content.map_err(|error| Failure::new(FailureCode::Failed, error.to_string()))?;
+        let mut found = self.processor.view(id).await;
+        if found.is_none() && self.processor.unread() > 0 {
+            self.all_read().await?;
+            found = self.processor.view(id).await;
+        }
+        let (message, history) = found.ok_or_else(|| unknown(&[id]))?;
+        let failed = |error: &dyn Error| Failure::new(FailureCode::Failed, error.to_string());
+        let content = self.spool.content(id).await.map_err(|error| failed(&error))?;
+        let header = empath_delivery::header(&content).await.map_err(|error| failed(&error))?;
         Ok(QueueView {
             entry: entry(message),
-            headers: headers(&content),
+            headers: headers(&header),
             history: history.into_iter().map(past).collect(),
         })
     }
@@ -220,12 +257,9 @@ fn recipient_status(status: RecipientStatus) -> Status {
     }
 }
 
-/// The fields of the header section, in order; names as they are, values unfolded and decoded.
-fn headers(content: &[u8]) -> Vec<(String, String)> {
-    let end =
-        content.windows(4).position(|octets| octets == b"\r\n\r\n").map_or(content.len(), |end| end + 2);
-    let section = content.get(..end).unwrap_or_default();
-    match mailparse::parse_headers(section) {
+/// The fields of a header, in order; names as they are, values unfolded and decoded.
+fn headers(header: &[u8]) -> Vec<(String, String)> {
+    match mailparse::parse_headers(header) {
         Ok((fields, _)) => fields
             .iter()
             .map(|field| (field.get_key(), field.get_value()))
@@ -244,7 +278,7 @@ mod tests {
     #[test]
     fn fields_are_decoded_and_lines_that_are_none_are_left_out() {
         let content = "Subject: gr\u{fc}\u{df}e\r\nNoColon\r\nX-Folded: a\r\n b\r\n\
-                       From: =?utf-8?q?=C3=A9?= <a@b.test>\r\n\r\nBody: no\r\n";
+                       From: =?utf-8?q?=C3=A9?= <a@b.test>\r\n";
         let fields = headers(content.as_bytes());
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let expected = [("Subject", "gr\u{fc}\u{df}e"), ("X-Folded", "a b"), ("From", "\u{e9} <a@b.test>")];

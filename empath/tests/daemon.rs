@@ -178,3 +178,54 @@ fn a_second_daemon_on_the_same_spool_names_the_first_and_does_not_start() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("process {}", first.pid())), "{said}");
 }
+
+#[test]
+fn without_the_space_that_must_be_free_mail_is_refused_and_delivery_goes_on() {
+    let runtime = Runtime::new().unwrap();
+    let mut peer = runtime.block_on(Peer::start(Script::new())).unwrap();
+    runtime.block_on(peer.stop());
+    let mut daemon = Daemon::builder(env!("CARGO_BIN_EXE_empath"))
+        .empathctl(env!("CARGO_BIN_EXE_empathctl"))
+        .smtp("limits", r#"(min_free_space: "0")"#)
+        .key("delivery", &format!(r#"(domains: {{"example.test": (mx_override: "{}")}})"#, peer.address()))
+        .start();
+    let id = Client::connect(daemon.smtp_address()).send(&["bob@example.test"], "one");
+    daemon.wait_for_line("deferred", |line| line["message_id"] == id.as_str());
+    let config = std::fs::read_to_string(daemon.config_file()).unwrap();
+    std::fs::write(daemon.config_file(), config.replace(r#""0""#, r#""1000TiB""#)).unwrap();
+    daemon.restart();
+
+    let mut client = Client::connect(daemon.smtp_address());
+    for _ in 0..3 {
+        assert!(client.say("MAIL FROM:<alice@home.test>").starts_with("452 4.3.1 "));
+        assert!(client.say("NOOP").starts_with("250 "));
+    }
+    let (status, body) = daemon.get(daemon.health_address(), "/health/ready");
+    let report: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &report["spool"], &report["smtp"]), (503, &false.into(), &true.into()));
+    let (_, metrics) = daemon.get(daemon.metrics_address(), "/metrics");
+    assert!(metrics.contains("\nempath_smtp_short_of_space 1\n"), "{metrics}");
+    assert!(metrics.contains("\nempath_smtp_short_of_space_refusals_total 3\n"), "{metrics}");
+    assert_eq!(daemon.log().matches("is short of space").count(), 1);
+
+    runtime.block_on(peer.restart()).unwrap();
+    assert_eq!(daemon.ctl(&["queue", "retry", &id])[0]["changed"], 1);
+    assert_eq!(runtime.block_on(peer.wait_for_messages(1)).len(), 1);
+}
+
+#[test]
+fn a_restart_says_how_much_it_has_recovered_and_shows_all_of_it_at_once() {
+    let runtime = Runtime::new().unwrap();
+    let mut peer = runtime.block_on(Peer::start(Script::new())).unwrap();
+    runtime.block_on(peer.stop());
+    let mut daemon = daemon(peer.address(), "1h");
+    let mut client = Client::connect(daemon.smtp_address());
+    for n in 0..20 {
+        client.send(&["bob@example.test"], &n.to_string());
+    }
+    daemon.restart();
+    assert_eq!(daemon.ctl(&["queue", "list"]).len(), 20);
+    assert_eq!(daemon.wait_for("queue recovered")["messages"], 20);
+    let status = daemon.ctl(&["system", "status"]);
+    assert_eq!((&status[0]["queue_size"], &status[0]["recovering"]), (&20.into(), &0.into()));
+}

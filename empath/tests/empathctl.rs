@@ -2,15 +2,17 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     sync::Arc,
 };
 
 use empath_control::{
-    Answers, Changed, Connections, ControlServer, Failure, FailureCode, Handler, HistoryEntry, LastReply,
-    Pong, Priority, QueueEntry, QueueStats, QueueView, RecipientEntry, Request, Selection, Status,
-    SystemStatus,
+    Answers, Changed, Checked, Connections, ControlServer, Discarded, Failure, FailureCode, Finding, Handler,
+    HistoryEntry, Kept, LastReply, Piece, Pong, Priority, QueueEntry, QueueStats, QueueView, RecipientEntry,
+    Request, Selection, SpoolStats, Status, SystemStatus,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -20,9 +22,71 @@ use tokio_util::sync::CancellationToken;
 const ID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
 const OTHER: &str = "01BX5ZZKBKACTAV9WEVGEMMVRZ";
 
-/// A daemon with one message in its queue, listed `copies` times.
+/// The name of what is kept of damage; of another the export breaks off.
+const KEPT: &str = "00000001-0000004096-00000000000000ab.octets";
+const BROKEN: &str = "broken.octets";
+
+/// A daemon with one message in its queue, listed `copies` times, and a spool with as many damaged ranges.
 struct Fake {
     copies: u64,
+}
+
+impl Fake {
+    async fn spool(&self, request: Request, answers: &mut Answers) -> Result<(), Failure> {
+        let reason = "a record does not verify \u{1b}[31m".to_owned();
+        let unknown = || Failure::new(FailureCode::NotFound, "nothing of this name is kept");
+        match request {
+            Request::SpoolVerify {} => {
+                for _ in 0..self.copies {
+                    let (reason, messages) = (reason.clone(), vec![entry().id]);
+                    let damage = Finding::Damage { segment: 1, offset: 4096, length: 7, reason, messages };
+                    answers.send(&damage).await?;
+                }
+                let checked = Checked {
+                    clean: self.copies == 0,
+                    segments: 2,
+                    records: 30,
+                    octets: 4000,
+                    large: 1,
+                    unfinished: 0,
+                    damaged: self.copies,
+                    unreadable: 0,
+                };
+                answers.send(&Finding::Summary(checked)).await
+            }
+            Request::DamagedList {} => {
+                let report =
+                    [("segment", "00000001"), ("offset", "4096"), ("length", "7"), ("reason", &reason)];
+                let report = report.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+                let messages = vec![entry().id];
+                answers.send(&Kept { name: KEPT.to_owned(), octets: 7, report, messages }).await
+            }
+            Request::DamagedExport { name } if name == KEPT || name == BROKEN => {
+                answers.send(&Piece { at: 0, octets: b"\x00\xff\r\n".to_vec() }).await?;
+                if name == BROKEN {
+                    return Err(unknown());
+                }
+                answers.send(&Piece { at: 4, octets: b"end".to_vec() }).await
+            }
+            Request::DamagedDiscard { names } if names == [KEPT] => {
+                answers.send(&Discarded { discarded: 1 }).await
+            }
+            Request::SpoolStats {} => {
+                let stats = SpoolStats {
+                    messages: 1,
+                    journal_octets: 2,
+                    live_octets: 3,
+                    large_octets: 4,
+                    free_octets: Some(5),
+                    free_inodes: None,
+                    damaged: self.copies,
+                    healthy: true,
+                };
+                answers.send(&stats).await
+            }
+            _ => Err(unknown()),
+        }
+    }
 }
 
 fn entry() -> QueueEntry {
@@ -61,6 +125,7 @@ impl Handler for Fake {
                     version,
                     uptime_seconds,
                     queue_size,
+                    recovering: 0,
                     ready,
                     connections,
                     dns_cache_entries,
@@ -102,6 +167,7 @@ impl Handler for Fake {
                 };
                 answers.send(&Changed { matched, changed: 1 }).await
             }
+            other => self.spool(other, answers).await,
         }
     }
 }
@@ -150,7 +216,7 @@ async fn json_answers_have_the_documented_members() {
     assert_eq!(daemon.json(&["system", "ping"]).await, json!({"pong": true, "version": "1.2.3"}));
     assert_eq!(
         daemon.json(&["system", "status"]).await,
-        json!({"version": "1.2.3", "uptime_seconds": 93784, "queue_size": 1, "ready": true,
+        json!({"version": "1.2.3", "uptime_seconds": 93784, "queue_size": 1, "recovering": 0, "ready": true,
                "connections": {"inbound": 3, "outbound": 4}, "dns_cache_entries": 7})
     );
     let reply = json!({"code": 451, "enhanced": "4.3.2", "text": "later"});
@@ -204,6 +270,9 @@ async fn people_get_tables_in_which_nothing_steers_the_terminal() {
         (&["queue", "retry", ID], "1 of 1 messages are due now"),
         (&["system", "status"], "up           1d 02:03:04"),
         (&["system", "ping"], "Empath 1.2.3 answers"),
+        (&["spool", "damaged"], "7       a record does not verify \\x1b[31m  01ARZ"),
+        (&["spool", "stats"], "free         5 octets, unbounded files"),
+        (&["spool", "damaged", "discard", KEPT], "1 were deleted"),
     ] {
         let (status, stdout, stderr) = daemon.run(arguments).await;
         assert_eq!((status, stderr.as_str()), (0, ""), "{arguments:?}");
@@ -244,6 +313,73 @@ async fn a_script_must_say_yes_before_many_messages_are_deleted() {
         assert_eq!((status, stdout.as_str()), (1, ""));
         assert!(stderr.contains("--yes"), "{stderr}");
     }
+}
+
+#[tokio::test]
+async fn a_check_of_the_spool_prints_what_it_finds_and_fails_if_that_is_damage() {
+    let (status, stdout, stderr) = Running::start(0).run(&["spool", "verify"]).await;
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    assert!(stdout.contains("2 segments with 30 records and 4000 octets, and 1 large message"), "{stdout}");
+
+    let damaged = Running::start(1);
+    let (status, stdout, stderr) = damaged.run(&["spool", "verify"]).await;
+    assert_eq!(status, 1);
+    let line = "segment 00000001, offset 4096, 7 octets: a record does not verify \\x1b[31m; about 01ARZ";
+    assert!(stdout.contains(line) && stdout.contains("1 damaged ranges"), "{stdout}");
+    assert!(stderr.contains("the spool is damaged"), "{stderr}");
+
+    let (status, stdout, stderr) = damaged.run(&["--json", "spool", "verify"]).await;
+    assert_eq!(status, 1);
+    let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<_> = lines.iter().map(|line| line.get("kind").unwrap()).collect();
+    assert_eq!(kinds, ["damage", "summary"]);
+    assert_eq!(lines.last().unwrap().get("clean").unwrap(), false);
+    let error: Value = serde_json::from_str(&stderr).unwrap();
+    assert_eq!(error.pointer("/error/code").unwrap(), "damaged");
+}
+
+#[tokio::test]
+async fn answers_about_the_spool_have_the_documented_members() {
+    let daemon = Running::start(1);
+    assert_eq!(
+        daemon.json(&["spool", "stats"]).await,
+        json!({"messages": 1, "journal_octets": 2, "live_octets": 3, "large_octets": 4, "free_octets": 5,
+               "free_inodes": null, "damaged": 1, "healthy": true})
+    );
+    let report = json!({"segment": "00000001", "offset": "4096", "length": "7",
+                        "reason": "a record does not verify \u{1b}[31m"});
+    assert_eq!(
+        daemon.json(&["spool", "damaged", "list"]).await,
+        json!({"name": KEPT, "octets": 7, "report": report, "messages": [ID]})
+    );
+    assert_eq!(daemon.json(&["spool", "damaged", "discard", KEPT]).await, json!({"discarded": 1}));
+}
+
+#[tokio::test]
+async fn an_export_is_octet_for_octet_and_whole_or_not_there() {
+    let daemon = Running::start(1);
+    let export = ["spool", "damaged", "export", KEPT];
+    let output = command(&daemon.path(), &export).output().await.unwrap();
+    assert_eq!((output.status.code(), &*output.stdout), (Some(0), &b"\x00\xff\r\nend"[..]));
+
+    let (_, pieces, _) = daemon.run(&[&["--json"], &export[..]].concat()).await;
+    assert_eq!(pieces, "{\"at\":0,\"octets\":\"AP8NCg==\"}\n{\"at\":4,\"octets\":\"ZW5k\"}\n");
+
+    let file = daemon.directory.path().join("octets");
+    let to_file = ["--output", file.to_str().unwrap()];
+    let answer = daemon.json(&[&export[..], &to_file].concat()).await;
+    assert_eq!(answer, json!({"name": KEPT, "octets": 7}));
+    assert_eq!(fs::read(&file).unwrap(), b"\x00\xff\r\nend");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let (status, _, stderr) = daemon.run(&[&export[..], &to_file].concat()).await;
+    assert_eq!(status, 1);
+    assert!(stderr.contains("exists") && fs::read(&file).unwrap().ends_with(b"end"), "{stderr}");
+
+    fs::remove_file(&file).unwrap();
+    let broken = ["spool", "damaged", "export", BROKEN];
+    assert_eq!(daemon.run(&[&broken[..], &to_file].concat()).await.0, 1);
+    assert!(!file.exists());
 }
 
 #[tokio::test]

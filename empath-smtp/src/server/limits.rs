@@ -52,8 +52,22 @@ pub struct Limits {
     pub content_line: usize,
     /// Memory for the content of all messages that are being received, or wait for their first delivery attempt.
     ///
-    /// When it is used up, clients are answered 452 4.3.1. Default: `"256MiB"`.
+    /// Messages above `spool.large_threshold` need 64 KiB of it, whatever their size, and may use a quarter of it. When the
+    /// rest is used up, smaller ones go the same way, and when that quarter is too, clients are answered 452 4.3.1.
+    /// With less than 1 MiB one message at a time goes that way. Default: `"256MiB"`.
     pub content_memory: ByteSize,
+    /// Space that stays free on the file system of the spool.
+    ///
+    /// With less, MAIL is answered 452 4.3.1 and `/health/ready` says no, while delivery goes on and frees space; the
+    /// rest of the machine, and the spool's own records, still have something to write to. It is looked at once a
+    /// second at most, so leave more than a second of mail takes. On a small file system give less; `0` is no limit.
+    /// Default: `"100MiB"`.
+    pub min_free_space: ByteSize,
+    /// Files that can still be created on the file system of the spool.
+    ///
+    /// With fewer the answer is that of `min_free_space`. File systems without such a bound always have enough; `0` is
+    /// no limit. Default: `1000`.
+    pub min_free_inodes: u64,
     /// Most messages in the queue.
     ///
     /// When there are as many, DATA is answered 452 4.3.1. Default: `1000000`.
@@ -74,6 +88,8 @@ impl Default for Limits {
             header_size: ByteSize(256 << 10),
             content_line: 2048,
             content_memory: ByteSize(256 << 20),
+            min_free_space: ByteSize(100 << 20),
+            min_free_inodes: 1000,
             queue_size: 1_000_000,
         }
     }
@@ -97,17 +113,6 @@ impl Limits {
             ("queue_size", self.queue_size == 0),
         ];
         let zero = zero.into_iter().filter(|(_, is_zero)| *is_zero);
-        let mut problems: Vec<_> =
-            zero.map(|(key, _)| Problem::new(key, "0 would refuse everything: give at least 1")).collect();
-        if self.content_memory < self.message_size {
-            problems.push(Problem::new(
-                "content_memory",
-                format!(
-                    "a message of message_size ({}) would never fit: give more than that",
-                    self.message_size
-                ),
-            ));
-        }
-        problems
+        zero.map(|(key, _)| Problem::new(key, "0 would refuse everything: give at least 1")).collect()
     }
 }

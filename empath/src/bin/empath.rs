@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use empath::{config, daemon};
+use empath::{config, daemon, spool_command};
 
 /// The Empath mail transfer agent. Without a command it runs in the foreground until SIGTERM or SIGINT.
 #[derive(Parser)]
@@ -26,6 +26,25 @@ enum Command {
     Check,
     /// Print the reference of the configuration (docs/configuration.md).
     ConfigReference,
+    /// Look after a spool that no daemon uses.
+    #[command(subcommand)]
+    Spool(SpoolCommand),
+}
+
+#[derive(Subcommand)]
+enum SpoolCommand {
+    /// Read everything that is stored, check it, and print what is damaged. Nothing is changed.
+    ///
+    /// Exit status: 0 nothing is damaged, 1 something is or there is no spool, 75 a daemon uses it (see `empathctl spool
+    /// verify`).
+    Verify {
+        /// The directory of the spool.
+        #[arg(long, value_name = "DIR")]
+        path: PathBuf,
+        /// Print JSON, one object per line.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
@@ -33,9 +52,15 @@ const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::ConfigReference) = arguments.command {
-        print(&config::reference());
-        return ExitCode::SUCCESS;
+    match arguments.command {
+        Some(Command::ConfigReference) => {
+            print(&config::reference());
+            return ExitCode::SUCCESS;
+        }
+        Some(Command::Spool(SpoolCommand::Verify { path, json })) => {
+            return spool_command::verify(&path, json);
+        }
+        None | Some(Command::Check) => {}
     }
     let loaded = match config::load(arguments.config.as_deref()) {
         Ok(loaded) => loaded,

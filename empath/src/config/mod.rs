@@ -12,6 +12,7 @@ use std::{
 };
 
 use empath_common::{Domain, Problem};
+use empath_spool::Backend;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +121,12 @@ impl Config {
         for (n, module) in self.modules.iter().enumerate() {
             add(&format!("modules[{n}]"), module.validate());
         }
+        let limits = &self.smtp.limits;
+        if self.spool.backend == Backend::Memory && limits.content_memory < limits.message_size {
+            let size = limits.message_size;
+            let message = format!("a message of message_size ({size}) would never fit: give more than that");
+            problems.push(Problem::new("smtp.limits.content_memory", message));
+        }
         // Port 0 is a free port, another one each time.
         if self.health.enabled
             && self.metrics.enabled
@@ -219,5 +226,18 @@ mod tests {
         let config: Config = read::read(text, |_| Vec::new()).unwrap();
         let found: Vec<_> = config.local_domains_without_delivery().map(Domain::as_str).collect();
         assert_eq!(found, ["a.test", "d.test"]);
+    }
+
+    #[test]
+    fn a_message_must_fit_into_memory_only_where_there_is_nothing_else() {
+        for (backend, expected) in [("File", &[][..]), ("Memory", &["smtp.limits.content_memory"])] {
+            let limits = r#"limits: (message_size: "1GiB", content_memory: "2MiB")"#;
+            let text = format!(
+                r#"Empath(hostname: "a.test", smtp: ({limits}), spool: (path: "/var/x", backend: {backend}))"#
+            );
+            let config: Config = read::read(&text, |_| Vec::new()).unwrap();
+            let keys: Vec<_> = config.validate().into_iter().map(|problem| problem.key).collect();
+            assert_eq!(keys, expected, "{backend}");
+        }
     }
 }

@@ -35,6 +35,9 @@ pub(super) enum Command {
     /// The messages that are on their way.
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Where messages are stored.
+    #[command(subcommand)]
+    Spool(SpoolCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -60,6 +63,45 @@ pub(super) enum QueueCommand {
     Retry(Messages),
     /// Delete messages; nobody is told.
     Delete(Delete),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SpoolCommand {
+    /// Show how much is stored, and how much room there is.
+    Stats,
+    /// Read everything that is stored and check it; exit status 1 if something is damaged.
+    ///
+    /// Mail goes on meanwhile. It takes as long as the disk needs to read the spool; one check runs at a time. For a
+    /// spool that no daemon uses there is `empath spool verify`.
+    Verify,
+    /// What was set aside because it could not be read; without a command, list it.
+    Damaged {
+        #[command(subcommand)]
+        command: Option<DamagedCommand>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DamagedCommand {
+    /// List what is kept, and the messages that it seems to be about.
+    List,
+    /// Write the octets of one to standard output; they may hold mail.
+    Export {
+        /// Its name in the list.
+        name: String,
+        /// Write to this file, which must not exist.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Delete some for good.
+    Discard {
+        /// Their names in the list.
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        /// Don't ask.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -3,15 +3,18 @@
 mod arguments;
 mod output;
 mod queue;
+mod spool;
 mod system;
 
-use std::process::ExitCode;
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::Parser as _;
 use empath_control::{Client, ClientError, Failure};
 
-use arguments::{Arguments, Command, QueueCommand, SystemCommand};
+use arguments::{Arguments, Command, DamagedCommand, QueueCommand, SpoolCommand, SystemCommand};
 use output::Output;
+
+pub(crate) use spool::describe;
 
 /// Done.
 const DONE: u8 = 0;
@@ -32,9 +35,26 @@ enum CtlError {
     /// The person at the terminal said no.
     #[error("nothing was changed")]
     Declined,
+    /// Octets of mail would go to a terminal.
+    #[error("the octets may hold anything: send them to a file (--output FILE) or another program")]
+    Terminal,
+    /// The file of `--output` can't be written.
+    #[error("{} can't be written: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A check found something.
+    #[error(
+        "the spool is damaged; `empathctl spool damaged list` shows what is kept of it after the next start"
+    )]
+    Damaged,
     /// The reader of our output is gone, or the disk full.
     #[error("the output can't be written: {0}")]
-    Output(#[from] std::io::Error),
+    Output(#[from] io::Error),
 }
 
 /// Runs the command of the process' arguments.
@@ -53,8 +73,12 @@ pub fn run() -> ExitCode {
 }
 
 async fn command(arguments: &Arguments, output: &mut Output) -> Result<(), CtlError> {
-    if let Command::Queue(QueueCommand::Delete(delete)) = &arguments.command {
-        queue::confirm(delete)?;
+    match &arguments.command {
+        Command::Queue(QueueCommand::Delete(delete)) => queue::confirm(delete)?,
+        Command::Spool(SpoolCommand::Damaged {
+            command: Some(DamagedCommand::Discard { names, yes: false }),
+        }) => spool::confirm(names)?,
+        _ => {}
     }
     let mut client = Client::connect(&arguments.control_socket).await?;
     match &arguments.command {
@@ -65,6 +89,18 @@ async fn command(arguments: &Arguments, output: &mut Output) -> Result<(), CtlEr
         Command::Queue(QueueCommand::Stats) => queue::stats(&mut client, output).await,
         Command::Queue(QueueCommand::Retry(messages)) => queue::retry(&mut client, output, messages).await,
         Command::Queue(QueueCommand::Delete(delete)) => queue::delete(&mut client, output, delete).await,
+        Command::Spool(SpoolCommand::Stats) => spool::stats(&mut client, output).await,
+        Command::Spool(SpoolCommand::Verify) => spool::verify(&mut client, output).await,
+        Command::Spool(SpoolCommand::Damaged { command }) => match command {
+            None | Some(DamagedCommand::List) => spool::list(&mut client, output).await,
+            Some(DamagedCommand::Export { name, output: None }) => {
+                spool::export(&mut client, output, name).await
+            }
+            Some(DamagedCommand::Export { name, output: Some(path) }) => {
+                spool::export_to(&mut client, output, name, path).await
+            }
+            Some(DamagedCommand::Discard { names, .. }) => spool::discard(&mut client, output, names).await,
+        },
     }
 }
 
@@ -72,8 +108,10 @@ async fn command(arguments: &Arguments, output: &mut Output) -> Result<(), CtlEr
 fn report(output: &Output, error: &CtlError) -> u8 {
     let (exit, code) = match error {
         // `empathctl … | head` is no failure.
-        CtlError::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return DONE,
-        CtlError::Output(_) => (FAILED, "output"),
+        CtlError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return DONE,
+        CtlError::Output(_) | CtlError::File { .. } => (FAILED, "output"),
+        CtlError::Terminal => (FAILED, "terminal"),
+        CtlError::Damaged => (FAILED, "damaged"),
         CtlError::Unconfirmed => (FAILED, "unconfirmed"),
         CtlError::Declined => (FAILED, "declined"),
         CtlError::Client(ClientError::Unreachable { .. }) => (UNREACHABLE, "unreachable"),

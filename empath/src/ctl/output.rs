@@ -1,4 +1,4 @@
-use std::io::{self, BufWriter, Stdout, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
 
 use empath_common::Escaped;
 use serde::Serialize;
@@ -30,6 +30,15 @@ impl Output {
     /// Prints lines for people; nothing in JSON mode.
     pub(super) fn text(&mut self, text: &str) -> io::Result<()> {
         if self.json { Ok(()) } else { self.stdout.write_all(text.as_bytes()) }
+    }
+
+    /// Prints octets as they are.
+    pub(super) fn octets(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.stdout.write_all(octets)
+    }
+
+    pub(super) fn is_terminal(&self) -> bool {
+        self.stdout.get_ref().is_terminal()
     }
 
     pub(super) fn is_json(&self) -> bool {

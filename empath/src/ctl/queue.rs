@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Rows that are aligned together; a longer list is printed in pieces, so that it needs no memory.
-const PIECE: usize = 1000;
+pub(super) const PIECE: usize = 1000;
 
 pub(super) async fn list(client: &mut Client, output: &mut Output, list: &List) -> Result<(), CtlError> {
     client.send(&Request::List { filter: list.conditions.filter(), limit: list.limit }).await?;
@@ -100,10 +100,20 @@ pub(super) fn confirm(delete: &Delete) -> Result<(), CtlError> {
     if delete.yes || matches!(delete.messages.selection(), Selection::Ids(_)) {
         return Ok(());
     }
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+    if !is_watched() {
         return Err(CtlError::Unconfirmed);
     }
-    write!(io::stderr(), "Delete every message that matches, without telling anyone? [y/N] ")?;
+    ask("Delete every message that matches, without telling anyone?")
+}
+
+/// Whether a person is there to be asked.
+pub(super) fn is_watched() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Fails unless the person at the terminal says yes.
+pub(super) fn ask(question: &str) -> Result<(), CtlError> {
+    write!(io::stderr(), "{question} [y/N] ")?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(CtlError::Declined) }

@@ -14,9 +14,13 @@ pub(super) async fn ping(client: &mut Client, output: &mut Output) -> Result<(),
 pub(super) async fn status(client: &mut Client, output: &mut Output) -> Result<(), CtlError> {
     let status: SystemStatus = client.ask(&Request::Status {}).await?;
     output.answer(&status, || {
-        let SystemStatus { uptime_seconds: up, queue_size, ready, connections, .. } = &status;
+        let SystemStatus { uptime_seconds: up, queue_size, recovering, ready, connections, .. } = &status;
+        let reading = match recovering {
+            0 => String::new(),
+            n => format!(", {n} of them are still being read from the spool"),
+        };
         format!(
-            "version      {}\nup           {}d {:02}:{:02}:{:02}\nready        {}\nqueue        {queue_size} messages\n\
+            "version      {}\nup           {}d {:02}:{:02}:{:02}\nready        {}\nqueue        {queue_size} messages{reading}\n\
              connections  {} in, {} out\n",
             escaped(&status.version),
             up / 86_400,
