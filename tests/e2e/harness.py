@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import smtplib
 import socket
@@ -22,8 +23,9 @@ CONFIG = """Empath(
     smtp: (
         listeners: [(socket: "127.0.0.1:{port}")],
         relay_networks: ["127.0.0.0/8"],
+        limits: ({limits}),
     ),
-    spool: (path: "spool"),
+    spool: (path: "spool", {spool}),
     delivery: (
         {delivery}
     ),
@@ -46,30 +48,33 @@ def free_port():
                 pass
 
 
-def wait_until(condition, what, seconds=PATIENCE):
+def wait_until(condition, what, seconds=PATIENCE, every=0.01):
     """Waits until `condition()` is true and returns its value."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():
             return value
-        time.sleep(0.01)
+        time.sleep(every)
     raise AssertionError(f"after {seconds} s still not: {what}")
 
 
 class Daemon:
-    """The daemon. `delivery` is RON for that section; `config` replaces the configuration as a whole."""
+    """The daemon. `delivery`, `spool` and `limits` are RON for these sections; `config` replaces the configuration as a
+    whole. `wrap` is a command that becomes the daemon, with its command line as further arguments."""
 
     def __init__(self, delivery="", config=CONFIG, start=True, **places):
         self.directory = tempfile.TemporaryDirectory(prefix="empath-e2e-")
         self.dir = pathlib.Path(self.directory.name)
         self.port, self.health, self.metrics = free_port(), free_port(), free_port()
-        places = {"port": self.port, "health": self.health, "metrics": self.metrics, "delivery": delivery, **places}
+        places = {"port": self.port, "health": self.health, "metrics": self.metrics, "delivery": delivery,
+                  "spool": "", "limits": "", **places}
         text = re.sub(r"\{(\w+)\}", lambda m: str(places.get(m[1], m[0])), config)
         self.config = self.dir / "empath.config.ron"
         self.config.write_text(text)
         self.log_file = self.dir / "log"
         self.log_file.touch()
         self.control_socket = "control.sock"
+        self.wrap = []
         self.process = None
         if start:
             self.start()
@@ -78,7 +83,7 @@ class Daemon:
         self.seen = self.log_file.stat().st_size
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [os.environ["EMPATH_BIN"], "--config", str(self.config)],
+                [*self.wrap, os.environ["EMPATH_BIN"], "--config", str(self.config)],
                 cwd=self.dir, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         wait_until(self.is_ready, "ready")
 
@@ -161,18 +166,26 @@ def queued_as(reply):
 
 
 class Sink:
-    """An SMTP server that keeps what it is given. `refuse` maps recipients to replies."""
+    """An SMTP server that keeps what it is given. `refuse` maps recipients to replies; while `defer` is set, it is the
+    reply to all of them. One that is `silent` greets nobody before `greet`."""
 
-    def __init__(self, port=None, refuse=None):
+    def __init__(self, port=None, refuse=None, silent=False):
         self.port, self.refuse = port or free_port(), refuse or {}
+        self.defer = None
         self.messages, self.lock = [], threading.Condition()
         self.listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
+        if not silent:
+            self.greet()
+
+    def greet(self):
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
         while True:
             try:
                 connection, _ = self.listener.accept()
+                # Replies to pipelined commands are written one by one: none waits for the acknowledgement of the other.
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:
                 return
             threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
@@ -202,7 +215,7 @@ class Sink:
                 sender, recipients = path(command), []
                 reply("250 2.1.0 ok")
             elif verb == b"RCPT":
-                refusal = self.refuse.get(path(command))
+                refusal = self.defer or self.refuse.get(path(command))
                 if refusal is None:
                     recipients.append(path(command))
                 reply(refusal or "250 2.1.5 ok")
@@ -237,6 +250,23 @@ class Sink:
         # shutdown, because close alone does not wake the thread in accept.
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
+
+
+def program(test, name):
+    """Where a program is; without it the test is skipped. Debian has some that are not in the path of a user."""
+    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
+    return found or test.skipTest(f"{name} is not installed; `just setup` does it")
+
+
+def strace(test, daemon, *options):
+    """Has the daemon run under strace, with these options and a trace in the file that is returned."""
+    command = [program(test, "strace"), "--daemonize", "--follow-forks", "--quiet=attach"]
+    probe = subprocess.run([*command, "--output=/dev/null", "true"], capture_output=True, text=True, timeout=PATIENCE)
+    if probe.returncode != 0:
+        test.skipTest(f"strace may not trace here: {probe.stderr.strip()}")
+    trace = daemon.dir / "trace"
+    daemon.wrap = [*command, f"--output={trace}", *options]
+    return trace
 
 
 def path(command):
