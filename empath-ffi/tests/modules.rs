@@ -44,10 +44,9 @@ fn load(source: &str) -> Module {
 
 fn client() -> Client {
     Client {
-        peer: "192.0.2.1:40000".parse().unwrap(),
-        local: "[2001:db8::1]:25".parse().unwrap(),
         helo: Some("client.test".into()),
         context: Arc::new(BTreeMap::from([("service".to_owned(), "smtp".to_owned())])),
+        ..Client::new("192.0.2.1:40000".parse().unwrap(), "[2001:db8::1]:25".parse().unwrap())
     }
 }
 

@@ -4,13 +4,13 @@ mod own;
 
 use std::{io, sync::Arc, time::Duration};
 
-use empath_common::{Clock, Hook, Hooks, SystemClock};
+use empath_common::{Clock, Hook, Hooks, Problem, SystemClock};
 use empath_control::{ControlServer, SocketError};
 use empath_delivery::{Processor, Resolver};
 use empath_ffi::Module;
 use empath_health::{HttpServer, Part, Readiness};
 use empath_metrics::{Registry, log::LogError};
-use empath_smtp::server::{Listener, RelayControl, Server, Settings};
+use empath_smtp::server::{Listener, RelayControl, Server, Settings, Tls};
 use empath_spool::Spool;
 use sd_notify::NotifyState;
 use tokio::{
@@ -45,6 +45,9 @@ pub enum StartError {
     /// The resolver could not be set up.
     #[error(transparent)]
     Resolver(#[from] empath_delivery::resolve::ResolverError),
+    /// A certificate could not be loaded.
+    #[error("{0}")]
+    Tls(Problem),
     /// An SMTP address could not be bound.
     #[error(transparent)]
     Smtp(#[from] empath_smtp::server::BindError),
@@ -109,7 +112,11 @@ impl Daemon {
         for domain in config.local_domains_without_delivery() {
             warn!(%domain, "a local domain has neither maildir nor mx_override in delivery.domains: its mail is looked up by MX");
         }
+        for warning in config.warnings(clock.now()) {
+            warn!(key = warning.key, "{}", warning.message);
+        }
         let hooks = hooks(config)?;
+        let tls = certificates(config)?;
 
         let listeners = config.smtp.listeners.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
         let control = ControlServer::bind(&config.control_socket)?;
@@ -148,7 +155,7 @@ impl Daemon {
         let intake =
             Intake::new(Arc::clone(&spool), processor.clone(), Arc::clone(&clock), &config.smtp.limits);
         let settings = Settings::new(&config.smtp, hostname, empath_smtp::server::Metrics::new(&registry));
-        let server = Arc::new(Server::new(settings, hooks, intake, clock));
+        let server = Arc::new(Server::new(settings, hooks, intake, clock).with_tls(tls));
 
         report_readiness(&readiness, &spool, &processor);
         let mut services = Tasks::new();
@@ -214,6 +221,14 @@ fn hooks(config: &Config) -> Result<Hooks, StartError> {
         hooks.push(Arc::new(module));
     }
     Ok(Hooks::new(hooks))
+}
+
+/// The check of the configuration has loaded them already: only what changed since can be wrong.
+fn certificates(config: &Config) -> Result<Option<Tls>, StartError> {
+    Tls::load(&config.smtp).map_err(|problems| {
+        let problem = problems.into_iter().next().unwrap_or_else(|| Problem::new("tls", "is unusable"));
+        StartError::Tls(problem.within("smtp"))
+    })
 }
 
 /// Recovery reads the whole journal, so it has a thread of its own.

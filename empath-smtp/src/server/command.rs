@@ -15,6 +15,8 @@ pub(super) enum Command {
     Mail(ReversePath, Parameters),
     /// `RCPT TO:<path>`
     Rcpt(ForwardPath),
+    /// `STARTTLS`
+    StartTls,
     /// `DATA`
     Data,
     /// `RSET`
@@ -47,6 +49,7 @@ impl Command {
             () if is("HELO") => Ok(Self::Helo(helo_name(argument)?)),
             () if is("MAIL") => mail(argument),
             () if is("RCPT") => rcpt(argument),
+            () if is("STARTTLS") => alone(argument, Self::StartTls),
             () if is("DATA") => alone(argument, Self::Data),
             () if is("RSET") => alone(argument, Self::Rset),
             () if is("QUIT") => alone(argument, Self::Quit),
@@ -57,6 +60,11 @@ impl Command {
             () if is("EXPN") => Err(reply::NOT_IMPLEMENTED),
             () => Err(reply::UNKNOWN_COMMAND),
         }
+    }
+
+    /// Whether it may come in clear text where TLS is demanded (RFC 3207 §4).
+    pub(super) fn is_for_clear_text(&self) -> bool {
+        matches!(self, Self::Ehlo(_) | Self::StartTls | Self::Noop | Self::Quit)
     }
 }
 
@@ -143,6 +151,7 @@ mod tests {
             (&b"data"[..], Command::Data),
             (b"DATA \t ", Command::Data),
             (b"RsEt ", Command::Rset),
+            (b"StartTLS ", Command::StartTls),
             (b"QUIT\t", Command::Quit),
             (b"NOOP any thing", Command::Noop),
             (b"VRFY x ", Command::Vrfy),

@@ -9,13 +9,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Intake, ListenerConfig, Refused, Server, Session, Timeouts, connection, log, reply};
+use super::{Intake, ListenerConfig, Mode, Refused, Server, Session, Timeouts, connection, log, reply};
 
 /// A bound address that clients connect to.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
+    mode: Mode,
     context: Arc<BTreeMap<String, String>>,
     timeouts: Arc<Timeouts>,
 }
@@ -45,6 +46,7 @@ impl Listener {
         Ok(Self {
             socket,
             address,
+            mode: config.mode,
             context: Arc::new(config.context.clone()),
             timeouts: Arc::new(config.timeouts.clone()),
         })
@@ -99,8 +101,8 @@ impl Listener {
         // Without it, a reply waits for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr().unwrap_or(self.address);
-        let client = Client { peer, local, helo: None, context: Arc::clone(&self.context) };
-        let session = Session::new(Arc::clone(&server.settings), client);
+        let client = Client { context: Arc::clone(&self.context), ..Client::new(peer, local) };
+        let session = Session::new(Arc::clone(&server.settings), self.mode, client);
         let (server, timeouts, stop) = (Arc::clone(server), Arc::clone(&self.timeouts), stop.clone());
         sessions.spawn(async move {
             connection::serve(stream, session, &server, &timeouts, &stop).await;

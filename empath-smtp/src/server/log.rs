@@ -1,8 +1,8 @@
 //! Every line that the server logs. A client's misbehaviour is information, never an error.
 
-use std::{fmt, io, net::SocketAddr};
+use std::{error::Error, fmt, io, net::SocketAddr, path::Path};
 
-use empath_common::{Client, Escaped, Reply};
+use empath_common::{Client, Escaped, Reply, TlsSession};
 use tracing::{debug, error, info, warn};
 
 pub(super) fn listening(address: SocketAddr) {
@@ -20,6 +20,25 @@ pub(super) fn connection_refused(peer: SocketAddr, reason: &dyn fmt::Display) {
 
 pub(super) fn opened(client: &Client) {
     debug!(peer = %client.peer, local = %client.local, "session opened");
+}
+
+pub(super) fn secured(client: &Client, tls: &TlsSession) {
+    debug!(
+        peer = %client.peer,
+        version = tls.version,
+        cipher = tls.cipher,
+        certificate = tls.certificate.as_deref().map(|subject| Escaped(subject.as_bytes()).to_string()),
+        "session encrypted"
+    );
+}
+
+pub(super) fn certificate_changed(file: &Path) {
+    info!(file = %file.display(), "certificate read again");
+}
+
+/// Clients are shown the last good one, until the files change once more.
+pub(super) fn certificate_kept(failure: &dyn Error) {
+    error!(error = %failure, "a changed certificate can't be used; the one before stays in use");
 }
 
 pub(super) fn closed(peer: SocketAddr, reason: &dyn fmt::Display) {

@@ -18,8 +18,8 @@ pub struct Metrics {
 }
 
 /// The refusals that the server itself gives; they are there from the start, at zero. Hooks may add any code.
-const CODES: [&str; 13] =
-    ["421", "451", "452", "500", "501", "502", "503", "550", "552", "553", "554", "555", "other"];
+const CODES: [&str; 14] =
+    ["421", "451", "452", "500", "501", "502", "503", "530", "550", "552", "553", "554", "555", "other"];
 
 /// Codes 400 to 599.
 const MAX_CODES: usize = 200;

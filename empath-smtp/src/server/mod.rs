@@ -1,6 +1,6 @@
 //! The receiving end: [`Session`] owns the protocol, the connection driver owns the socket.
 //!
-//! The way in: [`Listener`] → `connection` ⇄ [`Session`], which puts questions to [`Hooks`](empath_common::Hooks)
+//! The way in: [`Listener`] → `connection` (over a `stream`, with [`Tls`]) ⇄ [`Session`], which puts questions to [`Hooks`](empath_common::Hooks)
 //! ([`RelayControl`] is the first of them) and hands content to an [`Intake`].
 //!
 //! - What a client may say: `line` (CRLF ends a command), `command`, `parameter`.
@@ -21,19 +21,24 @@ mod line;
 mod listener;
 mod log;
 mod metrics;
+mod network;
 mod parameter;
 mod relay;
 mod reply;
 mod session;
+mod stream;
+mod tls;
 mod trace;
 mod transaction;
 
-pub use config::{BareNewlines, Config, ListenerConfig, Timeouts};
+pub use config::{BareNewlines, Config, ListenerConfig, Mode, Timeouts};
 pub use connection::{Server, serve};
 pub use connections::{Admitted, Connections, Refused};
 pub use intake::{Draft, Intake, IntakeError};
 pub use limits::Limits;
 pub use listener::{BindError, Listener};
 pub use metrics::Metrics;
+pub use network::{Network, NetworkError};
 pub use relay::RelayControl;
 pub use session::{Phase, Session, Settings, Step};
+pub use tls::{CertificateConfig, Tls};

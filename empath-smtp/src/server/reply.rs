@@ -2,12 +2,13 @@
 
 use empath_common::{Domain, MessageId, Reply};
 
-use super::{IntakeError, Limits};
+use super::IntakeError;
 
 pub(super) const OK: Reply = Reply::new(250, (2, 0, 0), "Ok");
 pub(super) const SENDER_OK: Reply = Reply::new(250, (2, 1, 0), "Ok");
 pub(super) const RECIPIENT_OK: Reply = Reply::new(250, (2, 1, 5), "Ok");
 pub(super) const SEND_CONTENT: Reply = Reply::plain(354, "End data with <CR><LF>.<CR><LF>");
+pub(super) const START_TLS: Reply = Reply::new(220, (2, 0, 0), "Ready to start TLS");
 pub(super) const BYE: Reply = Reply::new(221, (2, 0, 0), "Bye");
 pub(super) const HELP: Reply =
     Reply::new(214, (2, 0, 0), "EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT (RFC 5321)");
@@ -31,6 +32,10 @@ pub(super) const BAD_MAIL: Reply = Reply::new(501, (5, 5, 4), "Syntax: MAIL FROM
 pub(super) const BAD_RCPT: Reply = Reply::new(501, (5, 5, 4), "Syntax: RCPT TO:<address>");
 pub(super) const BAD_SENDER: Reply = Reply::new(501, (5, 1, 7), "Malformed sender address");
 pub(super) const BAD_RECIPIENT: Reply = Reply::new(501, (5, 1, 3), "Malformed recipient address");
+// RFC 3207 §4
+pub(super) const STARTTLS_FIRST: Reply = Reply::new(530, (5, 7, 0), "Must issue a STARTTLS command first");
+// RFC 6409 §4.3
+pub(super) const AUTHENTICATION_REQUIRED: Reply = Reply::new(530, (5, 7, 0), "Authentication required");
 // RFC 6531 §3.5
 pub(super) const SENDER_NEEDS_UTF8: Reply =
     Reply::new(550, (5, 6, 7), "This sender address needs the SMTPUTF8 parameter");
@@ -74,11 +79,9 @@ pub(super) fn helo(hostname: &Domain) -> Reply {
     Reply::plain(250, "").with_text(hostname.to_string())
 }
 
-/// The extensions that work.
-pub(super) fn ehlo(hostname: &Domain, limits: &Limits) -> Reply {
-    let size = limits.message_size.0;
-    Reply::plain(250, "")
-        .with_text(format!("{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\nSMTPUTF8"))
+/// One keyword a line (RFC 5321 §4.1.1.1).
+pub(super) fn ehlo(hostname: &Domain, keywords: &[String]) -> Reply {
+    Reply::plain(250, "").with_text(format!("{hostname}\n{}", keywords.join("\n")))
 }
 
 /// The message is durable. Nothing else may say so.

@@ -1,5 +1,6 @@
 mod commands;
 mod decisions;
+mod keywords;
 mod step;
 
 pub use step::{Phase, Step};
@@ -7,13 +8,13 @@ pub use step::{Phase, Step};
 use std::{fmt, mem, sync::Arc};
 
 use bytes::{Buf, BytesMut};
-use empath_common::{Client, Domain, ForwardPath, MessageId, Reply};
+use empath_common::{Client, Domain, ForwardPath, MessageId, Reply, TlsSession};
 use jiff::Timestamp;
 
 use step::Next;
 
 use super::{
-    BareNewlines, Config, IntakeError, Limits, Metrics,
+    BareNewlines, Config, IntakeError, Limits, Metrics, Mode,
     content::{Content, Piece},
     line::Lines,
     log, reply,
@@ -30,6 +31,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What becomes of bare CR and LF in content.
     pub bare_newlines: BareNewlines,
+    /// Whether there are certificates, so that TLS can be offered.
+    pub starttls: bool,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -37,7 +40,13 @@ pub struct Settings {
 impl Settings {
     /// The settings that `config` asks for.
     pub fn new(config: &Config, hostname: Domain, metrics: Metrics) -> Self {
-        Self { hostname, limits: config.limits.clone(), bare_newlines: config.bare_newlines, metrics }
+        Self {
+            hostname,
+            limits: config.limits.clone(),
+            bare_newlines: config.bare_newlines,
+            starttls: !config.tls.is_empty(),
+            metrics,
+        }
     }
 }
 
@@ -50,6 +59,7 @@ impl Settings {
 /// | [`Write`](Step::Write) | send the octets |
 /// | [`Read`](Step::Read) | put octets into [`buffer`](Self::buffer), or call [`eof`](Self::eof), [`timed_out`](Self::timed_out) or [`shutting_down`](Self::shutting_down) |
 /// | [`Ask`](Step::Ask) | call [`decide`](Self::decide) |
+/// | [`StartTls`](Step::StartTls) | call [`secured`](Self::secured) after the handshake, or close the connection |
 /// | [`Begin`](Step::Begin) | call [`begun`](Self::begun) |
 /// | [`Content`](Step::Content) | append the octets, or call [`refused_content`](Self::refused_content) |
 /// | [`Discard`](Step::Discard) | forget the content |
@@ -60,6 +70,7 @@ impl Settings {
 #[derive(Debug)]
 pub struct Session {
     settings: Arc<Settings>,
+    mode: Mode,
     client: Client,
     protocol: Protocol,
     state: State,
@@ -86,6 +97,8 @@ pub struct Session {
 enum Waiting {
     #[default]
     Nothing,
+    /// The client's handshake.
+    StartTls,
     Connect,
     /// The client's name is the new one already; this restores it.
     Ehlo(Protocol, Option<Box<str>>),
@@ -109,17 +122,20 @@ const CONTENT_INPUT: (usize, usize) = (8 * 1024, 64 * 1024);
 
 impl Session {
     /// A session with a client that has just connected.
-    pub fn new(settings: Arc<Settings>, client: Client) -> Self {
+    pub fn new(settings: Arc<Settings>, mode: Mode, client: Client) -> Self {
         settings.metrics.connections.increment();
         let mut client = client;
         client.peer.set_ip(client.peer.ip().to_canonical());
         client.local.set_ip(client.local.ip().to_canonical());
+        // RFC 8314 §3.3: what comes first is a handshake.
+        let waiting = if mode == Mode::Submissions { Waiting::StartTls } else { Waiting::Connect };
         Self {
             settings,
+            mode,
             client,
             protocol: Protocol::Smtp,
             state: State::default(),
-            waiting: Waiting::Connect,
+            waiting,
             input: BytesMut::new(),
             lent: 0,
             lines: Lines::default(),
@@ -150,6 +166,7 @@ impl Session {
                 Step::Write(&self.output)
             }
             Next::Read => Step::Read,
+            Next::StartTls => Step::StartTls,
             Next::Ask => self.question().map_or(Step::Close, Step::Ask),
             Next::Begin => Step::Begin,
             Next::Content(len) => {
@@ -170,6 +187,8 @@ impl Session {
             }
             match self.waiting {
                 Waiting::Nothing => {}
+                Waiting::StartTls if !self.output.is_empty() => return Next::Write,
+                Waiting::StartTls => return Next::StartTls,
                 Waiting::Begin => return Next::Begin,
                 // A driver that has no answer must not go on.
                 Waiting::Commit(_) => return Next::Close,
@@ -215,6 +234,24 @@ impl Session {
             _ if !self.progress && self.lines.is_inside(&self.input) => Phase::RestOfCommand,
             _ => Phase::Command,
         }
+    }
+
+    /// The connection is encrypted. The session starts over, and forgets what it was told in clear text, what stands in
+    /// the buffer included: somebody else may have said it (RFC 3207 §4.2).
+    pub fn secured(&mut self, tls: TlsSession) {
+        log::secured(&self.client, &tls);
+        let greeted = self.mode != Mode::Submissions;
+        self.waiting = if greeted { Waiting::Nothing } else { Waiting::Connect };
+        self.client.tls = Some(tls);
+        self.client.helo = None;
+        self.client.user = None;
+        self.protocol = Protocol::Smtp;
+        self.state = State::Connected;
+        self.input.clear();
+        self.lines = Lines::default();
+        self.progress = true;
+        self.errors = 0;
+        self.idle_commands = 0;
     }
 
     /// The client has closed its side.

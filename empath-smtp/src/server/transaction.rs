@@ -54,8 +54,9 @@ impl State {
         }
     }
 
-    /// Whether MAIL may come (RFC 5321 §4.1.4: no MAIL before EHLO, nor inside a transaction).
-    pub(super) fn check_mail(&self) -> Result<(), Reply> {
+    /// Whether MAIL may come (RFC 5321 §4.1.4: no MAIL before EHLO, nor inside a transaction), or another command with
+    /// the same demands.
+    pub(super) fn check_between_transactions(&self) -> Result<(), Reply> {
         if matches!(self, Self::Ready) { Ok(()) } else { Err(reply::BAD_SEQUENCE) }
     }
 

@@ -44,6 +44,7 @@ fn unknown_keys_are_refused_in_every_table() {
         r#"{"spurious": 1}"#,
         r#"{"limits": {"spurious": 1}}"#,
         r#"{"listeners": [{"spurious": 1}]}"#,
+        r#"{"tls": [{"spurious": 1}]}"#,
         r#"{"listeners": [{"timeouts": {"spurious": "1s"}}]}"#,
     ] {
         assert!(serde_json::from_str::<Config>(json).is_err(), "{json}");

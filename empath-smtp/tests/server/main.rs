@@ -1,6 +1,7 @@
 //! The server, seen from outside: dialogues, the end of data, deadlines, listeners.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod certificates;
 mod config;
 mod deadlines;
 mod dialogues;

@@ -8,6 +8,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use empath::{config, daemon};
+use empath_common::{Clock as _, SystemClock};
 
 /// The Empath mail transfer agent. Without a command it runs in the foreground until SIGTERM or SIGINT.
 #[derive(Parser)]
@@ -22,7 +23,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Validate the configuration; print every error and exit 78, or exit 0.
+    /// Validate the configuration; print every error and exit 78, or print warnings and exit 0.
     Check,
     /// Print the reference of the configuration (docs/configuration.md).
     ConfigReference,
@@ -46,6 +47,9 @@ fn main() -> ExitCode {
     };
     match arguments.command {
         Some(Command::Check) => {
+            for warning in loaded.config.warnings(SystemClock.now()) {
+                eprint(&format!("{}: warning: {warning}\n", loaded.path.display()));
+            }
             print(&format!("{}: no errors\n", loaded.path.display()));
             ExitCode::SUCCESS
         }

@@ -39,11 +39,18 @@ impl Session {
 
     /// Does what a command says, or gives the reason why it can't come now.
     fn perform(&mut self, command: Command) -> Result<(), Reply> {
+        if self.must_encrypt() && !command.is_for_clear_text() {
+            return Err(reply::STARTTLS_FIRST);
+        }
         match command {
             Command::Ehlo(name) => self.hello(Protocol::Esmtp, name),
             Command::Helo(name) => self.hello(Protocol::Smtp, name),
+            Command::StartTls => self.start_tls()?,
             Command::Mail(reverse_path, parameters) => {
-                self.state.check_mail()?;
+                self.state.check_between_transactions()?;
+                if self.mode.is_submission() && self.client.user.is_none() {
+                    return Err(reply::AUTHENTICATION_REQUIRED);
+                }
                 if self.messages >= self.settings.limits.messages_per_connection {
                     self.close_with(&reply::TOO_MANY_MESSAGES);
                     return Ok(());
@@ -75,6 +82,25 @@ impl Session {
             Command::Quit => self.close_with(&reply::BYE),
         }
         Ok(())
+    }
+
+    /// RFC 3207 §4. Inside a transaction it is refused, for the transaction would be lost.
+    fn start_tls(&mut self) -> Result<(), Reply> {
+        if !self.settings.starttls {
+            return Err(reply::UNKNOWN_COMMAND);
+        }
+        if !self.offers_starttls() {
+            return Err(reply::BAD_SEQUENCE);
+        }
+        self.state.check_between_transactions()?;
+        self.reply(&reply::START_TLS);
+        self.waiting = Waiting::StartTls;
+        Ok(())
+    }
+
+    /// Whether users are asked to encrypt before they say anything that matters (RFC 8314 §4.1).
+    fn must_encrypt(&self) -> bool {
+        self.mode.is_submission() && self.offers_starttls()
     }
 
     /// Asks policy about a client that introduces itself. EHLO and HELO end a transaction, once they are accepted.

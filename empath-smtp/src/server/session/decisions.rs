@@ -42,7 +42,7 @@ impl Session {
                 self.state = State::Ready;
                 self.reply(&match protocol {
                     Protocol::Smtp => reply::helo(&self.settings.hostname),
-                    Protocol::Esmtp => reply::ehlo(&self.settings.hostname, &self.settings.limits),
+                    Protocol::Esmtp => reply::ehlo(&self.settings.hostname, &self.keywords()),
                 });
             }
             Waiting::Mail(mail) => {
@@ -64,7 +64,9 @@ impl Session {
                 }
                 self.waiting = Waiting::Begin;
             }
-            other @ (Waiting::Nothing | Waiting::Begin | Waiting::Commit(_)) => self.waiting = other,
+            other @ (Waiting::Nothing | Waiting::StartTls | Waiting::Begin | Waiting::Commit(_)) => {
+                self.waiting = other;
+            }
         }
     }
 
@@ -85,7 +87,9 @@ impl Session {
                 self.state.reset();
                 self.refuse("DATA", &sender, reply);
             }
-            other @ (Waiting::Nothing | Waiting::Begin | Waiting::Commit(_)) => self.waiting = other,
+            other @ (Waiting::Nothing | Waiting::StartTls | Waiting::Begin | Waiting::Commit(_)) => {
+                self.waiting = other;
+            }
         }
     }
 }

@@ -7,6 +7,8 @@ pub enum Step<'a> {
     Write(&'a [u8]),
     /// Wait for the client.
     Read,
+    /// Do a TLS handshake.
+    StartTls,
     /// Put this question to policy.
     Ask(Query<'a>),
     /// Start a message: its first octets are [`Session::received`](super::Session::received).
@@ -25,6 +27,7 @@ pub enum Step<'a> {
 pub(super) enum Next {
     Write,
     Read,
+    StartTls,
     Ask,
     Begin,
     Content(usize),
