@@ -2,7 +2,11 @@ use empath_common::{
     AddressLiteral, Charset, Domain, ForwardPath, Mailbox, MailboxError, PathError, Reply, ReversePath,
 };
 
-use super::{parameter::Parameters, reply};
+use super::{
+    parameter::Parameters,
+    reply,
+    xclient::{self, Attribute},
+};
 
 /// A command, parsed (RFC 5321 §4.1.1).
 #[derive(Debug, PartialEq, Eq)]
@@ -19,6 +23,8 @@ pub(super) enum Command {
     StartTls,
     /// `DATA`
     Data,
+    /// `XCLIENT attributes`
+    XClient(Vec<Attribute>),
     /// `RSET`
     Rset,
     /// `NOOP anything`
@@ -51,6 +57,7 @@ impl Command {
             () if is("RCPT") => rcpt(argument),
             () if is("STARTTLS") => alone(argument, Self::StartTls),
             () if is("DATA") => alone(argument, Self::Data),
+            () if is("XCLIENT") => xclient::parse(argument).map(Self::XClient),
             () if is("RSET") => alone(argument, Self::Rset),
             () if is("QUIT") => alone(argument, Self::Quit),
             () if is("NOOP") => Ok(Self::Noop),
@@ -62,9 +69,9 @@ impl Command {
         }
     }
 
-    /// Whether it may come in clear text where TLS is demanded (RFC 3207 §4).
+    /// Whether it may come in clear text where TLS is demanded (RFC 3207 §4); a proxy's network is its own business.
     pub(super) fn is_for_clear_text(&self) -> bool {
-        matches!(self, Self::Ehlo(_) | Self::StartTls | Self::Noop | Self::Quit)
+        matches!(self, Self::Ehlo(_) | Self::StartTls | Self::XClient(_) | Self::Noop | Self::Quit)
     }
 }
 
@@ -89,7 +96,7 @@ fn alone(argument: &[u8], command: Command) -> Result<Command, Reply> {
 
 /// DEVIATION RFC 5321 §4.1.1.1: any visible ASCII is taken for a domain, underscores and all; too many clients
 /// don't know their name, and nothing depends on it. Literals are checked.
-fn helo_name(argument: &[u8]) -> Result<Box<str>, Reply> {
+pub(super) fn helo_name(argument: &[u8]) -> Result<Box<str>, Reply> {
     let name = str::from_utf8(argument).map_err(|_| reply::BAD_HELO)?;
     let visible =
         !name.is_empty() && name.len() <= Domain::MAX_LEN && name.bytes().all(|b| b.is_ascii_graphic());

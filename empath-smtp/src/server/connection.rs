@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Connections, Draft, Intake, IntakeError, Phase, Session, Settings, Step, Timeouts, Tls, log,
-    stream::Stream,
+    stream::Stream, throttle::Throttle,
 };
 
 /// What all listeners and sessions of a daemon share.
@@ -26,7 +26,12 @@ pub struct Server<I> {
     pub tls: Option<Tls>,
     /// The sessions that there are.
     pub connections: Arc<Connections>,
+    /// Log lines about connections that are refused.
+    pub(super) refusals: Throttle,
 }
+
+/// How often it is logged that connections are refused.
+const REFUSAL_LINES: Duration = Duration::from_secs(1);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +56,8 @@ impl<I: Intake> Server<I> {
     /// What listeners need besides their own address.
     pub fn new(settings: Settings, hooks: Hooks, intake: I, clock: Arc<dyn Clock>) -> Self {
         let connections = Connections::new(&settings.limits, settings.metrics.active.clone());
-        Self { settings: Arc::new(settings), hooks, intake, clock, tls: None, connections }
+        let refusals = Throttle::new(REFUSAL_LINES);
+        Self { settings: Arc::new(settings), hooks, intake, clock, tls: None, connections, refusals }
     }
 
     /// The same with certificates.
@@ -104,10 +110,14 @@ where
                 Ok(Err(failure)) => return failure.into(),
                 Err(_) => return Ended::WriteTimeout,
             },
-            Step::StartTls => match timeout(timeouts.handshake, Box::pin(start_tls(stream, server))).await {
-                Ok(Ok(tls)) => session.secured(tls),
-                Ok(Err(failure)) => return Ended::Handshake(failure),
-                Err(_) => return Ended::HandshakeTimeout,
+            Step::StartTls => tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ended::ByUs,
+                secured = timeout(timeouts.handshake, Box::pin(start_tls(stream, server))) => match secured {
+                    Ok(Ok(tls)) => session.secured(tls),
+                    Ok(Err(failure)) => return Ended::Handshake(failure),
+                    Err(_) => return Ended::HandshakeTimeout,
+                },
             },
             Step::Read => {
                 let phase = session.phase();

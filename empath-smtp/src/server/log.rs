@@ -14,8 +14,19 @@ pub(super) fn accept_failed(address: SocketAddr, failure: &io::Error) {
     warn!(%address, error = %failure, "connections cannot be accepted at present");
 }
 
-pub(super) fn connection_refused(peer: SocketAddr, reason: &dyn fmt::Display) {
-    info!(%peer, %reason, "connection refused");
+/// `more` connections were refused since the last such line.
+pub(super) fn connection_refused(peer: SocketAddr, reason: &dyn fmt::Display, more: u64) {
+    info!(%peer, %reason, more, "connection refused");
+}
+
+/// A proxy has said for whom it speaks.
+pub(super) fn proxied(client: &Client) {
+    debug!(
+        peer = %client.peer,
+        name = client.name.as_deref(),
+        user = client.user.as_deref().map(|user| Escaped(user.as_bytes()).to_string()),
+        "proxied for"
+    );
 }
 
 pub(super) fn opened(client: &Client) {

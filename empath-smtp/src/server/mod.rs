@@ -4,6 +4,7 @@
 //! ([`RelayControl`] is the first of them) and hands content to an [`Intake`].
 //!
 //! - What a client may say: `line` (CRLF ends a command), `command`, `parameter`.
+//! - Whom somebody else speaks for: `proxy` (the PROXY protocol), `xclient`.
 //! - What it means: `transaction` (the states of RFC 5321 §4.1.4), `session`, `reply`.
 //! - What the message is made of: `framing` (CRLF.CRLF ends it), `inspection` (limits), `content`, `trace`.
 //! - What is promised to operators: `config`, `limits`, `metrics`, `log`.
@@ -23,13 +24,17 @@ mod log;
 mod metrics;
 mod network;
 mod parameter;
+mod proxy;
 mod relay;
 mod reply;
 mod session;
 mod stream;
+mod throttle;
 mod tls;
 mod trace;
 mod transaction;
+mod xclient;
+mod xtext;
 
 pub use config::{BareNewlines, Config, ListenerConfig, Mode, Timeouts};
 pub use connection::{Server, serve};
@@ -39,6 +44,7 @@ pub use limits::Limits;
 pub use listener::{BindError, Listener};
 pub use metrics::Metrics;
 pub use network::{Network, NetworkError};
+pub use proxy::{Header, Origin, ProxyError};
 pub use relay::RelayControl;
 pub use session::{Phase, Session, Settings, Step};
 pub use tls::{CertificateConfig, Tls};

@@ -34,6 +34,7 @@ pub(super) const BAD_SENDER: Reply = Reply::new(501, (5, 1, 7), "Malformed sende
 pub(super) const BAD_RECIPIENT: Reply = Reply::new(501, (5, 1, 3), "Malformed recipient address");
 // RFC 3207 §4
 pub(super) const STARTTLS_FIRST: Reply = Reply::new(530, (5, 7, 0), "Must issue a STARTTLS command first");
+pub(super) const XCLIENT_DENIED: Reply = Reply::new(550, (5, 7, 0), "XCLIENT is not for you");
 // RFC 6409 §4.3
 pub(super) const AUTHENTICATION_REQUIRED: Reply = Reply::new(530, (5, 7, 0), "Authentication required");
 // RFC 6531 §3.5

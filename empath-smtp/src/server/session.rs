@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use step::Next;
 
 use super::{
-    BareNewlines, Config, IntakeError, Limits, Metrics, Mode,
+    BareNewlines, Config, IntakeError, Limits, Metrics, Mode, Network,
     content::{Content, Piece},
     line::Lines,
     log, reply,
@@ -33,6 +33,8 @@ pub struct Settings {
     pub bare_newlines: BareNewlines,
     /// Whether there are certificates, so that TLS can be offered.
     pub starttls: bool,
+    /// Who may say for whom a connection is.
+    pub xclient: Vec<Network>,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -45,6 +47,7 @@ impl Settings {
             limits: config.limits.clone(),
             bare_newlines: config.bare_newlines,
             starttls: !config.tls.is_empty(),
+            xclient: config.xclient.clone(),
             metrics,
         }
     }
@@ -72,6 +75,7 @@ pub struct Session {
     settings: Arc<Settings>,
     mode: Mode,
     client: Client,
+    speaker: Speaker,
     protocol: Protocol,
     state: State,
     waiting: Waiting,
@@ -90,6 +94,14 @@ pub struct Session {
     idle_commands: u32,
     messages: u32,
     closing: bool,
+}
+
+/// Who has connected, whoever it speaks for by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaker {
+    Client,
+    /// It may say for whom it speaks.
+    Proxy,
 }
 
 /// Whose answer the session waits for.
@@ -129,10 +141,13 @@ impl Session {
         client.local.set_ip(client.local.ip().to_canonical());
         // RFC 8314 §3.3: what comes first is a handshake.
         let waiting = if mode == Mode::Submissions { Waiting::StartTls } else { Waiting::Connect };
+        let may_xclient = Network::any(&settings.xclient, client.peer.ip());
+        let speaker = if may_xclient { Speaker::Proxy } else { Speaker::Client };
         Self {
             settings,
             mode,
             client,
+            speaker,
             protocol: Protocol::Smtp,
             state: State::default(),
             waiting,
@@ -243,15 +258,20 @@ impl Session {
         let greeted = self.mode != Mode::Submissions;
         self.waiting = if greeted { Waiting::Nothing } else { Waiting::Connect };
         self.client.tls = Some(tls);
-        self.client.helo = None;
-        self.client.user = None;
-        self.protocol = Protocol::Smtp;
-        self.state = State::Connected;
+        self.start_over();
         self.input.clear();
         self.lines = Lines::default();
         self.progress = true;
         self.errors = 0;
         self.idle_commands = 0;
+    }
+
+    /// Back to before EHLO.
+    fn start_over(&mut self) {
+        self.client.helo = None;
+        self.client.user = None;
+        self.protocol = Protocol::Smtp;
+        self.state = State::Connected;
     }
 
     /// The client has closed its side.

@@ -5,9 +5,12 @@ use std::{fs, io, path::PathBuf, sync::Arc};
 use empath_smtp::server::{CertificateConfig, Config};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, DEFAULT_VERSIONS, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    version::TLS12,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -47,6 +50,11 @@ impl Authority {
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
+    /// The authority's own certificate, as PEM.
+    pub(crate) fn certificate(&self) -> String {
+        self.issuer.pem()
+    }
+
     pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
         let file = self.dir.path().join(name);
         fs::write(&file, content).unwrap();
@@ -75,10 +83,26 @@ impl Authority {
 
     /// A client that trusts this authority and has a certificate itself.
     pub(crate) fn client_with(&self, own: Option<&Pair>) -> Arc<ClientConfig> {
+        self.make(DEFAULT_VERSIONS, own)
+    }
+
+    /// A client that knows nothing newer than TLS 1.2.
+    pub(crate) fn old_client(&self) -> Arc<ClientConfig> {
+        self.make(&[&TLS12], None)
+    }
+
+    /// A client that does not care for whom the certificate is.
+    pub(crate) fn careless_client(&self) -> Arc<ClientConfig> {
+        let mut client = ClientConfig::clone(&self.client());
+        client.dangerous().set_certificate_verifier(Arc::new(Careless));
+        Arc::new(client)
+    }
+
+    fn make(&self, versions: &[&'static SupportedProtocolVersion], own: Option<&Pair>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
         Arc::new(match own {
@@ -89,6 +113,44 @@ impl Authority {
             }
             None => builder.with_no_client_auth(),
         })
+    }
+}
+
+#[derive(Debug)]
+struct Careless;
+
+impl ServerCertVerifier for Careless {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

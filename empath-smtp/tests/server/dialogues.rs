@@ -83,7 +83,10 @@ fn over_tls() {
     let says = |step: &Step| matches!(step, Step::Send(octets) if octets.starts_with(b"STARTTLS"));
     for (name, mut script) in over_the_network().filter(|(_, script)| !script.steps.iter().any(says)) {
         for text in script.messages.iter_mut().flat_map(|message| &mut message.trace) {
-            *text = text.replace("ESMTP id", "ESMTPS id").replace("UTF8SMTP id", "UTF8SMTPS id");
+            *text = text
+                .replace("SMTP id", "SMTPS id")
+                .replace("ESMTPA id", "ESMTPSA id")
+                .replace("with SMTPS id", "with SMTP id");
             // The clause about TLS follows.
             *text = text.trim_end_matches(';').to_owned();
         }

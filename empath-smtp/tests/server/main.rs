@@ -11,6 +11,8 @@ mod listener;
 mod machine;
 mod memory;
 mod metrics;
+mod proxy;
 mod random;
 mod script;
 mod smuggling;
+mod tls;

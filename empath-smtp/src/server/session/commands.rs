@@ -4,8 +4,9 @@ use empath_common::Reply;
 use super::{
     super::{
         command::Command, line::Line, log, parameter::Parameters, reply, trace::Protocol, transaction::Mail,
+        xclient::Attribute,
     },
-    Next, Session, Waiting,
+    Next, Session, Speaker, Waiting,
 };
 
 impl Session {
@@ -46,6 +47,7 @@ impl Session {
             Command::Ehlo(name) => self.hello(Protocol::Esmtp, name),
             Command::Helo(name) => self.hello(Protocol::Smtp, name),
             Command::StartTls => self.start_tls()?,
+            Command::XClient(attributes) => self.xclient(attributes)?,
             Command::Mail(reverse_path, parameters) => {
                 self.state.check_between_transactions()?;
                 if self.mode.is_submission() && self.client.user.is_none() {
@@ -100,7 +102,30 @@ impl Session {
 
     /// Whether users are asked to encrypt before they say anything that matters (RFC 8314 §4.1).
     fn must_encrypt(&self) -> bool {
-        self.mode.is_submission() && self.offers_starttls()
+        self.mode.is_submission() && self.offers_starttls() && self.client.user.is_none()
+    }
+
+    /// A proxy tells whom it speaks for. The session starts over as one with that client, which is greeted or refused.
+    fn xclient(&mut self, attributes: Vec<Attribute>) -> Result<(), Reply> {
+        if self.settings.xclient.is_empty() {
+            return Err(reply::UNKNOWN_COMMAND);
+        }
+        if self.speaker != Speaker::Proxy {
+            return Err(reply::XCLIENT_DENIED);
+        }
+        if self.state.reverse_path().is_some() {
+            return Err(reply::BAD_SEQUENCE);
+        }
+        if self.too_many_commands() {
+            return Ok(());
+        }
+        self.start_over();
+        for attribute in attributes {
+            attribute.tell(&mut self.client);
+        }
+        log::proxied(&self.client);
+        self.waiting = Waiting::Connect;
+        Ok(())
     }
 
     /// Asks policy about a client that introduces itself. EHLO and HELO end a transaction, once they are accepted.

@@ -1,4 +1,4 @@
-use super::Session;
+use super::{super::xclient, Session, Speaker};
 
 impl Session {
     /// What EHLO offers: the extensions that work for this client at this moment, and no others.
@@ -8,6 +8,9 @@ impl Session {
         let mut keywords = always.map(str::to_owned).to_vec();
         if self.offers_starttls() {
             keywords.push("STARTTLS".to_owned());
+        }
+        if self.speaker == Speaker::Proxy {
+            keywords.push(xclient::KEYWORD.to_owned());
         }
         keywords
     }
