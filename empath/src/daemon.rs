@@ -1,5 +1,6 @@
 //! The daemon: everything is opened and bound, then `ready`, then it runs until a signal and drains in order.
 
+mod descriptors;
 mod own;
 
 use std::{io, sync::Arc, time::Duration};
@@ -105,6 +106,7 @@ struct Tasks {
 impl Daemon {
     /// Opens, recovers and binds everything; serves only when all of it has succeeded.
     async fn start(config: &Config) -> Result<Self, StartError> {
+        descriptors::raise(config);
         let registry = Registry::default();
         empath_metrics::process::define(&registry);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
