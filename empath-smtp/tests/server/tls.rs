@@ -188,6 +188,34 @@ async fn a_listener_that_stops_does_not_wait_for_handshakes() {
     running.served.await.unwrap();
 }
 
+#[tokio::test]
+async fn a_client_that_leaves_inside_content_without_close_notify_commits_nothing() {
+    let authority = Authority::new();
+    let json = r#"{"local_domains": ["test.example"], "xclient": ["127.0.0.1"]}"#;
+    let running = submissions(&authority.certify(&serde_json::from_str(json).unwrap()));
+    let mut stream = connect(&running, &authority.client(), "mx.test.example").await;
+    let start =
+        "XCLIENT LOGIN=alice\r\nEHLO c.example\r\nMAIL FROM:<>\r\nRCPT TO:<b@test.example>\r\nDATA\r\n";
+    stream.write_all(start.as_bytes()).await.unwrap();
+    while !line(&mut stream).await.starts_with("354 ") {}
+    stream.write_all(b"Subject: x\r\n\r\nx\r\n").await.unwrap();
+    drop(stream);
+    while running.server.connections.count() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((running.shelf.messages().len(), running.shelf.drafts()), (0, 0));
+}
+
+#[tokio::test]
+async fn where_tls_comes_first_a_client_over_the_limit_is_told_nothing() {
+    let authority = Authority::new();
+    let config = authority.certify(&serde_json::from_str(r#"{"limits": {"connections": 1}}"#).unwrap());
+    let running = submissions(&config);
+    let _first = connect(&running, &authority.client(), "mx.test.example").await;
+    let mut second = TcpStream::connect(running.address).await.unwrap();
+    assert_eq!(rest(&mut second).await, "");
+}
+
 /// Refuses everybody, and says what it knows about the certificate.
 struct Certificate;
 
