@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::Domain;
 
 /// Which domains: one, all below one, or all.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DomainPattern {
     /// `example.test`: this domain.

@@ -108,6 +108,13 @@ impl Config {
             let message = "clients show certificates inside TLS only: give one of your own in tls";
             problems.push(Problem::new("client_ca", message));
         }
+        let mut named = HashSet::new();
+        for (i, certificate) in self.tls.iter().enumerate() {
+            for name in certificate.names.iter().filter(|name| !named.insert(*name)) {
+                let message = format!("{name} has a certificate already, and the first is used: remove one");
+                problems.push(Problem::new(format!("tls[{i}].names"), message));
+            }
+        }
         problems.extend(Tls::load(self).err().unwrap_or_default());
         problems.extend(self.limits.validate().into_iter().map(|problem| problem.within("limits")));
         problems

@@ -24,18 +24,30 @@ fn every_problem_is_found_at_its_place() {
         "listeners": [
             {"socket": "127.0.0.1:25", "timeouts": {"command": "0s"}},
             {"socket": "127.0.0.1:25"},
-            {"socket": "127.0.0.1:0"},
+            {"socket": "127.0.0.1:0", "mode": "Submissions"},
             {"socket": "127.0.0.1:0"}
         ],
+        "client_ca": "ca.pem",
         "limits": {"recipients": 0, "message_size": "1GiB"}
     }"#;
     let places = [
         "listeners[0].timeouts.command",
         "listeners[1].socket",
+        "listeners[2].mode",
+        // It means nothing without a certificate of ours, and is not there.
+        "client_ca",
+        "client_ca",
         "limits.recipients",
         "limits.content_memory",
     ];
     assert_eq!(problems(json), places);
+}
+
+#[test]
+fn a_name_has_one_certificate() {
+    let json = r#"{"tls": [{"names": ["*", "a.test"]}, {"names": ["A.test"]}]}"#;
+    let places = problems(json);
+    assert_eq!(places.iter().filter(|place| place.contains("names")).collect::<Vec<_>>(), ["tls[1].names"]);
 }
 
 #[test]
