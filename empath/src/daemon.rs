@@ -11,7 +11,7 @@ use empath_delivery::{Processor, Resolver};
 use empath_ffi::Module;
 use empath_health::{HttpServer, Part, Readiness};
 use empath_metrics::{Registry, log::LogError};
-use empath_smtp::server::{Listener, RelayControl, Server, Settings, Tls};
+use empath_smtp::server::{Authenticator, Listener, RelayControl, Server, Settings, Tls};
 use empath_spool::Spool;
 use sd_notify::NotifyState;
 use tokio::{
@@ -49,6 +49,9 @@ pub enum StartError {
     /// A certificate could not be loaded.
     #[error("{0}")]
     Tls(Problem),
+    /// The users file could not be loaded.
+    #[error("{0}")]
+    Users(Problem),
     /// An SMTP address could not be bound.
     #[error(transparent)]
     Smtp(#[from] empath_smtp::server::BindError),
@@ -119,6 +122,7 @@ impl Daemon {
         }
         let hooks = hooks(config)?;
         let tls = certificates(config)?;
+        let auth = users(config)?;
 
         let listeners = config.smtp.listeners.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
         let control = ControlServer::bind(&config.control_socket)?;
@@ -157,7 +161,7 @@ impl Daemon {
         let intake =
             Intake::new(Arc::clone(&spool), processor.clone(), Arc::clone(&clock), &config.smtp.limits);
         let settings = Settings::new(&config.smtp, hostname, empath_smtp::server::Metrics::new(&registry));
-        let server = Arc::new(Server::new(settings, hooks, intake, clock).with_tls(tls));
+        let server = Arc::new(Server::new(settings, hooks, intake, clock).with_tls(tls).with_auth(auth));
 
         report_readiness(&readiness, &spool, &processor);
         let mut services = Tasks::new();
@@ -230,6 +234,15 @@ fn certificates(config: &Config) -> Result<Option<Tls>, StartError> {
     Tls::load(&config.smtp).map_err(|problems| {
         let problem = problems.into_iter().next().unwrap_or_else(|| Problem::new("tls", "is unusable"));
         StartError::Tls(problem.within("smtp"))
+    })
+}
+
+/// Likewise.
+fn users(config: &Config) -> Result<Option<Authenticator>, StartError> {
+    Authenticator::load(&config.smtp.auth).map_err(|problems| {
+        let problem =
+            problems.into_iter().next().unwrap_or_else(|| Problem::new("users_file", "is unusable"));
+        StartError::Users(problem.within("smtp.auth"))
     })
 }
 

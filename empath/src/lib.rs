@@ -5,3 +5,4 @@ pub mod ctl;
 pub mod daemon;
 pub mod intake;
 pub mod operations;
+pub mod users;

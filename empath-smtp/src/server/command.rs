@@ -3,6 +3,7 @@ use empath_common::{
 };
 
 use super::{
+    auth::{Mechanism, Secret},
     parameter::Parameters,
     reply,
     xclient::{self, Attribute},
@@ -21,6 +22,8 @@ pub(super) enum Command {
     Rcpt(ForwardPath),
     /// `STARTTLS`
     StartTls,
+    /// `AUTH mechanism initial-response`; `None` for a mechanism that we don't know.
+    Auth(Option<Mechanism>, Option<Secret>),
     /// `DATA`
     Data,
     /// `XCLIENT attributes`
@@ -56,6 +59,7 @@ impl Command {
             () if is("MAIL") => mail(argument),
             () if is("RCPT") => rcpt(argument),
             () if is("STARTTLS") => alone(argument, Self::StartTls),
+            () if is("AUTH") => auth(argument),
             () if is("DATA") => alone(argument, Self::Data),
             () if is("XCLIENT") => xclient::parse(argument).map(Self::XClient),
             () if is("RSET") => alone(argument, Self::Rset),
@@ -92,6 +96,13 @@ fn is_space(octet: u8) -> bool {
 
 fn alone(argument: &[u8], command: Command) -> Result<Command, Reply> {
     if argument.is_empty() { Ok(command) } else { Err(reply::NO_ARGUMENT_EXPECTED) }
+}
+
+/// RFC 4954 §4. What follows the mechanism is for the exchange to judge.
+fn auth(argument: &[u8]) -> Result<Command, Reply> {
+    let mut words = argument.splitn(2, |octet| is_space(*octet));
+    let mechanism = words.next().filter(|name| !name.is_empty()).ok_or(reply::BAD_AUTH)?;
+    Ok(Command::Auth(Mechanism::parse(mechanism), words.next().map(|initial| trim_start(initial).into())))
 }
 
 /// DEVIATION RFC 5321 §4.1.1.1: any visible ASCII is taken for a domain, underscores and all; too many clients
@@ -160,6 +171,12 @@ mod tests {
             (b"RsEt ", Command::Rset),
             (b"StartTLS ", Command::StartTls),
             (b"QUIT\t", Command::Quit),
+            (b"auth plain", Command::Auth(Some(Mechanism::Plain), None)),
+            (
+                b"AUTH scram-sha-256  biws ",
+                Command::Auth(Some(Mechanism::ScramSha256), Some(b"biws"[..].into())),
+            ),
+            (b"AUTH SCRAM-SHA-256-PLUS", Command::Auth(None, None)),
             (b"NOOP any thing", Command::Noop),
             (b"VRFY x ", Command::Vrfy),
             (b"HELP MAIL", Command::Help),
@@ -185,6 +202,7 @@ mod tests {
             (b"EXPN list", "502 5.5.1"),
             (b"VRFY", "501 5.5.4"),
             (b"DATA now", "501 5.5.4"),
+            (b"AUTH", "501 5.5.4"),
             (b"RSET x", "501 5.5.4"),
             (b"QUIT x", "501 5.5.4"),
             (b"EHLO", "501 A dom"),

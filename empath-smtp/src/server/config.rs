@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use listener::{ListenerConfig, Mode, Timeouts};
 
-use super::{CertificateConfig, Limits, Network, Tls};
+use super::{AuthConfig, CertificateConfig, Limits, Network, Tls};
 
 /// The receiving of mail over SMTP.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +51,8 @@ pub struct Config {
     /// `connections_per_address`. Default: `[]`.
     #[schemars(with = "Vec<String>")]
     pub xclient: Vec<Network>,
+    /// Who may send as a user: AUTH (RFC 4954), on listeners of every mode.
+    pub auth: AuthConfig,
     /// How much of anything a client may use.
     pub limits: Limits,
     /// What becomes of a message with a CR or LF that is not part of a CRLF.
@@ -80,6 +82,7 @@ impl Default for Config {
             tls: Vec::new(),
             client_ca: None,
             xclient: Vec::new(),
+            auth: AuthConfig::default(),
             limits: Limits::default(),
             bare_newlines: BareNewlines::default(),
         }
@@ -87,6 +90,22 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What works and still needs somebody's attention.
+    pub fn warnings(&self) -> Vec<Problem> {
+        let mut warnings = Vec::new();
+        if self.auth.users_file.is_none()
+            && let Some(n) = self.listeners.iter().position(|listener| listener.mode.is_submission())
+        {
+            let message = "users must authenticate here, and there are none: give auth.users_file";
+            warnings.push(Problem::new(format!("listeners[{n}].mode"), message));
+        }
+        if self.auth.users_file.is_some() && self.auth.require_tls && self.tls.is_empty() {
+            let message = "AUTH works inside TLS only, and there is no certificate: give one in tls";
+            warnings.push(Problem::new("auth.require_tls", message));
+        }
+        warnings
+    }
+
     /// What serde can't say.
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -116,6 +135,7 @@ impl Config {
             }
         }
         problems.extend(Tls::load(self).err().unwrap_or_default());
+        problems.extend(self.auth.validate().into_iter().map(|problem| problem.within("auth")));
         problems.extend(self.limits.validate().into_iter().map(|problem| problem.within("limits")));
         problems
     }

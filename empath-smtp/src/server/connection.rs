@@ -8,8 +8,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Connections, Draft, Intake, IntakeError, Phase, Session, Settings, Step, Timeouts, Tls, log,
-    stream::Stream, throttle::Throttle,
+    Authenticator, Connections, Draft, Intake, IntakeError, Phase, Session, Settings, Step, Timeouts, Tls,
+    auth::AuthAnswer, log, stream::Stream, throttle::Throttle,
 };
 
 /// What all listeners and sessions of a daemon share.
@@ -24,6 +24,8 @@ pub struct Server<I> {
     pub clock: Arc<dyn Clock>,
     /// Certificates, if there are any.
     pub tls: Option<Tls>,
+    /// Who knows the users, if there are any.
+    pub auth: Option<Authenticator>,
     /// The sessions that there are.
     pub connections: Arc<Connections>,
     /// Log lines about connections that are refused.
@@ -57,13 +59,28 @@ impl<I: Intake> Server<I> {
     pub fn new(settings: Settings, hooks: Hooks, intake: I, clock: Arc<dyn Clock>) -> Self {
         let connections = Connections::new(&settings.limits, settings.metrics.active.clone());
         let refusals = Throttle::new(REFUSAL_LINES);
-        Self { settings: Arc::new(settings), hooks, intake, clock, tls: None, connections, refusals }
+        Self {
+            settings: Arc::new(settings),
+            hooks,
+            intake,
+            clock,
+            tls: None,
+            auth: None,
+            connections,
+            refusals,
+        }
     }
 
     /// The same with certificates.
     #[must_use]
     pub fn with_tls(self, tls: Option<Tls>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// The same with users.
+    #[must_use]
+    pub fn with_auth(self, auth: Option<Authenticator>) -> Self {
+        Self { auth, ..self }
     }
 }
 
@@ -138,6 +155,13 @@ where
                 let answer = server.hooks.ask(query).await;
                 session.decide(answer);
             }
+            Step::Authenticate(address, query) => {
+                let answer = match &server.auth {
+                    Some(users) => Box::pin(users.answer(address, query)).await,
+                    None => AuthAnswer::Unavailable,
+                };
+                session.authenticated(answer);
+            }
             Step::Begin => {
                 let begun = begin(session, server).await;
                 session.begun(begun.map(|begun| draft = Some(begun)));
@@ -174,7 +198,7 @@ fn deadline_of(phase: Phase, before: Instant, timeouts: &Timeouts) -> Instant {
     }
 }
 
-async fn begin<I: Intake>(session: &Session, server: &Server<I>) -> Result<I::Draft, IntakeError> {
+async fn begin<I: Intake>(session: &mut Session, server: &Server<I>) -> Result<I::Draft, IntakeError> {
     let mut draft = server.intake.begin()?;
     draft.write(session.received(draft.id(), server.clock.now()).as_bytes()).await?;
     Ok(draft)

@@ -5,6 +5,8 @@ use std::{error::Error, fmt, io, net::SocketAddr, path::Path};
 use empath_common::{Client, Escaped, Reply, TlsSession};
 use tracing::{debug, error, info, warn};
 
+use super::auth::Mechanism;
+
 pub(super) fn listening(address: SocketAddr) {
     info!(%address, "listening for SMTP");
 }
@@ -50,6 +52,33 @@ pub(super) fn certificate_changed(file: &Path) {
 /// Clients are shown the last good one, until the files change once more.
 pub(super) fn certificate_kept(failure: &dyn Error) {
     error!(error = %failure, "a changed certificate can't be used; the one before stays in use");
+}
+
+pub(super) fn users_changed(file: &Path, users: usize) {
+    info!(file = %file.display(), users, "users file read again");
+}
+
+/// The users of before stay, until the file changes once more.
+pub(super) fn users_kept(failure: &dyn Error) {
+    error!(error = %failure, "a changed users file can't be used; the users of before stay");
+}
+
+pub(super) fn authenticated(client: &Client, mechanism: Mechanism) {
+    info!(
+        peer = %client.peer,
+        user = %Escaped(client.user.as_deref().unwrap_or_default().as_bytes()),
+        mechanism = mechanism.name(),
+        "authenticated"
+    );
+}
+
+/// More passwords wait for being checked than may.
+pub(super) fn too_many_verifications() {
+    warn!("an authentication was put off: smtp.auth.waiting passwords wait already");
+}
+
+pub(super) fn verification_failed(failure: &dyn fmt::Display) {
+    error!(error = %failure, "a password could not be checked");
 }
 
 pub(super) fn closed(peer: SocketAddr, reason: &dyn fmt::Display) {

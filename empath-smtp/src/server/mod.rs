@@ -5,16 +5,20 @@
 //!
 //! - What a client may say: `line` (CRLF ends a command), `command`, `parameter`.
 //! - Whom somebody else speaks for: `proxy` (the PROXY protocol), `xclient`.
+//! - Who the client is: [`auth`].
 //! - What it means: `transaction` (the states of RFC 5321 §4.1.4), `session`, `reply`.
-//! - What the message is made of: `framing` (CRLF.CRLF ends it), `inspection` (limits), `content`, `trace`.
+//! - What the message is made of: `framing` (CRLF.CRLF ends it), `inspection` (limits), `content`, `trace`; what users
+//!   forgot: `submission`.
 //! - What is promised to operators: `config`, `limits`, `metrics`, `log`.
 
+pub mod auth;
 mod command;
 mod config;
 mod connection;
 mod connections;
 mod content;
 mod framing;
+mod from;
 mod inspection;
 mod intake;
 mod limits;
@@ -29,6 +33,7 @@ mod relay;
 mod reply;
 mod session;
 mod stream;
+mod submission;
 mod throttle;
 mod tls;
 mod trace;
@@ -36,6 +41,7 @@ mod transaction;
 mod xclient;
 mod xtext;
 
+pub use auth::{AuthConfig, Authenticator};
 pub use config::{BareNewlines, Config, ListenerConfig, Mode, Timeouts};
 pub use connection::{Server, serve};
 pub use connections::{Admitted, Connections, Refused};

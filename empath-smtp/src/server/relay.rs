@@ -5,7 +5,7 @@ use empath_common::{Answer, Asked, Client, Domain, ForwardPath, Hook, Query, Ver
 
 /// Decides for whom we take mail: the first of the hooks, closed by default.
 ///
-/// Clients in `relay_networks` may send to anybody; anybody may send to `relay_domains`, `local_domains` and the
+/// Authenticated users and clients in `relay_networks` may send to anybody; anybody may send to `relay_domains`, `local_domains` and the
 /// bare `<Postmaster>` (RFC 5321 §4.5.1). Nothing else is accepted.
 #[derive(Debug)]
 pub struct RelayControl {
@@ -23,7 +23,7 @@ impl RelayControl {
     }
 
     fn accepts(&self, client: &Client, recipient: &ForwardPath) -> bool {
-        self.trusts(client.peer.ip()) || self.is_ours(recipient)
+        client.user.is_some() || self.trusts(client.peer.ip()) || self.is_ours(recipient)
     }
 
     fn trusts(&self, address: IpAddr) -> bool {

@@ -37,6 +37,30 @@ pub(super) const STARTTLS_FIRST: Reply = Reply::new(530, (5, 7, 0), "Must issue 
 pub(super) const XCLIENT_DENIED: Reply = Reply::new(550, (5, 7, 0), "XCLIENT is not for you");
 // RFC 6409 §4.3
 pub(super) const AUTHENTICATION_REQUIRED: Reply = Reply::new(530, (5, 7, 0), "Authentication required");
+// RFC 4954 §4, §6
+pub(super) const AUTHENTICATED: Reply = Reply::new(235, (2, 7, 0), "Authentication successful");
+pub(super) const BAD_AUTH: Reply = Reply::new(501, (5, 5, 4), "Syntax: AUTH mechanism [initial-response]");
+pub(super) const BAD_RESPONSE: Reply = Reply::new(501, (5, 5, 2), "Cannot decode this response");
+pub(super) const RESPONSE_TOO_LONG: Reply =
+    Reply::new(500, (5, 5, 6), "Authentication exchange line too long");
+pub(super) const AUTHENTICATION_CANCELLED: Reply = Reply::new(501, (5, 7, 0), "Authentication cancelled");
+pub(super) const UNKNOWN_MECHANISM: Reply =
+    Reply::new(504, (5, 5, 4), "Authentication mechanism not supported");
+pub(super) const ENCRYPTION_REQUIRED: Reply =
+    Reply::new(538, (5, 7, 11), "Encryption required for authentication");
+pub(super) const BAD_CREDENTIALS: Reply = Reply::new(535, (5, 7, 8), "Authentication credentials invalid");
+pub(super) const OTHER_IDENTITY: Reply =
+    Reply::new(535, (5, 7, 8), "Acting as another user than the authenticated one is not possible");
+pub(super) const AUTHENTICATION_UNAVAILABLE: Reply =
+    Reply::new(454, (4, 7, 0), "Temporary authentication failure; try again later");
+pub(super) const TOO_MANY_FAILURES: Reply =
+    Reply::new(421, (4, 7, 0), "Too many failed authentications; closing connection");
+// RFC 6409 §6.1
+pub(super) const NOT_YOUR_ADDRESS: Reply =
+    Reply::new(553, (5, 7, 1), "This sender address does not belong to the authenticated user");
+pub(super) const NOT_YOUR_FROM: Reply =
+    Reply::new(550, (5, 7, 1), "An address in From does not belong to the authenticated user");
+pub(super) const BAD_FROM: Reply = Reply::new(550, (5, 7, 1), "There is no single well-formed From field");
 // RFC 6531 §3.5
 pub(super) const SENDER_NEEDS_UTF8: Reply =
     Reply::new(550, (5, 6, 7), "This sender address needs the SMTPUTF8 parameter");

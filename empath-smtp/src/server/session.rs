@@ -1,3 +1,4 @@
+mod authentication;
 mod commands;
 mod decisions;
 mod keywords;
@@ -14,7 +15,8 @@ use jiff::Timestamp;
 use step::Next;
 
 use super::{
-    BareNewlines, Config, IntakeError, Limits, Metrics, Mode, Network,
+    AuthConfig, BareNewlines, Config, IntakeError, Limits, Metrics, Mode, Network,
+    auth::{Exchange, Identity},
     content::{Content, Piece},
     line::Lines,
     log, reply,
@@ -35,6 +37,8 @@ pub struct Settings {
     pub starttls: bool,
     /// Who may say for whom a connection is.
     pub xclient: Vec<Network>,
+    /// How users authenticate, and what they may send as.
+    pub auth: AuthConfig,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -48,6 +52,7 @@ impl Settings {
             bare_newlines: config.bare_newlines,
             starttls: !config.tls.is_empty(),
             xclient: config.xclient.clone(),
+            auth: config.auth.clone(),
             metrics,
         }
     }
@@ -62,6 +67,7 @@ impl Settings {
 /// | [`Write`](Step::Write) | send the octets |
 /// | [`Read`](Step::Read) | put octets into [`buffer`](Self::buffer), or call [`eof`](Self::eof), [`timed_out`](Self::timed_out) or [`shutting_down`](Self::shutting_down) |
 /// | [`Ask`](Step::Ask) | call [`decide`](Self::decide) |
+/// | [`Authenticate`](Step::Authenticate) | call [`authenticated`](Self::authenticated) |
 /// | [`StartTls`](Step::StartTls) | call [`secured`](Self::secured) after the handshake, or close the connection |
 /// | [`Begin`](Step::Begin) | call [`begun`](Self::begun) |
 /// | [`Content`](Step::Content) | append the octets, or call [`refused_content`](Self::refused_content) |
@@ -76,6 +82,8 @@ pub struct Session {
     mode: Mode,
     client: Client,
     speaker: Speaker,
+    /// What the users file says about the client's user.
+    identity: Option<Identity>,
     protocol: Protocol,
     state: State,
     waiting: Waiting,
@@ -93,6 +101,8 @@ pub struct Session {
     errors: u32,
     idle_commands: u32,
     messages: u32,
+    /// Id and time of the message that is starting.
+    starting: Option<(MessageId, Timestamp)>,
     closing: bool,
 }
 
@@ -116,6 +126,7 @@ enum Waiting {
     Ehlo(Protocol, Option<Box<str>>),
     Mail(Mail),
     Rcpt(ForwardPath),
+    Auth(Exchange),
     Data,
     Begin,
     /// The storage works on a message of this many octets.
@@ -148,6 +159,7 @@ impl Session {
             mode,
             client,
             speaker,
+            identity: None,
             protocol: Protocol::Smtp,
             state: State::default(),
             waiting,
@@ -160,6 +172,7 @@ impl Session {
             errors: 0,
             idle_commands: 0,
             messages: 0,
+            starting: None,
             closing: false,
         }
     }
@@ -183,7 +196,15 @@ impl Session {
             Next::Read => Step::Read,
             Next::StartTls => Step::StartTls,
             Next::Ask => self.question().map_or(Step::Close, Step::Ask),
+            Next::Authenticate => {
+                let address = self.client.peer.ip();
+                self.auth_query().map_or(Step::Close, |query| Step::Authenticate(address, query))
+            }
             Next::Begin => Step::Begin,
+            Next::Mended => match &self.state {
+                State::Content(content) => Step::Content(content.mended()),
+                _ => Step::Close,
+            },
             Next::Content(len) => {
                 self.lent = len;
                 Step::Content(self.input.get(..len).unwrap_or_default())
@@ -205,6 +226,7 @@ impl Session {
                 Waiting::StartTls if !self.output.is_empty() => return Next::Write,
                 Waiting::StartTls => return Next::StartTls,
                 Waiting::Begin => return Next::Begin,
+                Waiting::Auth(_) => return Next::Authenticate,
                 // A driver that has no answer must not go on.
                 Waiting::Commit(_) => return Next::Close,
                 _ => return Next::Ask,
@@ -213,6 +235,8 @@ impl Session {
                 Some(Next::Close)
             } else if let State::Content(_) = self.state {
                 self.content()
+            } else if let State::Auth(_) = self.state {
+                self.response()
             } else {
                 self.command()
             };
@@ -270,6 +294,7 @@ impl Session {
     fn start_over(&mut self) {
         self.client.helo = None;
         self.client.user = None;
+        self.identity = None;
         self.protocol = Protocol::Smtp;
         self.state = State::Connected;
     }
@@ -290,10 +315,11 @@ impl Session {
     }
 
     /// The `Received` field of the message that [`Step::Begin`] starts.
-    pub fn received(&self, id: MessageId, now: Timestamp) -> String {
+    pub fn received(&mut self, id: MessageId, now: Timestamp) -> String {
         let State::Rcpt(envelope) = &self.state else {
             return String::new();
         };
+        self.starting = Some((id, now));
         trace::received(&self.client, self.protocol, &self.settings.hostname, envelope, id, now)
     }
 
@@ -302,7 +328,8 @@ impl Session {
         self.waiting = Waiting::Nothing;
         match (mem::take(&mut self.state), begun) {
             (State::Rcpt(envelope), Ok(())) => {
-                self.state = State::Content(Box::new(Content::new(envelope)));
+                let mending = self.mending(&envelope.reverse_path);
+                self.state = State::Content(Box::new(Content::new(envelope, mending)));
                 self.reply(&reply::SEND_CONTENT);
             }
             (State::Rcpt(envelope), Err(error)) => {
@@ -347,6 +374,7 @@ impl Session {
         Some(match content.next(&mut self.input, &self.settings.limits, self.settings.bare_newlines) {
             Piece::Octets(len) => Next::Content(len),
             Piece::Crlf => Next::Crlf,
+            Piece::Mended => Next::Mended,
             Piece::Refused => Next::Discard,
             Piece::More => Next::Read,
             Piece::End => return self.end_of_content(),

@@ -38,9 +38,14 @@ pub(super) fn received(
         // RFC 8314 §4.3
         let _ = write!(field, "\r\n\ttls {} ({})", tls.cipher, tls.version);
     }
-    let date = now.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S %z");
+    let date = date(now);
     let _ = write!(field, ";\r\n\t{date}\r\n");
     field
+}
+
+/// A date as header fields have it (RFC 5322 §3.3).
+pub(super) fn date(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S %z").to_string()
 }
 
 /// The `with` clause (RFC 3848, RFC 6531 §4.3).

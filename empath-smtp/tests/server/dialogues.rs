@@ -3,7 +3,7 @@
 use std::{fs, io, mem, path::Path, sync::Arc};
 
 use empath_common::Envelope;
-use empath_smtp::server::{Session, Timeouts, Tls, serve};
+use empath_smtp::server::{Authenticator, Session, Timeouts, Tls, serve};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -15,6 +15,7 @@ use crate::{
     intake::Shelf,
     machine::{self, Machine},
     script::{Message, Script, Step, matches},
+    users,
 };
 
 fn scripts() -> Vec<(String, Script)> {
@@ -280,8 +281,12 @@ async fn play_tcp(context: &str, script: &Script, authority: &Authority, encrypt
     let (accepted, _) = listener.accept().await.unwrap();
     let shelf = Shelf::failing(script.failing);
     let needed = encrypt || !script.config.tls.is_empty();
-    let config = if needed { authority.certify(&script.config) } else { script.config.clone() };
-    let server = machine::server(&config, &shelf).with_tls(Tls::load(&config).unwrap());
+    let mut config = if needed { authority.certify(&script.config) } else { script.config.clone() };
+    if let Some(file) = &mut config.auth.users_file {
+        *file = authority.file("users", users::FILE);
+    }
+    let auth = Authenticator::load(&config.auth).unwrap();
+    let server = machine::server(&config, &shelf).with_tls(Tls::load(&config).unwrap()).with_auth(auth);
     let client = machine::client(script.peer);
     let session = Session::new(Arc::clone(&server.settings), machine::mode(&config), client);
     let stop = CancellationToken::new();

@@ -14,7 +14,10 @@ use empath_smtp::server::{
     Config, Draft, Intake, Metrics, Mode, Phase, RelayControl, Server, Session, Settings, Step,
 };
 
-use crate::intake::{Growing, Shelf, Stopped};
+use crate::{
+    intake::{Growing, Shelf, Stopped},
+    users,
+};
 
 pub(crate) struct Machine {
     pub(crate) session: Session,
@@ -105,6 +108,10 @@ impl Machine {
                 Step::Ask(query) => {
                     let answer = ready(self.hooks.ask(query));
                     self.session.decide(answer);
+                }
+                Step::Authenticate(_, query) => {
+                    let answer = users::answer(query);
+                    self.session.authenticated(answer);
                 }
                 Step::StartTls => {
                     self.handshaking = true;

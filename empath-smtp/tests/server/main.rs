@@ -1,6 +1,7 @@
 //! The server, seen from outside: dialogues, the end of data, deadlines, listeners.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod auth;
 mod certificates;
 mod config;
 mod deadlines;
@@ -16,3 +17,4 @@ mod random;
 mod script;
 mod smuggling;
 mod tls;
+mod users;

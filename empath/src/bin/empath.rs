@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use empath::{config, daemon};
+use empath::{config, daemon, users};
 use empath_common::{Clock as _, SystemClock};
 
 /// The Empath mail transfer agent. Without a command it runs in the foreground until SIGTERM or SIGINT.
@@ -27,6 +27,9 @@ enum Command {
     Check,
     /// Print the reference of the configuration (docs/configuration.md).
     ConfigReference,
+    /// Change a users file, which `smtp.auth.users_file` names. A running daemon reads it again.
+    #[command(subcommand)]
+    User(users::Command),
 }
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
@@ -37,6 +40,18 @@ fn main() -> ExitCode {
     if let Some(Command::ConfigReference) = arguments.command {
         print(&config::reference());
         return ExitCode::SUCCESS;
+    }
+    if let Some(Command::User(command)) = arguments.command {
+        return match users::run(&command) {
+            Ok(text) => {
+                print(&text);
+                ExitCode::SUCCESS
+            }
+            Err(failure) => {
+                eprint(&format!("empath: {failure}\n"));
+                ExitCode::FAILURE
+            }
+        };
     }
     let loaded = match config::load(arguments.config.as_deref()) {
         Ok(loaded) => loaded,

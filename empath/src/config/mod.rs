@@ -137,7 +137,7 @@ impl Config {
     /// What works and still needs somebody's attention, with paths from the root.
     pub fn warnings(&self, now: Timestamp) -> Vec<Problem> {
         let within = |problem: Problem| problem.within("smtp");
-        Tls::warnings(&self.smtp, now).into_iter().map(within).collect()
+        self.smtp.warnings().into_iter().chain(Tls::warnings(&self.smtp, now)).map(within).collect()
     }
 
     /// Local domains whose mail would be looked up by MX and so leave this machine: the start warns about them.
@@ -154,8 +154,10 @@ impl Config {
         let maildirs = self.delivery.domains.values_mut().filter_map(|domain| domain.maildir.as_mut());
         let modules = self.modules.iter_mut().map(|module| &mut module.path);
         let certificates = self.smtp.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
-        let paths =
-            [&mut self.control_socket, &mut self.spool.path].into_iter().chain(&mut self.smtp.client_ca);
+        let paths = [&mut self.control_socket, &mut self.spool.path]
+            .into_iter()
+            .chain(&mut self.smtp.client_ca)
+            .chain(&mut self.smtp.auth.users_file);
         for path in paths.chain(certificates).chain(maildirs).chain(modules) {
             // An empty path stays what it is: an error.
             if !path.as_os_str().is_empty() {

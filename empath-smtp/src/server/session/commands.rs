@@ -1,9 +1,16 @@
 use bytes::Buf;
 use empath_common::Reply;
+use zeroize::Zeroize as _;
 
 use super::{
     super::{
-        command::Command, line::Line, log, parameter::Parameters, reply, trace::Protocol, transaction::Mail,
+        command::Command,
+        line::{Line, MAX_AUTH_LINE, MAX_LINE},
+        log,
+        parameter::Parameters,
+        reply,
+        trace::Protocol,
+        transaction::Mail,
         xclient::Attribute,
     },
     Next, Session, Speaker, Waiting,
@@ -12,7 +19,10 @@ use super::{
 impl Session {
     /// Takes one command from the input.
     pub(super) fn command(&mut self) -> Option<Next> {
-        let parsed = match self.lines.next(&self.input) {
+        // An initial response may be as long as any other (RFC 4954 §4).
+        let is_auth = self.input.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"AUTH "));
+        let most = if is_auth { MAX_AUTH_LINE } else { MAX_LINE };
+        let parsed = match self.lines.next(&self.input, most) {
             Line::Partial => return Some(Next::Read),
             Line::Skip(len) => {
                 self.input.advance(len);
@@ -27,6 +37,9 @@ impl Session {
                 self.progress = true;
                 let line = self.input.get(..len - b"\r\n".len()).unwrap_or_default();
                 let parsed = Command::parse(line);
+                if is_auth {
+                    self.input.get_mut(..len).unwrap_or_default().zeroize();
+                }
                 self.input.advance(len);
                 parsed
             }
@@ -48,6 +61,7 @@ impl Session {
             Command::Helo(name) => self.hello(Protocol::Smtp, name),
             Command::StartTls => self.start_tls()?,
             Command::XClient(attributes) => self.xclient(attributes)?,
+            Command::Auth(mechanism, initial) => self.authenticate(mechanism, initial.as_ref())?,
             Command::Mail(reverse_path, parameters) => {
                 self.state.check_between_transactions()?;
                 if self.mode.is_submission() && self.client.user.is_none() {
@@ -61,8 +75,15 @@ impl Session {
                 if self.protocol == Protocol::Smtp && parameters != Parameters::default() {
                     return Err(reply::UNKNOWN_PARAMETER);
                 }
+                if parameters.auth && self.settings.auth.users_file.is_none() {
+                    return Err(reply::UNKNOWN_PARAMETER);
+                }
                 if parameters.size.is_some_and(|size| size > self.settings.limits.message_size.0) {
                     return Err(reply::TOO_LARGE);
+                }
+                if !self.may_send_as(&reverse_path) {
+                    self.refuse("MAIL", &reverse_path, &reply::NOT_YOUR_ADDRESS);
+                    return Ok(());
                 }
                 self.waiting = Waiting::Mail(Mail::new(reverse_path, parameters));
             }

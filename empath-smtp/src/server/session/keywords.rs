@@ -9,10 +9,22 @@ impl Session {
         if self.offers_starttls() {
             keywords.push("STARTTLS".to_owned());
         }
+        if self.offers_auth() {
+            let mechanisms = self.settings.auth.mechanisms.iter().map(|mechanism| format!(" {mechanism}"));
+            keywords.push(mechanisms.fold("AUTH".to_owned(), |keyword, mechanism| keyword + &mechanism));
+        }
         if self.speaker == Speaker::Proxy {
             keywords.push(xclient::KEYWORD.to_owned());
         }
         keywords
+    }
+
+    /// Whether AUTH would work.
+    fn offers_auth(&self) -> bool {
+        let auth = &self.settings.auth;
+        auth.users_file.is_some()
+            && self.client.user.is_none()
+            && (self.client.tls.is_some() || !auth.require_tls)
     }
 
     /// Whether STARTTLS would work.

@@ -1,4 +1,8 @@
+use std::net::IpAddr;
+
 use empath_common::{Envelope, Query};
+
+use super::super::auth::AuthQuery;
 
 /// What the driver is to do.
 #[derive(Debug)]
@@ -11,6 +15,8 @@ pub enum Step<'a> {
     StartTls,
     /// Put this question to policy.
     Ask(Query<'a>),
+    /// Put this question about a user to [`Authenticator`](crate::server::auth::Authenticator), for the client's address.
+    Authenticate(IpAddr, AuthQuery<'a>),
     /// Start a message: its first octets are [`Session::received`](super::Session::received).
     Begin,
     /// Append these octets to the message.
@@ -29,9 +35,12 @@ pub(super) enum Next {
     Read,
     StartTls,
     Ask,
+    Authenticate,
     Begin,
     Content(usize),
     Crlf,
+    /// Content that was mended on its way.
+    Mended,
     Discard,
     Commit(Envelope),
     Close,
