@@ -12,6 +12,11 @@ pub(crate) const FILE: &str = "# users of the tests\n\n\
     SCRAM-SHA-256$4096:c2FsdHNhbHQ=$v9cxy4WCDtc8UMxTg6KXCtlxIku1bUKTGuWEXFC1L54=:rwGpSn6lR97mSEImO0RA7JCZ4WnpCnnKddTt3G/t6II= \
     @alice.example\n";
 
+/// That of the file.
+fn verifier() -> Verifier {
+    FILE.split_ascii_whitespace().find_map(|field| field.parse().ok()).unwrap()
+}
+
 /// Answers as the users file would, without a file, hashing or delays.
 pub(crate) fn answer(query: AuthQuery<'_>) -> AuthAnswer {
     let identity = || Identity { name: NAME.into(), senders: ["@alice.example".parse().unwrap()].into() };
@@ -23,10 +28,6 @@ pub(crate) fn answer(query: AuthQuery<'_>) -> AuthAnswer {
         AuthQuery::Password("broken", _) => AuthAnswer::Unavailable,
         AuthQuery::Password("guessed", _) => AuthAnswer::TooMany,
         AuthQuery::Password(..) | AuthQuery::Proof(..) => AuthAnswer::Refused,
-        AuthQuery::Keys(_) => {
-            let iterations = 4096.try_into().unwrap();
-            let verifier = Verifier::derive(PASSWORD.as_bytes(), b"saltsalt", iterations);
-            AuthAnswer::Keys(verifier, NONCE.to_owned())
-        }
+        AuthQuery::Keys(_) => AuthAnswer::Keys(verifier(), NONCE.to_owned()),
     }
 }

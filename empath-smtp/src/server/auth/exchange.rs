@@ -204,3 +204,96 @@ impl From<Fault> for Reply {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(message: &str) -> String {
+        STANDARD.encode(message)
+    }
+
+    fn identity() -> Identity {
+        Identity { name: "u".into(), senders: [].into() }
+    }
+
+    /// What a turn is, in one line.
+    fn shown(turn: &Turn) -> String {
+        match turn {
+            Turn::Challenge(_, challenge) => String::from_utf8(STANDARD.decode(challenge).unwrap()).unwrap(),
+            Turn::Ask(exchange) => match exchange.query() {
+                Some(AuthQuery::Password(name, password)) => {
+                    format!("password {name} {}", password.octets().escape_ascii())
+                }
+                Some(AuthQuery::Keys(name)) => format!("keys {name}"),
+                Some(AuthQuery::Proof(name, right)) => format!("proof {name} {right}"),
+                None => "nothing".to_owned(),
+            },
+            Turn::Accepted(identity) => format!("accepted {}", identity.name),
+            Turn::Refused(reply) => reply.code.to_string(),
+            Turn::Hopeless => "hopeless".to_owned(),
+        }
+    }
+
+    fn exchange(turn: Turn) -> Exchange {
+        match turn {
+            Turn::Challenge(exchange, _) | Turn::Ask(exchange) => exchange,
+            other => panic!("over: {}", shown(&other)),
+        }
+    }
+
+    #[test]
+    fn the_first_turn_depends_on_mechanism_and_initial_response() {
+        use Mechanism::{Login, Plain, ScramSha256};
+        for (mechanism, initial, expected) in [
+            (Plain, None, ""),
+            (Plain, Some("="), "501"),
+            (Plain, Some(""), "501"),
+            (Plain, Some("*"), "501"),
+            (Plain, Some(&*encode("\0u\0p\u{e9}")), "password u p\\xc3\\xa9"),
+            (Login, None, "Username:"),
+            (Login, Some("="), "501"),
+            (Login, Some(&encode("u")), "Password:"),
+            (Login, Some(&encode("u\0p")), "501"),
+            (ScramSha256, None, ""),
+            (ScramSha256, Some("="), "501"),
+            (ScramSha256, Some(&encode("n,,n=u,r=x")), "keys u"),
+            (ScramSha256, Some(&encode("n,a=v,n=u,r=x")), "535"),
+        ] {
+            let turn = Exchange::begin(mechanism, initial.map(str::as_bytes));
+            assert_eq!(shown(&turn), expected, "{mechanism} {initial:?}");
+        }
+    }
+
+    #[test]
+    fn answers_that_do_not_fit_the_question_accept_nobody() {
+        let keys = || {
+            let verifier = Verifier::derive(b"p", b"saltsalt", 4096.try_into().unwrap());
+            AuthAnswer::Keys(verifier, "y".to_owned())
+        };
+        let plain = || exchange(Exchange::begin(Mechanism::Plain, Some(encode("\0u\0p").as_bytes())));
+        let scram =
+            || exchange(Exchange::begin(Mechanism::ScramSha256, Some(encode("n,,n=u,r=x").as_bytes())));
+        let wrong = || {
+            let challenged = exchange(scram().answer(keys()));
+            exchange(challenged.response(encode("c=biws,r=xy,p=AAAA").as_bytes()))
+        };
+        assert_eq!(shown(&plain().answer(AuthAnswer::Accepted(identity()))), "accepted u");
+        for asked in [&plain as &dyn Fn() -> Exchange, &scram, &wrong] {
+            assert_eq!(shown(&asked().answer(AuthAnswer::Refused)), "535");
+            assert_eq!(shown(&asked().answer(AuthAnswer::Unavailable)), "454");
+            assert_eq!(shown(&asked().answer(AuthAnswer::TooMany)), "hopeless");
+        }
+        assert_eq!(shown(&plain().answer(keys())), "535");
+        assert_eq!(shown(&scram().answer(AuthAnswer::Accepted(identity()))), "535");
+        assert_eq!(shown(&Turn::Ask(wrong())), "proof u false");
+        assert_eq!(shown(&wrong().answer(AuthAnswer::Accepted(identity()))), "535");
+    }
+
+    #[test]
+    fn passwords_are_not_in_debug() {
+        let turn = Exchange::begin(Mechanism::Plain, Some(encode("\0u\0hunter2").as_bytes()));
+        let shown = format!("{turn:?}") + &format!("{:?}", exchange(turn).query());
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
