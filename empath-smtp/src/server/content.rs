@@ -58,6 +58,9 @@ impl Content {
 
     /// Goes on in `input`, consuming all that is not handed out.
     pub(super) fn next(&mut self, input: &mut BytesMut, limits: &Limits, newlines: BareNewlines) -> Piece {
+        if self.mending.is_none() {
+            self.mended = Vec::new();
+        }
         self.mended.clear();
         loop {
             if self.ended {

@@ -110,6 +110,8 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(value: &str) -> Option<Vec<String>> {
@@ -143,6 +145,16 @@ mod tests {
                 Some(&expected.iter().map(|&a| a.to_owned()).collect::<Vec<_>>()[..]),
                 "{value}"
             );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_brings_the_reader_down(value in "[a@. \\r\\n\\t<>()\\\\\",:;\\[\\]\u{e9}]{0,40}") {
+            // Each has a place of its own in the list.
+            if let Some(mailboxes) = mailboxes(value.as_bytes()) {
+                prop_assert!(mailboxes.len() <= 1 + value.matches([',', ';']).count());
+            }
         }
     }
 

@@ -13,11 +13,13 @@ pub(super) struct Mending {
     owner: Option<Identity>,
     /// The line that is going on. Inspection bounds it.
     line: Vec<u8>,
-    /// The field of that name is there: the value of `From`; the line that goes on may continue it.
+    /// The value of `From`, once it has come.
     from: Option<Vec<u8>>,
+    /// The next line may continue it.
     in_from: bool,
     /// The fields that are needed, until they are seen.
     missing: Vec<Missing>,
+    /// There is a field that a line could continue.
     begun: bool,
 }
 
@@ -142,6 +144,8 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn mending(owner: bool, reverse_path: &str) -> Mending {
@@ -237,6 +241,26 @@ mod tests {
         }
         assert_eq!(mend(true, "<>", "Subject: x\r\n\r\n"), Err(550), "there is nobody to put into From");
         assert_eq!(mend(false, "<>", "\r\n"), Ok(format!("{DATE}{MESSAGE_ID}\r\n")));
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_client_sent_stays_and_only_fields_are_added(
+            pieces in prop::collection::vec(prop::sample::select(vec![
+                "From: alice@a.test\r\n", "date:x\r\n", "Message-ID: y\r\n", " folded\r\n", "text\r\n", "\r\n", "A: b\r\n", ":\r\n",
+            ]), 0..8),
+        ) {
+            let content = pieces.concat();
+            let mended = mend(true, "<alice@a.test>", &content);
+            prop_assume!(mended.is_ok());
+            let mended = mended.unwrap();
+            let mut rest = mended.lines();
+            prop_assert!(content.lines().all(|line| rest.any(|other| other == line)), "{mended}");
+            let header = mended.split("\r\n\r\n").next().unwrap().to_ascii_lowercase();
+            for name in ["from", "date", "message-id"] {
+                prop_assert!(header.lines().any(|line| line.starts_with(&format!("{name}:"))), "{mended}");
+            }
+        }
     }
 
     #[test]

@@ -239,6 +239,42 @@ async fn a_changed_users_file_is_read_again_and_a_broken_one_is_not() {
     assert!(!known(NAME).await);
 }
 
+#[test]
+fn a_configuration_under_which_nobody_could_authenticate_is_refused_or_warned_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users");
+    fs::write(&users, format!("{}alice\n{}", users::FILE, users::FILE)).unwrap();
+    let problems = |auth: serde_json::Value| {
+        let config: AuthConfig = serde_json::from_value(auth).unwrap();
+        config.validate().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for (auth, key) in [
+        (json!({"failures": 0}), "failures: "),
+        (json!({"verifications": 0}), "verifications: "),
+        (json!({"waiting": 0}), "waiting: "),
+        (json!({"mechanisms": []}), "mechanisms: "),
+        (json!({"mechanisms": ["Plain", "Login", "Plain"]}), "mechanisms[2]: "),
+        (json!({"users_file": dir.path().join("nowhere")}), "users_file: "),
+    ] {
+        let problems = problems(auth);
+        assert!(matches!(&problems[..], [problem] if problem.starts_with(key)), "{problems:?}");
+    }
+    let problems = problems(json!({"users_file": users}));
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].contains("users:4: a line has three or four fields"), "{problems:?}");
+    assert!(problems[1].contains("users:7: alice@test.example is in line 3 already"), "{problems:?}");
+
+    let warnings = |config: serde_json::Value| {
+        let config: Config = serde_json::from_value(config).unwrap();
+        config.warnings().into_iter().map(|warning| warning.key).collect::<Vec<_>>()
+    };
+    let submission = json!([{}, {"mode": "Submission"}]);
+    assert_eq!(warnings(json!({"listeners": submission})), ["listeners[1].mode"]);
+    assert_eq!(warnings(json!({"auth": {"users_file": "users"}})), ["auth.require_tls"]);
+    let works = json!({"listeners": submission, "auth": {"users_file": "users", "require_tls": false}});
+    assert_eq!(warnings(works), [""; 0]);
+}
+
 /// The client's side of SCRAM-SHA-256 (RFC 5802 §3).
 mod scram {
     use aws_lc_rs::{digest, hmac, pbkdf2};

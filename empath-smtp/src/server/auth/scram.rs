@@ -127,6 +127,8 @@ fn saslname(text: &str) -> Result<Box<str>, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// RFC 7677 §3
@@ -136,6 +138,8 @@ mod tests {
         "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
     const CLIENT_FINAL: &str = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
     const SERVER_FINAL: &str = "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
+
+    const VERIFIER: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
 
     fn verifier(password: &str) -> Verifier {
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
@@ -190,6 +194,21 @@ mod tests {
         }
         assert_eq!(name(&format!("n,,n=user,r={}", "x".repeat(257))), Err(Fault::Malformed));
         assert_eq!(ClientFirst::parse(b"\xff").err(), Some(Fault::Scram("invalid-encoding")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_brings_it_down_or_is_a_proof(
+            first in "([nyp],(a=)?[a-z]{0,2},)?(n=[a=,2C3D\u{e9}]{0,6})?(,r=[a-z]{0,3})?.{0,4}",
+            last in "(c=[a-zA-Z=]{0,6})?(,r=[a-z]{0,4})?.{0,4}(,p=[a-zA-Z+/=]{0,44})?",
+        ) {
+            if let Ok(first) = ClientFirst::parse(first.as_bytes()) {
+                let (challenged, server_first) = first.challenge(VERIFIER.parse().unwrap(), "nonce");
+                prop_assert!(server_first.starts_with("r="));
+                let accepted = challenged.prove(last.as_bytes()).is_ok_and(|proven| proven.server_final.is_some());
+                prop_assert!(!accepted);
+            }
+        }
     }
 
     #[test]
