@@ -1,7 +1,9 @@
 """Users authenticate with other people's programs: swaks, msmtp, curl, Python's smtplib."""
 import base64
+import concurrent.futures
 import os
 import pathlib
+import re
 import smtplib
 import ssl
 import statistics
@@ -189,6 +191,21 @@ tls_certcheck off
         encoded = base64.b64encode(f"\0{ALICE}\0{PASSWORD}".encode()).decode()
         self.assertEqual(self.smtp(daemon, "127.0.0.3").docmd("AUTH", f"PLAIN {encoded}")[0], 421)
         self.assertEqual(self.smtp(daemon, "127.0.0.4").docmd("AUTH", f"PLAIN {encoded}")[0], 235)
+
+    def test_memory_for_hashing_is_given_back(self):
+        daemon = self.auth_daemon('failures: 1000, max_delay: "0s"')
+        encoded = base64.b64encode(f"\0{ALICE}\0wrong".encode()).decode()
+
+        def guess(_):
+            smtp = self.smtp(daemon)
+            return {smtp.docmd("AUTH", f"PLAIN {encoded}")[0] for _ in range(3)}
+
+        with concurrent.futures.ThreadPoolExecutor(40) as threads:
+            codes = set().union(*threads.map(guess, range(120)))
+        self.assertEqual(codes, {535})
+        status = pathlib.Path(f"/proc/{daemon.process.pid}/status").read_text()
+        # Two hashes at a time take 38 MiB.
+        self.assertLess(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]), 120 * 1024)
 
     def test_names_and_nonsense_do_not_reach_the_log_raw(self):
         daemon = self.auth_daemon()

@@ -4,10 +4,6 @@ use std::{
     time::Duration,
 };
 
-use argon2::{
-    Argon2,
-    password_hash::{Error as HashError, PasswordVerifier as _},
-};
 use aws_lc_rs::rand;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use empath_common::Problem;
@@ -18,8 +14,8 @@ use tokio::{
 };
 
 use super::{
-    super::log, AuthAnswer, AuthConfig, AuthQuery, Secret, User, Verifier, edit, failures::Failures, prepare,
-    store::Store, verifier::sign,
+    super::log, AuthAnswer, AuthConfig, AuthQuery, Secret, User, Verifier, edit, failures::Failures,
+    password, prepare, store::Store, verifier::sign,
 };
 
 /// Knows the users, and slows down those who guess.
@@ -113,13 +109,12 @@ impl Authenticator {
         let password = prepare::password(password);
         // The slot goes along: when the client leaves, the work goes on.
         let verified = spawn_blocking(move || {
-            let verified = Argon2::default().verify_password(&password, &hash);
+            let verified = password::verify(&password, &hash);
             drop(slot);
             verified
         });
         match verified.await {
-            Ok(Ok(())) => self.judge(address, name, user),
-            Ok(Err(HashError::PasswordInvalid)) => self.judge(address, name, None),
+            Ok(Ok(right)) => self.judge(address, name, user.filter(|_| right)),
             Ok(Err(error)) => {
                 log::verification_failed(&error);
                 AuthAnswer::Unavailable

@@ -11,6 +11,7 @@ mod config;
 pub mod edit;
 mod exchange;
 mod failures;
+mod password;
 mod plain;
 mod prepare;
 mod scram;
