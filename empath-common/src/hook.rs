@@ -1,19 +1,6 @@
-use std::{collections::BTreeMap, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
-use crate::{Envelope, ForwardPath, Metadata, Reply, ReversePath};
-
-/// Who is at the other end of a session.
-#[derive(Debug, Clone)]
-pub struct Client {
-    /// The client's address and port.
-    pub peer: SocketAddr,
-    /// Our address and port.
-    pub local: SocketAddr,
-    /// What the client called itself in EHLO or HELO: checked for control characters, not for truth.
-    pub helo: Option<Box<str>>,
-    /// The `context` of the listener.
-    pub context: Arc<BTreeMap<String, String>>,
-}
+use crate::{Client, Envelope, ForwardPath, Metadata, Reply, ReversePath};
 
 /// A question that the protocol puts to policy before it goes on.
 #[derive(Debug, Clone, Copy)]

@@ -46,12 +46,7 @@ fn fixed(verdict: Verdict, metadata: &[(&str, &str)], later: bool) -> Arc<Fixed>
 }
 
 fn ask(hooks: &[Arc<Fixed>]) -> Answer {
-    let client = Client {
-        peer: "192.0.2.1:40000".parse().unwrap(),
-        local: "192.0.2.2:25".parse().unwrap(),
-        helo: None,
-        context: Arc::default(),
-    };
+    let client = Client::new("192.0.2.1:40000".parse().unwrap(), "192.0.2.2:25".parse().unwrap());
     let hooks = Hooks::new(hooks.iter().map(|hook| Arc::clone(hook) as Arc<dyn Hook>).collect());
     let mut answer = pin!(hooks.ask(Query::Connect(&client)));
     let mut context = Context::from_waker(Waker::noop());

@@ -88,6 +88,11 @@ typedef struct em_functions {
     const char *(*metadata)(const em_context *context, const char *name);
     int (*set_metadata)(em_context *context, const char *name, const char *value);
     int (*set_response)(em_context *context, const char *text);
+    const char *(*name)(const em_context *context);
+    const char *(*user)(const em_context *context);
+    const char *(*tls_version)(const em_context *context);
+    const char *(*tls_cipher)(const em_context *context);
+    const char *(*tls_certificate)(const em_context *context);
 } em_functions;
 
 struct em_context {
@@ -112,6 +117,31 @@ static inline const char *em_context_local(const em_context *context) {
 /* What the client called itself in EHLO or HELO. */
 static inline const char *em_context_helo(const em_context *context) {
     return context->functions->helo(context);
+}
+
+/* The host name of the client, where a trusted proxy has told it. */
+static inline const char *em_context_name(const em_context *context) {
+    return context->functions->name(context);
+}
+
+/* The user as whom the client has authenticated. */
+static inline const char *em_context_user(const em_context *context) {
+    return context->functions->user(context);
+}
+
+/* "TLSv1.3" or "TLSv1.2"; NULL in clear text. */
+static inline const char *em_context_tls_version(const em_context *context) {
+    return context->functions->tls_version(context);
+}
+
+/* The cipher suite: "TLS_AES_256_GCM_SHA384"; NULL in clear text. */
+static inline const char *em_context_tls_cipher(const em_context *context) {
+    return context->functions->tls_cipher(context);
+}
+
+/* The subject of the client's certificate (RFC 4514: "CN=client.example.test"), if it has shown a valid one. */
+static inline const char *em_context_tls_certificate(const em_context *context) {
+    return context->functions->tls_certificate(context);
 }
 
 /* A value of the `context` in the listener's configuration. */

@@ -53,6 +53,11 @@ pub(crate) struct Functions {
     pub(crate) metadata: extern "C" fn(*const Context, *const c_char) -> *const c_char,
     pub(crate) set_metadata: extern "C" fn(*mut Context, *const c_char, *const c_char) -> c_int,
     pub(crate) set_response: extern "C" fn(*mut Context, *const c_char) -> c_int,
+    pub(crate) name: extern "C" fn(*const Context) -> *const c_char,
+    pub(crate) user: extern "C" fn(*const Context) -> *const c_char,
+    pub(crate) tls_version: extern "C" fn(*const Context) -> *const c_char,
+    pub(crate) tls_cipher: extern "C" fn(*const Context) -> *const c_char,
+    pub(crate) tls_certificate: extern "C" fn(*const Context) -> *const c_char,
 }
 
 #[cfg(test)]
@@ -91,6 +96,11 @@ mod tests {
         same(offset_of!(Functions, metadata), "offsetof(em_functions, metadata)");
         same(offset_of!(Functions, set_metadata), "offsetof(em_functions, set_metadata)");
         same(offset_of!(Functions, set_response), "offsetof(em_functions, set_response)");
+        same(offset_of!(Functions, name), "offsetof(em_functions, name)");
+        same(offset_of!(Functions, user), "offsetof(em_functions, user)");
+        same(offset_of!(Functions, tls_version), "offsetof(em_functions, tls_version)");
+        same(offset_of!(Functions, tls_cipher), "offsetof(em_functions, tls_cipher)");
+        same(offset_of!(Functions, tls_certificate), "offsetof(em_functions, tls_certificate)");
 
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("layout.c");

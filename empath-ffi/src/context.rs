@@ -21,6 +21,9 @@ pub(crate) struct Context {
     peer: CString,
     local: CString,
     helo: Option<CString>,
+    name: Option<CString>,
+    user: Option<CString>,
+    tls: Option<Tls>,
     listener: Vec<(CString, CString)>,
     sender: Option<CString>,
     recipients: Vec<CString>,
@@ -29,6 +32,13 @@ pub(crate) struct Context {
     /// What this call has stored.
     stored: Metadata,
     response: Option<String>,
+}
+
+/// How the session is encrypted.
+struct Tls {
+    version: CString,
+    cipher: CString,
+    certificate: Option<CString>,
 }
 
 impl Context {
@@ -56,6 +66,13 @@ impl Context {
             peer: c_string(&client.peer.to_string()),
             local: c_string(&client.local.to_string()),
             helo: client.helo.as_deref().map(c_string),
+            name: client.name.as_deref().map(c_string),
+            user: client.user.as_deref().map(c_string),
+            tls: client.tls.as_ref().map(|tls| Tls {
+                version: c_string(tls.version),
+                cipher: c_string(tls.cipher),
+                certificate: tls.certificate.as_deref().map(c_string),
+            }),
             listener: client.context.iter().map(|(name, value)| (c_string(name), c_string(value))).collect(),
             sender: sender.map(|sender| c_string(sender.as_str())),
             recipients: recipients.iter().map(|recipient| c_string(recipient.as_str())).collect(),
@@ -153,6 +170,11 @@ static FUNCTIONS: Functions = Functions {
     metadata,
     set_metadata,
     set_response,
+    name,
+    user,
+    tls_version,
+    tls_cipher,
+    tls_certificate,
 };
 
 extern "C" fn peer(context: *const Context) -> *const c_char {
@@ -165,6 +187,26 @@ extern "C" fn local(context: *const Context) -> *const c_char {
 
 extern "C" fn helo(context: *const Context) -> *const c_char {
     pointer(read(context).helo.as_ref())
+}
+
+extern "C" fn name(context: *const Context) -> *const c_char {
+    pointer(read(context).name.as_ref())
+}
+
+extern "C" fn user(context: *const Context) -> *const c_char {
+    pointer(read(context).user.as_ref())
+}
+
+extern "C" fn tls_version(context: *const Context) -> *const c_char {
+    pointer(read(context).tls.as_ref().map(|tls| &tls.version))
+}
+
+extern "C" fn tls_cipher(context: *const Context) -> *const c_char {
+    pointer(read(context).tls.as_ref().map(|tls| &tls.cipher))
+}
+
+extern "C" fn tls_certificate(context: *const Context) -> *const c_char {
+    pointer(read(context).tls.as_ref().and_then(|tls| tls.certificate.as_ref()))
 }
 
 extern "C" fn listener(context: *const Context, name: *const c_char) -> *const c_char {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use empath_common::{Answer, Asked, Client, Envelope, Hook, Hooks, Metadata, Query, Verdict};
+use empath_common::{Answer, Asked, Client, Envelope, Hook, Hooks, Metadata, Query, TlsSession, Verdict};
 use empath_ffi::{LoadError, Module, ModuleConfig};
 use tempfile::TempDir;
 
@@ -44,10 +44,9 @@ fn load(source: &str) -> Module {
 
 fn client() -> Client {
     Client {
-        peer: "192.0.2.1:40000".parse().unwrap(),
-        local: "[2001:db8::1]:25".parse().unwrap(),
         helo: Some("client.test".into()),
         context: Arc::new(BTreeMap::from([("service".to_owned(), "smtp".to_owned())])),
+        ..Client::new("192.0.2.1:40000".parse().unwrap(), "[2001:db8::1]:25".parse().unwrap())
     }
 }
 
@@ -69,6 +68,45 @@ fn refusal(answer: Answer) -> String {
 
 fn pairs(metadata: &Metadata) -> Vec<(&str, &str)> {
     metadata.iter().collect()
+}
+
+#[tokio::test]
+async fn a_module_sees_how_a_session_is_encrypted_and_who_authenticated() {
+    let module = load(
+        r#"
+        static int tell(em_context *c) {
+            const char *values[] = {em_context_name(c), em_context_user(c), em_context_tls_version(c),
+                                    em_context_tls_cipher(c), em_context_tls_certificate(c)};
+            char text[300] = "";
+            for (int i = 0; i < 5; i++) {
+                strcat(text, values[i] ? values[i] : "-");
+                strcat(text, " ");
+            }
+            em_context_set_response(c, text);
+            return 550;
+        }
+        EM_DECLARE_MODULE(Validation, .name = "tell", .connect = tell)"#,
+    );
+    let hooks = Hooks::new(vec![Arc::new(module)]);
+    let tls = |certificate: Option<&str>| TlsSession {
+        version: "TLSv1.3",
+        cipher: "TLS_AES_256_GCM_SHA384",
+        certificate: certificate.map(Into::into),
+    };
+    let known = Client {
+        name: Some("client.example".into()),
+        user: Some("alice".into()),
+        tls: Some(tls(Some("CN=x"))),
+        ..client()
+    };
+    let encrypted = Client { tls: Some(tls(None)), ..client() };
+    for (client, told) in [
+        (client(), "- - - - -"),
+        (encrypted, "- - TLSv1.3 TLS_AES_256_GCM_SHA384 -"),
+        (known, "client.example alice TLSv1.3 TLS_AES_256_GCM_SHA384 CN=x"),
+    ] {
+        assert_eq!(refusal(hooks.ask(Query::Connect(&client)).await), format!("550 5.7.1 {told} "));
+    }
 }
 
 #[tokio::test]

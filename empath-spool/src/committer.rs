@@ -19,6 +19,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     CommitError,
     backlog::{Backlog, Class, Pending, Work},
+    contents::{Item, Items},
     index::{Effect, Index},
     keeper::Keeper,
     metrics::Metrics,
@@ -66,6 +67,7 @@ pub(crate) struct Committer {
 pub(crate) struct Current {
     segment: Segment,
     end: u64,
+    items: Items,
 }
 
 /// Octets of a segment that its batches can't use.
@@ -132,7 +134,7 @@ impl Committer {
     /// Octets that still fit into the current segment. All but outcomes leave the end of it, and so all of a small one,
     /// to what frees space.
     fn room(&self, class: Class) -> u64 {
-        let Some(Current { segment, end }) = &self.current else {
+        let Some(Current { segment, end, .. }) = &self.current else {
             return 0;
         };
         let kept = if class == Class::Outcome { 0 } else { self.shared.journal.small() };
@@ -153,7 +155,7 @@ impl Committer {
     /// Writes and syncs batches, and answers them.
     fn write(&mut self, group: Vec<Pending>) {
         let mut group = self.without_moot(group);
-        let Some(Current { segment, end }) = self.current.as_mut().filter(|_| !group.is_empty()) else {
+        let Some(Current { segment, end, .. }) = self.current.as_mut().filter(|_| !group.is_empty()) else {
             return;
         };
         let started = Instant::now();
@@ -203,6 +205,9 @@ impl Committer {
             for (record, effect) in &batch.records {
                 if let Some(at) = At::new(segment, offset(at)) {
                     index.apply(*effect, at, record.len());
+                    if let Some(current) = &mut self.current {
+                        current.items.push(&Item::written(*effect, at, record));
+                    }
                 }
                 at += record.len();
             }
@@ -242,8 +247,9 @@ impl Committer {
     fn poison(&mut self, group: Vec<Pending>, failure: io::Error) {
         let refusal = match self.current.take() {
             None => failure.into(),
-            Some(Current { segment, end }) => {
+            Some(Current { segment, end, items }) => {
                 self.previous = Some(segment.until(end));
+                self.keeper.sealed(segment.until(end), items.complete());
                 let begun = self.begin(0, Class::Outcome).is_ok();
                 tracing::error!(error = %failure, goes_on = begun, "the journal could not be written; the segment is given up");
                 let cut = || segment.file.truncate(end).and_then(|()| segment.file.sync_all());
@@ -264,7 +270,7 @@ impl Committer {
 
     /// Says that the journal ends here, so that the next start knows damage from an unfinished write.
     pub(crate) fn end(mut self) {
-        if let Some(Current { segment, end }) = self.current.take() {
+        if let Some(Current { segment, end, .. }) = self.current.take() {
             let mut record = Record::new(Kind::End, 0, Bytes::new(), |_| {}).last(true);
             record.seal(segment.epoch, offset(end), None);
             if let Err(failure) = append(&self.shared.journal, &segment, end, [&record].into_iter()) {

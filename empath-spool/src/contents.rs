@@ -35,12 +35,54 @@ pub(crate) struct Item {
 /// Octets of an item in the file.
 const ITEM: usize = 36;
 
+/// What is known of a segment's contents while it is written.
+#[derive(Debug, Default)]
+pub(crate) struct Items {
+    octets: Vec<u8>,
+    /// There are too many to keep in memory: they are read back when the segment is sealed.
+    too_many: bool,
+}
+
+/// Most octets of them in memory.
+const MAX_ITEMS: usize = 4 << 20;
+
+impl Items {
+    pub(crate) fn push(&mut self, item: &Item) {
+        if self.too_many || self.octets.len() + ITEM > MAX_ITEMS {
+            *self = Self { octets: Vec::new(), too_many: true };
+        } else {
+            item.put(&mut self.octets);
+        }
+    }
+
+    /// All of them, as they are written down.
+    pub(crate) fn complete(self) -> Option<Vec<u8>> {
+        (!self.too_many).then_some(self.octets)
+    }
+}
+
+impl FromIterator<Item> for Items {
+    fn from_iter<I: IntoIterator<Item = Item>>(items: I) -> Self {
+        let mut octets = Vec::new();
+        for item in items {
+            item.put(&mut octets);
+        }
+        Self { octets, too_many: false }
+    }
+}
+
 impl Item {
     /// `None` for records that are about no message.
     pub(crate) fn of(scanned: &Scanned) -> Option<Self> {
         let effect = effect(scanned.header.kind, scanned.id?)?;
         let (offset, octets) = (scanned.at.try_into().ok()?, scanned.header.len().try_into().ok()?);
         Some(Self { effect, offset, octets, previous: scanned.header.previous })
+    }
+
+    /// A record that was just written.
+    pub(crate) fn written(effect: Effect, at: At, record: &Record) -> Self {
+        let octets = u32::try_from(record.len()).unwrap_or(u32::MAX);
+        Self { effect, offset: at.offset, octets, previous: record.previous() }
     }
 
     fn put(&self, out: &mut Vec<u8>) {
@@ -79,12 +121,8 @@ fn effect(kind: Kind, id: MessageId) -> Option<Effect> {
 
 impl Journal {
     /// Writes down what is in a segment that is valid up to where `sealed` says.
-    pub(crate) fn write_contents(&self, sealed: Previous, items: &[Item]) -> io::Result<()> {
-        let mut body = Vec::with_capacity(items.len() * ITEM);
-        for item in items {
-            item.put(&mut body);
-        }
-        let mut record = Record::new(Kind::Contents, 0, Bytes::from(body), |out| {
+    pub(crate) fn write_contents(&self, sealed: Previous, items: Vec<u8>) -> io::Result<()> {
+        let mut record = Record::new(Kind::Contents, 0, Bytes::from(items), |out| {
             put(out, SEGMENT, &sealed.segment.to_le_bytes());
             put(out, END, &sealed.end.to_le_bytes());
         })

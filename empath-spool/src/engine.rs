@@ -23,7 +23,7 @@ use crate::{
     keeper::Keeper,
     reader::Open,
     recovery::recover,
-    segment::Journal,
+    segment::{Journal, Previous},
 };
 
 /// The parts of an open journal.
@@ -87,8 +87,9 @@ impl Engine {
             Err((_, failure)) => return Err(failed("write to", &shared.journal.directory())(failure)),
         }
         for (number, used) in shared.index().segments() {
-            if found.without_contents.contains(&number) {
-                keeper.sealed(crate::segment::Previous { segment: number, epoch: used.epoch, end: used.end });
+            let last = found.previous.is_some_and(|previous| previous.segment == number);
+            if last || found.without_contents.contains(&number) {
+                keeper.sealed(Previous { segment: number, epoch: used.epoch, end: used.end }, None);
             }
         }
         let dead = shared.index().take_dead();

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::{
     committer::Shared,
     compaction::Compaction,
-    contents::Item,
+    contents::{Item, Items},
     deletions::{Deletions, Schedule},
     files::File,
     recovery::Recovered,
@@ -47,8 +47,8 @@ struct Desk {
     dead: Deletions<u32>,
     /// Files of messages that have ended or were never committed.
     large: Deletions<MessageId>,
-    /// Segments to write down the contents of.
-    sealed: VecDeque<Previous>,
+    /// Segments to write down the contents of, which are read where they are not known.
+    sealed: VecDeque<(Previous, Option<Vec<u8>>)>,
     /// Messages of the oldest segment on their way into the youngest. Taken out while the thread is at it.
     compaction: Compaction,
     compact: bool,
@@ -57,6 +57,8 @@ struct Desk {
 
 /// Most segments that wait to be written down: what is left out is read at the next start.
 const MAX_SEALED: usize = 1024;
+/// Most of which the contents wait in memory.
+const MAX_KNOWN: usize = 4;
 
 /// How far a spare file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +72,7 @@ enum Task {
     Remove(u32),
     RemoveLarge(MessageId),
     Prepare(u32),
-    WriteDown(Previous),
+    WriteDown(Previous, Option<Vec<u8>>),
     Compact(Compaction),
 }
 
@@ -150,11 +152,12 @@ impl Keeper {
         self.bury(Vec::new(), vec![id], false);
     }
 
-    /// A segment to which nothing is added any more.
-    pub(crate) fn sealed(&self, segment: Previous) {
+    /// A segment to which nothing is added any more, and what is in it, if that is known.
+    pub(crate) fn sealed(&self, segment: Previous, items: Option<Vec<u8>>) {
         let mut desk = self.desk();
         if desk.sealed.len() < MAX_SEALED {
-            desk.sealed.push_back(segment);
+            let items = items.filter(|_| desk.sealed.len() < MAX_KNOWN);
+            desk.sealed.push_back((segment, items));
             self.changed.notify_all();
         }
     }
@@ -231,7 +234,7 @@ impl Keeper {
                 self.removed(&path, removed, |desk, failed| desk.large.done(id, failed));
             }
             Task::Prepare(number) => self.prepare(number),
-            Task::WriteDown(segment) => self.write_down(segment),
+            Task::WriteDown(segment, items) => self.write_down(segment, items),
             Task::Compact(mut compaction) => {
                 let again = compaction.step(&self.shared);
                 let mut desk = self.desk();
@@ -308,10 +311,11 @@ impl Keeper {
     }
 
     /// Writes down what is in a segment, and cuts off what is not used of it.
-    fn write_down(&self, sealed: Previous) {
+    fn write_down(&self, sealed: Previous, items: Option<Vec<u8>>) {
         let journal = &self.shared.journal;
-        let known = || self.shared.index().segment(sealed.segment).filter(|known| !known.kept);
-        let Some(known) = known() else {
+        let segment = self.shared.index().segment(sealed.segment);
+        // One without messages goes as soon as those before it have gone.
+        let Some(known) = segment.filter(|known| !known.kept && known.messages > 0) else {
             return;
         };
         let written = journal.files.open(&journal.segment(sealed.segment)).and_then(|file| {
@@ -320,8 +324,8 @@ impl Keeper {
                 file.truncate(sealed.end)?;
                 self.shared.index().resized(sealed.segment, sealed.end);
             }
-            match items(&*file, sealed) {
-                Some(items) => journal.write_contents(sealed, &items),
+            match items.or_else(|| read_items(&*file, sealed)) {
+                Some(items) => journal.write_contents(sealed, items),
                 // The next start will say what is wrong with it.
                 None => Ok(()),
             }
@@ -332,8 +336,8 @@ impl Keeper {
     }
 }
 
-/// All records of a segment that has no damage.
-fn items(file: &dyn File, sealed: Previous) -> Option<Vec<Item>> {
+/// All records of a segment that has no damage, as they are written down.
+fn read_items(file: &dyn File, sealed: Previous) -> Option<Vec<u8>> {
     let mut window = Window::new(file, sealed.end);
     let mut items = Vec::new();
     for found in scan(&mut window, sealed.epoch, true) {
@@ -342,7 +346,7 @@ fn items(file: &dyn File, sealed: Previous) -> Option<Vec<Item>> {
             Found::Damage(_) | Found::Unfinished(_) => return None,
         }
     }
-    window.unreadable().is_empty().then_some(items)
+    if window.unreadable().is_empty() { items.into_iter().collect::<Items>().complete() } else { None }
 }
 
 /// Takes away the first record, so that a file which was renamed and not yet written looks unused. What is behind
@@ -370,8 +374,8 @@ impl Desk {
             self.preparing = Preparing::Going;
             return Next::Task(Task::Prepare(self.take_number()));
         }
-        if let Some(segment) = self.sealed.pop_front() {
-            return Next::Task(Task::WriteDown(segment));
+        if let Some((segment, items)) = self.sealed.pop_front() {
+            return Next::Task(Task::WriteDown(segment, items));
         }
         let wait = self.dead.due().into_iter().chain(self.large.due()).min();
         if mem::take(&mut self.compact) {

@@ -170,6 +170,12 @@ impl Record {
         set(&mut self.head, HEADER - 4, &crc.to_le_bytes());
     }
 
+    /// The `Progress` before this one, as it was sealed.
+    pub(crate) fn previous(&self) -> Option<At> {
+        let word = |at: usize| self.head.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
+        At::new(word(36)?, word(40)?)
+    }
+
     /// Octets on disk.
     pub(crate) fn len(&self) -> u64 {
         self.head.len() as u64 + self.body.len() as u64

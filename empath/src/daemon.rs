@@ -1,16 +1,17 @@
 //! The daemon: everything is opened and bound, then `ready`, then it runs until a signal and drains in order.
 
+mod descriptors;
 mod own;
 
 use std::{io, sync::Arc, time::Duration};
 
-use empath_common::{Clock, Hook, Hooks, SystemClock};
+use empath_common::{Clock, Hook, Hooks, Problem, SystemClock};
 use empath_control::{ControlServer, SocketError};
 use empath_delivery::{Processor, Resolver};
 use empath_ffi::Module;
 use empath_health::{HttpServer, Part, Readiness};
 use empath_metrics::{Registry, log::LogError};
-use empath_smtp::server::{Listener, RelayControl, Server, Settings};
+use empath_smtp::server::{Authenticator, Listener, RelayControl, Server, Settings, Tls};
 use empath_spool::Spool;
 use sd_notify::NotifyState;
 use tokio::{
@@ -46,6 +47,12 @@ pub enum StartError {
     /// The resolver could not be set up.
     #[error(transparent)]
     Resolver(#[from] empath_delivery::resolve::ResolverError),
+    /// A certificate could not be loaded.
+    #[error("{0}")]
+    Tls(Problem),
+    /// The users file could not be loaded.
+    #[error("{0}")]
+    Users(Problem),
     /// An SMTP address could not be bound.
     #[error(transparent)]
     Smtp(#[from] empath_smtp::server::BindError),
@@ -103,6 +110,7 @@ struct Tasks {
 impl Daemon {
     /// Opens and binds everything; serves only when all of it has succeeded.
     async fn start(config: &Config) -> Result<Self, StartError> {
+        descriptors::raise(config);
         let registry = Registry::default();
         empath_metrics::process::define(&registry);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -110,7 +118,12 @@ impl Daemon {
         for domain in config.local_domains_without_delivery() {
             warn!(%domain, "a local domain has neither maildir nor mx_override in delivery.domains: its mail is looked up by MX");
         }
+        for warning in config.warnings(clock.now()) {
+            warn!(key = warning.key, "{}", warning.message);
+        }
         let mut hooks = hooks(config)?;
+        let tls = certificates(config)?;
+        let auth = users(config)?;
 
         let listeners = config.smtp.listeners.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
         let control = ControlServer::bind(&config.control_socket)?;
@@ -161,7 +174,8 @@ impl Daemon {
             &config.smtp.limits,
         );
         let settings = Settings::new(&config.smtp, hostname, empath_smtp::server::Metrics::new(&registry));
-        let server = Arc::new(Server::new(settings, Hooks::new(hooks), intake, clock));
+        let server = Server::new(settings, Hooks::new(hooks), intake, clock);
+        let server = Arc::new(server.with_tls(tls).with_auth(auth));
 
         report_readiness(&readiness, &spool, space, &processor);
         let mut services = Tasks::new();
@@ -232,6 +246,23 @@ fn hooks(config: &Config) -> Result<Vec<Arc<dyn Hook>>, StartError> {
         hooks.push(Arc::new(module));
     }
     Ok(hooks)
+}
+
+/// The check of the configuration has loaded them already: only what changed since can be wrong.
+fn certificates(config: &Config) -> Result<Option<Tls>, StartError> {
+    Tls::load(&config.smtp).map_err(|problems| {
+        let problem = problems.into_iter().next().unwrap_or_else(|| Problem::new("tls", "is unusable"));
+        StartError::Tls(problem.within("smtp"))
+    })
+}
+
+/// Likewise.
+fn users(config: &Config) -> Result<Option<Authenticator>, StartError> {
+    Authenticator::load(&config.smtp.auth).map_err(|problems| {
+        let problem =
+            problems.into_iter().next().unwrap_or_else(|| Problem::new("users_file", "is unusable"));
+        StartError::Users(problem.within("smtp.auth"))
+    })
 }
 
 /// Recovery reads the whole journal, so it has a thread of its own.

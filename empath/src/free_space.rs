@@ -226,7 +226,7 @@ mod tests {
 
     fn client() -> Client {
         let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
-        Client { peer: address, local: address, helo: None, context: Arc::default() }
+        Client::new(address, address)
     }
 
     async fn accepts(space: &FreeSpace) -> bool {

@@ -4,7 +4,7 @@ mod draft;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use empath_common::{Clock, Envelope, MessageId};
+use empath_common::{Client, Clock, Envelope, Escaped, MessageId};
 use empath_delivery::Processor;
 use empath_smtp::server::{self, IntakeError, Limits};
 use empath_spool::{Config, Entry, Spool};
@@ -49,7 +49,12 @@ impl server::Intake for Intake {
         Ok(Draft::new(&self.storage, MessageId::generate(self.clock.now(), &mut rng)))
     }
 
-    async fn commit(&self, draft: Draft, mut envelope: Envelope) -> Result<MessageId, IntakeError> {
+    async fn commit(
+        &self,
+        draft: Draft,
+        mut envelope: Envelope,
+        client: &Client,
+    ) -> Result<MessageId, IntakeError> {
         let id = server::Draft::id(&draft);
         let content = draft.finish().await?;
         envelope.received_at = self.clock.now();
@@ -61,6 +66,12 @@ impl server::Intake for Intake {
             sender = envelope.reverse_path.as_str(),
             recipients = envelope.recipients().len(),
             size = content.len(),
+            peer = %client.peer,
+            helo = %Escaped(client.helo.as_deref().unwrap_or_default().as_bytes()),
+            user = client.user.as_deref().map(|user| Escaped(user.as_bytes()).to_string()),
+            tls = client.tls.as_ref().map(|tls| tls.version),
+            cipher = client.tls.as_ref().map(|tls| tls.cipher),
+            certificate = client.tls.as_ref().and_then(|tls| tls.certificate.as_deref()),
             "received"
         );
         self.processor.accepted(id, envelope, &content);

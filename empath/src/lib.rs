@@ -7,3 +7,4 @@ pub mod free_space;
 pub mod intake;
 pub mod operations;
 pub mod spool_command;
+pub mod users;

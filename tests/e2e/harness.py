@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 import re
+import resource
 import shutil
 import signal
 import smtplib
@@ -79,12 +80,14 @@ class Daemon:
         if start:
             self.start()
 
-    def start(self):
+    def start(self, limit=None):
+        """Starts it, with `limit` as soft and hard limit of open files."""
         self.seen = self.log_file.stat().st_size
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.wrap, os.environ["EMPATH_BIN"], "--config", str(self.config)],
-                cwd=self.dir, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+                cwd=self.dir, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)))
         wait_until(self.is_ready, "ready")
 
     def is_ready(self):

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::resolve::DnsConfig;
 
-pub use domains::{DomainConfig, DomainPattern, DomainPatternError, HostAddr, Override, OverrideError};
+pub use domains::{DomainConfig, HostAddr, Override, OverrideError};
 pub use dsn::DsnConfig;
+pub use empath_common::{DomainPattern, DomainPatternError};
 pub use pool::ConnectionPool;
 pub use retry::Retry;
 

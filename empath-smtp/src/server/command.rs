@@ -2,7 +2,12 @@ use empath_common::{
     AddressLiteral, Charset, Domain, ForwardPath, Mailbox, MailboxError, PathError, Reply, ReversePath,
 };
 
-use super::{parameter::Parameters, reply};
+use super::{
+    auth::{Mechanism, Secret},
+    parameter::Parameters,
+    reply,
+    xclient::{self, Attribute},
+};
 
 /// A command, parsed (RFC 5321 §4.1.1).
 #[derive(Debug, PartialEq, Eq)]
@@ -15,8 +20,14 @@ pub(super) enum Command {
     Mail(ReversePath, Parameters),
     /// `RCPT TO:<path>`
     Rcpt(ForwardPath),
+    /// `STARTTLS`
+    StartTls,
+    /// `AUTH mechanism initial-response`; `None` for a mechanism that we don't know.
+    Auth(Option<Mechanism>, Option<Secret>),
     /// `DATA`
     Data,
+    /// `XCLIENT attributes`
+    XClient(Vec<Attribute>),
     /// `RSET`
     Rset,
     /// `NOOP anything`
@@ -47,7 +58,10 @@ impl Command {
             () if is("HELO") => Ok(Self::Helo(helo_name(argument)?)),
             () if is("MAIL") => mail(argument),
             () if is("RCPT") => rcpt(argument),
+            () if is("STARTTLS") => alone(argument, Self::StartTls),
+            () if is("AUTH") => auth(argument),
             () if is("DATA") => alone(argument, Self::Data),
+            () if is("XCLIENT") => xclient::parse(argument).map(Self::XClient),
             () if is("RSET") => alone(argument, Self::Rset),
             () if is("QUIT") => alone(argument, Self::Quit),
             () if is("NOOP") => Ok(Self::Noop),
@@ -57,6 +71,11 @@ impl Command {
             () if is("EXPN") => Err(reply::NOT_IMPLEMENTED),
             () => Err(reply::UNKNOWN_COMMAND),
         }
+    }
+
+    /// Whether it may come in clear text where TLS is demanded (RFC 3207 §4); a proxy's network is its own business.
+    pub(super) fn is_for_clear_text(&self) -> bool {
+        matches!(self, Self::Ehlo(_) | Self::StartTls | Self::XClient(_) | Self::Noop | Self::Quit)
     }
 }
 
@@ -79,9 +98,16 @@ fn alone(argument: &[u8], command: Command) -> Result<Command, Reply> {
     if argument.is_empty() { Ok(command) } else { Err(reply::NO_ARGUMENT_EXPECTED) }
 }
 
+/// RFC 4954 §4. What follows the mechanism is for the exchange to judge.
+fn auth(argument: &[u8]) -> Result<Command, Reply> {
+    let mut words = argument.splitn(2, |octet| is_space(*octet));
+    let mechanism = words.next().filter(|name| !name.is_empty()).ok_or(reply::BAD_AUTH)?;
+    Ok(Command::Auth(Mechanism::parse(mechanism), words.next().map(|initial| trim_start(initial).into())))
+}
+
 /// DEVIATION RFC 5321 §4.1.1.1: any visible ASCII is taken for a domain, underscores and all; too many clients
 /// don't know their name, and nothing depends on it. Literals are checked.
-fn helo_name(argument: &[u8]) -> Result<Box<str>, Reply> {
+pub(super) fn helo_name(argument: &[u8]) -> Result<Box<str>, Reply> {
     let name = str::from_utf8(argument).map_err(|_| reply::BAD_HELO)?;
     let visible =
         !name.is_empty() && name.len() <= Domain::MAX_LEN && name.bytes().all(|b| b.is_ascii_graphic());
@@ -143,7 +169,14 @@ mod tests {
             (&b"data"[..], Command::Data),
             (b"DATA \t ", Command::Data),
             (b"RsEt ", Command::Rset),
+            (b"StartTLS ", Command::StartTls),
             (b"QUIT\t", Command::Quit),
+            (b"auth plain", Command::Auth(Some(Mechanism::Plain), None)),
+            (
+                b"AUTH scram-sha-256  biws ",
+                Command::Auth(Some(Mechanism::ScramSha256), Some(b"biws"[..].into())),
+            ),
+            (b"AUTH SCRAM-SHA-256-PLUS", Command::Auth(None, None)),
             (b"NOOP any thing", Command::Noop),
             (b"VRFY x ", Command::Vrfy),
             (b"HELP MAIL", Command::Help),
@@ -169,6 +202,7 @@ mod tests {
             (b"EXPN list", "502 5.5.1"),
             (b"VRFY", "501 5.5.4"),
             (b"DATA now", "501 5.5.4"),
+            (b"AUTH", "501 5.5.4"),
             (b"RSET x", "501 5.5.4"),
             (b"QUIT x", "501 5.5.4"),
             (b"EHLO", "501 A dom"),

@@ -1,15 +1,14 @@
-use std::{
-    collections::{BTreeMap, HashSet},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+mod listener;
+
+use std::{collections::HashSet, path::PathBuf};
 
 use empath_common::{Domain, Problem};
-use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Limits;
+pub use listener::{ListenerConfig, Mode, Timeouts};
+
+use super::{AuthConfig, CertificateConfig, Limits, Network, Tls};
 
 /// The receiving of mail over SMTP.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -21,9 +20,10 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// Networks whose clients may send to anybody, in CIDR notation.
     ///
-    /// An IPv4 client that arrives over an IPv6 socket counts as IPv4. Default: `["127.0.0.0/8", "::1/128"]`.
+    /// An IPv4 client that arrives over an IPv6 socket counts as IPv4. It has no meaning on listeners for submission,
+    /// where only authentication counts. Default: `["127.0.0.0/8", "::1/128"]`.
     #[schemars(with = "Vec<String>")]
-    pub relay_networks: Vec<IpNet>,
+    pub relay_networks: Vec<Network>,
     /// Domains for which mail is accepted from anyone, to be relayed on.
     ///
     /// Only the domain itself counts, not names below it. Default: `[]`.
@@ -32,6 +32,27 @@ pub struct Config {
     ///
     /// Only the domain itself counts, not names below it. Default: `[]`.
     pub local_domains: Vec<Domain>,
+    /// Certificates for TLS 1.2 and 1.3.
+    ///
+    /// With at least one, STARTTLS is offered (RFC 3207), and listeners of mode `Submissions` can work. Which one a
+    /// client is shown depends on the name that it asks for. Files that change are read again for the next client;
+    /// if they are no good, the old ones stay in use. Default: `[]`.
+    pub tls: Vec<CertificateConfig>,
+    /// A file with certificates (PEM) of those who sign certificates of clients.
+    ///
+    /// With it clients are asked for a certificate. Nothing depends on it: a client without one, or with one that is
+    /// not valid, is served as any other; the subject of a valid one is in the log and in the context of plugin
+    /// modules. Read at the start. Relative to the configuration file. Default: none.
+    pub client_ca: Option<PathBuf>,
+    /// Clients, as addresses or in CIDR notation, that may say with XCLIENT for whom they speak.
+    ///
+    /// That is for proxies and filters in front of this server: what they tell, including the name of an
+    /// authenticated user, is believed (<https://www.postfix.org/XCLIENT_README.html>). They have no limit of
+    /// `connections_per_address`. Default: `[]`.
+    #[schemars(with = "Vec<String>")]
+    pub xclient: Vec<Network>,
+    /// Who may send as a user: AUTH (RFC 4954), on listeners of every mode.
+    pub auth: AuthConfig,
     /// How much of anything a client may use.
     pub limits: Limits,
     /// What becomes of a message with a CR or LF that is not part of a CRLF.
@@ -39,60 +60,6 @@ pub struct Config {
     /// Neither value lets such an octet end the content or reach the next hop (RFC 5321 §2.3.8, §4.1.1.4).
     /// Default: `Reject`.
     pub bare_newlines: BareNewlines,
-}
-
-/// One address that clients connect to.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct ListenerConfig {
-    /// The address and port to listen on.
-    ///
-    /// `[::]:25` takes IPv4 clients as well as IPv6 ones. Port 0 takes a free one. Default: `"[::]:25"`.
-    #[schemars(with = "String")]
-    pub socket: SocketAddr,
-    /// Names and values that hooks see with every session of this listener.
-    ///
-    /// Default: `{}`.
-    pub context: BTreeMap<String, String>,
-    /// How long clients may take.
-    pub timeouts: Timeouts,
-}
-
-/// How long clients may take (RFC 5321 §4.5.3.2). Who takes longer is answered 421 4.4.2, and the connection closed.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Timeouts {
-    /// From our reply to the end of the next command.
-    ///
-    /// RFC 5321 §4.5.3.2.7 asks for at least five minutes. It bounds the sending of a reply too. Default: `"5m"`.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub command: Duration,
-    /// From 354 to the first octets of content.
-    ///
-    /// Default: `"2m"`.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub data_init: Duration,
-    /// From one block of content to the next.
-    ///
-    /// Default: `"3m"`.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub data_block: Duration,
-    /// From the end of the content until it is stored.
-    ///
-    /// After that the connection is closed without an answer, for neither 250 nor 4yz would be known to be true;
-    /// the client tries again later. RFC 5321 §4.5.3.2.6 lets clients wait ten minutes. Default: `"10m"`.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub data_termination: Duration,
-    /// The whole session. A message that is being stored at that moment still gets its answer.
-    ///
-    /// Default: `"30m"`.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub connection: Duration,
 }
 
 /// What becomes of a message with a CR or LF that is not part of a CRLF.
@@ -107,43 +74,38 @@ pub enum BareNewlines {
 
 impl Default for Config {
     fn default() -> Self {
-        let loopback =
-            [IpNet::new_assert([127, 0, 0, 0].into(), 8), IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST))];
         Self {
             listeners: vec![ListenerConfig::default()],
-            relay_networks: loopback.to_vec(),
+            relay_networks: Network::loopback().to_vec(),
             relay_domains: Vec::new(),
             local_domains: Vec::new(),
+            tls: Vec::new(),
+            client_ca: None,
+            xclient: Vec::new(),
+            auth: AuthConfig::default(),
             limits: Limits::default(),
             bare_newlines: BareNewlines::default(),
         }
     }
 }
 
-impl Default for ListenerConfig {
-    fn default() -> Self {
-        Self {
-            socket: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 25)),
-            context: BTreeMap::new(),
-            timeouts: Timeouts::default(),
-        }
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        let minutes = Duration::from_mins;
-        Self {
-            command: minutes(5),
-            data_init: minutes(2),
-            data_block: minutes(3),
-            data_termination: minutes(10),
-            connection: minutes(30),
-        }
-    }
-}
-
 impl Config {
+    /// What works and still needs somebody's attention.
+    pub fn warnings(&self) -> Vec<Problem> {
+        let mut warnings = Vec::new();
+        if self.auth.users_file.is_none()
+            && let Some(n) = self.listeners.iter().position(|listener| listener.mode.is_submission())
+        {
+            let message = "users must authenticate here, and there are none: give auth.users_file";
+            warnings.push(Problem::new(format!("listeners[{n}].mode"), message));
+        }
+        if self.auth.users_file.is_some() && self.auth.require_tls && self.tls.is_empty() {
+            let message = "AUTH works inside TLS only, and there is no certificate: give one in tls";
+            warnings.push(Problem::new("auth.require_tls", message));
+        }
+        warnings
+    }
+
     /// What serde can't say.
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -154,24 +116,27 @@ impl Config {
                 let message = format!("{} is listened on twice: remove one", listener.socket);
                 problems.push(Problem::new("socket", message).within(&place));
             }
+            if listener.mode == Mode::Submissions && self.tls.is_empty() {
+                let message = "Submissions is TLS from the first octet: give a certificate in smtp.tls";
+                problems.push(Problem::new("mode", message).within(&place));
+            }
             let timeouts = listener.timeouts.validate().into_iter();
             problems.extend(timeouts.map(|problem| problem.within("timeouts").within(&place)));
         }
+        if self.client_ca.is_some() && self.tls.is_empty() {
+            let message = "clients show certificates inside TLS only: give one of your own in tls";
+            problems.push(Problem::new("client_ca", message));
+        }
+        let mut named = HashSet::new();
+        for (i, certificate) in self.tls.iter().enumerate() {
+            for name in certificate.names.iter().filter(|name| !named.insert(*name)) {
+                let message = format!("{name} has a certificate already, and the first is used: remove one");
+                problems.push(Problem::new(format!("tls[{i}].names"), message));
+            }
+        }
+        problems.extend(Tls::load(self).err().unwrap_or_default());
+        problems.extend(self.auth.validate().into_iter().map(|problem| problem.within("auth")));
         problems.extend(self.limits.validate().into_iter().map(|problem| problem.within("limits")));
         problems
-    }
-}
-
-impl Timeouts {
-    fn validate(&self) -> Vec<Problem> {
-        let all = [
-            ("command", self.command),
-            ("data_init", self.data_init),
-            ("data_block", self.data_block),
-            ("data_termination", self.data_termination),
-            ("connection", self.connection),
-        ];
-        let zero = all.into_iter().filter(|(_, timeout)| timeout.is_zero());
-        zero.map(|(key, _)| Problem::new(key, "no client is that fast: give more than 0s")).collect()
     }
 }

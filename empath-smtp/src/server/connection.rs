@@ -1,13 +1,16 @@
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
-use empath_common::{Clock, Envelope, Hooks, MessageId};
+use empath_common::{Client, Clock, Envelope, Hooks, MessageId, TlsSession};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Connections, Draft, Intake, IntakeError, Phase, Session, Settings, Step, Timeouts, log};
+use super::{
+    Authenticator, Connections, Draft, Intake, IntakeError, Phase, Session, Settings, Step, Timeouts, Tls,
+    auth::AuthAnswer, log, stream::Stream, throttle::Throttle,
+};
 
 /// What all listeners and sessions of a daemon share.
 pub struct Server<I> {
@@ -19,9 +22,18 @@ pub struct Server<I> {
     pub intake: I,
     /// The time for `Received`.
     pub clock: Arc<dyn Clock>,
+    /// Certificates, if there are any.
+    pub tls: Option<Tls>,
+    /// Who knows the users, if there are any.
+    pub auth: Option<Authenticator>,
     /// The sessions that there are.
     pub connections: Arc<Connections>,
+    /// Log lines about connections that are refused.
+    pub(super) refusals: Throttle,
 }
+
+/// How often it is logged that connections are refused.
+const REFUSAL_LINES: Duration = Duration::from_secs(1);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +46,10 @@ enum Ended {
     WriteTimeout,
     #[error("the message was not stored in time")]
     StorageTimeout,
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(#[source] io::Error),
+    #[error("the TLS handshake took too long")]
+    HandshakeTimeout,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -42,13 +58,35 @@ impl<I: Intake> Server<I> {
     /// What listeners need besides their own address.
     pub fn new(settings: Settings, hooks: Hooks, intake: I, clock: Arc<dyn Clock>) -> Self {
         let connections = Connections::new(&settings.limits, settings.metrics.active.clone());
-        Self { settings: Arc::new(settings), hooks, intake, clock, connections }
+        let refusals = Throttle::new(REFUSAL_LINES);
+        Self {
+            settings: Arc::new(settings),
+            hooks,
+            intake,
+            clock,
+            tls: None,
+            auth: None,
+            connections,
+            refusals,
+        }
+    }
+
+    /// The same with certificates.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// The same with users.
+    #[must_use]
+    pub fn with_auth(self, auth: Option<Authenticator>) -> Self {
+        Self { auth, ..self }
     }
 }
 
 /// Serves one client until the session ends. `stop` asks to end it before the next command.
 pub async fn serve<S, I>(
-    mut stream: S,
+    stream: S,
     mut session: Session,
     server: &Server<I>,
     timeouts: &Timeouts,
@@ -57,10 +95,11 @@ pub async fn serve<S, I>(
     S: AsyncRead + AsyncWrite + Unpin + Send,
     I: Intake,
 {
+    let mut stream = Stream::Clear(stream);
     let started = Instant::now();
     log::opened(session.client());
     let ended = converse(&mut stream, &mut session, server, timeouts, stop).await;
-    if matches!(ended, Ended::ByUs) {
+    if matches!(ended, Ended::ByUs | Ended::ByClient | Ended::Handshake(_)) {
         linger(&mut stream).await;
     }
     server.settings.metrics.session_duration.observe(started.elapsed().as_secs_f64());
@@ -68,7 +107,7 @@ pub async fn serve<S, I>(
 }
 
 async fn converse<S, I>(
-    stream: &mut S,
+    stream: &mut Stream<S>,
     session: &mut Session,
     server: &Server<I>,
     timeouts: &Timeouts,
@@ -83,10 +122,19 @@ where
     let mut draft = None;
     loop {
         match session.step() {
-            Step::Write(replies) => match timeout(timeouts.command, stream.write_all(replies)).await {
+            Step::Write(replies) => match timeout(timeouts.command, send(stream, replies)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(failure)) => return failure.into(),
                 Err(_) => return Ended::WriteTimeout,
+            },
+            Step::StartTls => tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ended::ByUs,
+                secured = timeout(timeouts.handshake, Box::pin(start_tls(stream, server))) => match secured {
+                    Ok(Ok(tls)) => session.secured(tls),
+                    Ok(Err(failure)) => return Ended::Handshake(failure),
+                    Err(_) => return Ended::HandshakeTimeout,
+                },
             },
             Step::Read => {
                 let phase = session.phase();
@@ -107,6 +155,13 @@ where
                 let answer = server.hooks.ask(query).await;
                 session.decide(answer);
             }
+            Step::Authenticate(address, query) => {
+                let answer = match &server.auth {
+                    Some(users) => Box::pin(users.answer(address, query)).await,
+                    None => AuthAnswer::Unavailable,
+                };
+                session.authenticated(answer);
+            }
             Step::Begin => {
                 let begun = begin(session, server).await;
                 session.begun(begun.map(|begun| draft = Some(begun)));
@@ -121,8 +176,8 @@ where
             }
             Step::Discard => draft = None,
             Step::Commit(envelope) => {
-                let draft = draft.take();
-                match commit(stream, server, timeouts, draft, envelope).await {
+                let stored = store(server, session.client(), draft.take(), envelope);
+                match in_time(stream, timeouts, stored).await {
                     Some(committed) => session.committed(committed),
                     None => return Ended::StorageTimeout,
                 }
@@ -143,31 +198,64 @@ fn deadline_of(phase: Phase, before: Instant, timeouts: &Timeouts) -> Instant {
     }
 }
 
-async fn begin<I: Intake>(session: &Session, server: &Server<I>) -> Result<I::Draft, IntakeError> {
+async fn begin<I: Intake>(session: &mut Session, server: &Server<I>) -> Result<I::Draft, IntakeError> {
     let mut draft = server.intake.begin()?;
     draft.write(session.received(draft.id(), server.clock.now()).as_bytes()).await?;
     Ok(draft)
 }
 
-/// Stores the message. `None` when that took too long: the client hears nothing then, for the message may yet become
-/// durable. It is seen to its end all the same: dropping a commit half way would leave a message that nobody delivers.
-async fn commit<S: AsyncWrite + Unpin, I: Intake>(
-    stream: &mut S,
+async fn send<S: AsyncWrite + Unpin>(stream: &mut S, octets: &[u8]) -> io::Result<()> {
+    stream.write_all(octets).await?;
+    stream.flush().await
+}
+
+/// Encrypts the connection. After a failure it is good for nothing but closing.
+async fn start_tls<S, I>(stream: &mut Stream<S>, server: &Server<I>) -> io::Result<TlsSession>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (Some(tls), Some(clear)) = (&server.tls, stream.take_clear()) else {
+        return Err(io::Error::other("there is no certificate, or TLS already"));
+    };
+    match tls.accept(clear, server.clock.now()).await {
+        Ok((encrypted, session)) => {
+            *stream = Stream::Tls(Box::new(encrypted));
+            Ok(session)
+        }
+        Err((failure, clear)) => {
+            *stream = Stream::Clear(clear);
+            Err(failure)
+        }
+    }
+}
+
+async fn store<I: Intake>(
     server: &Server<I>,
-    timeouts: &Timeouts,
+    client: &Client,
     draft: Option<I::Draft>,
     envelope: Envelope,
-) -> Option<Result<MessageId, IntakeError>> {
+) -> Result<MessageId, IntakeError> {
     let Some(draft) = draft else {
-        return Some(Err(IntakeError::Failed));
+        return Err(IntakeError::Failed);
     };
-    let mut commit = pin!(server.intake.commit(draft, envelope));
+    server.intake.commit(draft, envelope, client).await
+}
+
+/// What became of the message. `None` when that took too long: the client hears nothing then, for the message may yet
+/// become durable. It is seen to its end all the same: dropping a commit half way would leave a message that nobody
+/// delivers.
+async fn in_time<S: AsyncWrite + Unpin, T>(
+    stream: &mut S,
+    timeouts: &Timeouts,
+    stored: impl Future<Output = T>,
+) -> Option<T> {
+    let mut stored = pin!(stored);
     tokio::select! {
-        committed = &mut commit => Some(committed),
+        stored = &mut stored => Some(stored),
         () = sleep(timeouts.data_termination) => {
             // The client may be gone; and what became of the message is in the intake's log.
             let _ = stream.shutdown().await;
-            let _ = commit.await;
+            let _ = stored.await;
             None
         }
     }
@@ -177,13 +265,13 @@ async fn commit<S: AsyncWrite + Unpin, I: Intake>(
 const LINGER: (usize, Duration) = (64 * 1024, Duration::from_secs(1));
 
 /// Closing a socket with unread input resets the connection, and the client would lose our last reply. So our side
-/// is closed first, and what still comes is read for a moment.
+/// is closed first (under TLS with a word about it), and what still comes is read for a moment.
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
-    if stream.shutdown().await.is_err() {
-        return;
-    }
     let (most, moment) = LINGER;
     let drain = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
         let mut nowhere = [0; 1024];
         let mut drained = 0;
         while drained < most {

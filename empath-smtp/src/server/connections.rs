@@ -28,7 +28,8 @@ struct Open {
 #[derive(Debug)]
 pub struct Admitted {
     connections: Arc<Connections>,
-    address: IpAddr,
+    /// `None` while it counts for no address.
+    address: Option<IpAddr>,
 }
 
 /// Why a client gets no session.
@@ -55,18 +56,20 @@ impl Connections {
 
     /// Counts a session from this address, if it may have one.
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Refused> {
-        let address = counted(address);
+        let mut admitted = self.admit_proxy()?;
+        admitted.identify(address)?;
+        Ok(admitted)
+    }
+
+    /// Counts a session of somebody who speaks for others, so that its own address says nothing.
+    pub fn admit_proxy(self: &Arc<Self>) -> Result<Admitted, Refused> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.total >= self.most {
             return Err(Refused::Total);
         }
-        if open.by_address.get(&address).is_some_and(|count| *count >= self.most_per_address) {
-            return Err(Refused::Address);
-        }
         open.total += 1;
-        *open.by_address.entry(address).or_default() += 1;
         self.active.increment();
-        Ok(Admitted { connections: Arc::clone(self), address })
+        Ok(Admitted { connections: Arc::clone(self), address: None })
     }
 
     /// How many sessions there are.
@@ -75,12 +78,26 @@ impl Connections {
     }
 }
 
-impl Drop for Admitted {
-    fn drop(&mut self) {
+impl Admitted {
+    /// Counts the session for this address from now on, if that may have one more.
+    pub fn identify(&mut self, address: IpAddr) -> Result<(), Refused> {
+        let address = counted(address);
         let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.total -= 1;
-        self.connections.active.decrement();
-        if let Entry::Occupied(mut count) = open.by_address.entry(self.address) {
+        let most = self.connections.most_per_address;
+        if open.by_address.get(&address).is_some_and(|count| *count >= most) {
+            return Err(Refused::Address);
+        }
+        *open.by_address.entry(address).or_default() += 1;
+        if let Some(before) = self.address.replace(address) {
+            open.forget(before);
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    fn forget(&mut self, address: IpAddr) {
+        if let Entry::Occupied(mut count) = self.by_address.entry(address) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -89,8 +106,19 @@ impl Drop for Admitted {
     }
 }
 
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.total -= 1;
+        self.connections.active.decrement();
+        if let Some(address) = self.address {
+            open.forget(address);
+        }
+    }
+}
+
 /// What counts as one address: of IPv6, the /64 that one customer has.
-fn counted(address: IpAddr) -> IpAddr {
+pub(super) fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
         v4 @ IpAddr::V4(_) => v4,
@@ -122,6 +150,19 @@ mod tests {
         assert_eq!(refusal(&connections, "192.0.2.1"), None);
         assert_eq!((connections.count(), connections.active.get()), (0, 0));
         assert!(connections.open.lock().unwrap().by_address.is_empty(), "what has ended takes no memory");
+    }
+
+    #[test]
+    fn a_proxys_session_counts_for_the_client_that_it_names() {
+        let connections = connections(10, 1);
+        let mut proxied = [(); 3].map(|()| connections.admit_proxy().unwrap());
+        assert_eq!(proxied[0].identify("192.0.2.1".parse().unwrap()), Ok(()));
+        assert_eq!(proxied[1].identify("192.0.2.1".parse().unwrap()), Err(Refused::Address));
+        assert_eq!(refusal(&connections, "192.0.2.1"), Some(Refused::Address));
+        assert_eq!(connections.count(), 3, "a refused client counts until its session ends, and not twice");
+        drop(proxied);
+        assert_eq!(connections.count(), 0);
+        assert!(connections.open.lock().unwrap().by_address.is_empty());
     }
 
     #[test]

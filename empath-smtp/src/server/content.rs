@@ -6,6 +6,7 @@ use super::{
     framing::{Framed, Framing},
     inspection::Inspection,
     reply,
+    submission::Mending,
 };
 
 /// The state between 354 and the end of the content.
@@ -17,6 +18,10 @@ pub(super) struct Content {
     inspection: Inspection,
     refusal: Option<Reply>,
     begun: bool,
+    /// While the header of a user's message goes by.
+    mending: Option<Mending>,
+    mended: Vec<u8>,
+    ended: bool,
 }
 
 /// What the next octets are.
@@ -26,6 +31,8 @@ pub(super) enum Piece {
     Octets(usize),
     /// A CRLF of the content that does not stand in the input.
     Crlf,
+    /// The next octets of content are [`Content::mended`].
+    Mended,
     /// The message is refused from here on; what was handed out can be forgotten.
     Refused,
     /// More input is needed.
@@ -35,21 +42,70 @@ pub(super) enum Piece {
 }
 
 impl Content {
-    pub(super) fn new(envelope: Envelope) -> Self {
+    /// `mending` is for the messages of users.
+    pub(super) fn new(envelope: Envelope, mending: Option<Mending>) -> Self {
         Self {
             envelope,
             framing: Framing::default(),
             inspection: Inspection::default(),
             refusal: None,
             begun: false,
+            mending,
+            mended: Vec::new(),
+            ended: false,
         }
     }
 
     /// Goes on in `input`, consuming all that is not handed out.
+    pub(super) fn next(&mut self, input: &mut BytesMut, limits: &Limits, newlines: BareNewlines) -> Piece {
+        if self.mending.is_none() {
+            self.mended = Vec::new();
+        }
+        self.mended.clear();
+        loop {
+            if self.ended {
+                return Piece::End;
+            }
+            let piece = self.piece(input, limits, newlines);
+            let Some(mending) = self.mending.as_mut().filter(|_| self.refusal.is_none()) else {
+                return piece;
+            };
+            let over = match piece {
+                Piece::Octets(len) => {
+                    let over = mending.take(input.get(..len).unwrap_or_default(), &mut self.mended);
+                    input.advance(len);
+                    over
+                }
+                Piece::Crlf => mending.take(b"\r\n", &mut self.mended),
+                Piece::End => {
+                    self.ended = true;
+                    mending.finish(&mut self.mended).map(|()| true)
+                }
+                other => return other,
+            };
+            match over {
+                Ok(over) => self.mending = self.mending.take().filter(|_| !over),
+                Err(reply) => {
+                    self.refusal = Some(reply);
+                    return Piece::Refused;
+                }
+            }
+            if !self.mended.is_empty() {
+                return Piece::Mended;
+            }
+        }
+    }
+
+    /// What [`Piece::Mended`] hands out.
+    pub(super) fn mended(&self) -> &[u8] {
+        &self.mended
+    }
+
+    /// The next piece as the client sent it.
     ///
     /// After a refusal the rest is read to its end all the same: stopping earlier would hand content to the
     /// command parser.
-    pub(super) fn next(&mut self, input: &mut BytesMut, limits: &Limits, newlines: BareNewlines) -> Piece {
+    fn piece(&mut self, input: &mut BytesMut, limits: &Limits, newlines: BareNewlines) -> Piece {
         loop {
             self.begun |= !input.is_empty();
             let (taken, fault) = match self.framing.next(input) {

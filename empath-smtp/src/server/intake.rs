@@ -1,4 +1,4 @@
-use empath_common::{Envelope, MessageId};
+use empath_common::{Client, Envelope, MessageId};
 
 /// Where accepted content goes. The daemon's implementation joins the protocol and the spool.
 pub trait Intake: Send + Sync + 'static {
@@ -9,11 +9,12 @@ pub trait Intake: Send + Sync + 'static {
     fn begin(&self) -> Result<Self::Draft, IntakeError>;
 
     /// Makes the message durable. `Ok` means that it survives power loss from now on; only then may the client
-    /// be told 250. Dropping a draft instead forgets it.
+    /// be told 250. Dropping a draft instead forgets it. `client` is for the log.
     fn commit(
         &self,
         draft: Self::Draft,
         envelope: Envelope,
+        client: &Client,
     ) -> impl Future<Output = Result<MessageId, IntakeError>> + Send;
 }
 

@@ -5,19 +5,28 @@ use rustix::net::sockopt::set_ipv6_v6only;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Intake, ListenerConfig, Refused, Server, Session, Timeouts, connection, log, reply};
+use super::{
+    Admitted, Intake, ListenerConfig, Mode, Network, Refused, Server, Session, Timeouts, connection, log,
+    proxy::{self, Origin, ProxyError},
+    reply,
+    throttle::Throttle,
+};
 
 /// A bound address that clients connect to.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
+    mode: Mode,
     context: Arc<BTreeMap<String, String>>,
     timeouts: Arc<Timeouts>,
+    /// Who must speak the PROXY protocol.
+    proxies: Vec<Network>,
+    failures: Throttle,
 }
 
 /// An address could not be listened on.
@@ -37,6 +46,9 @@ const BACKLOG: u32 = 1024;
 /// How long to wait when accepting fails: descriptors are used up, and only the end of a session brings some back.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How often it is logged that accepting fails.
+const ACCEPT_FAILURE_LINES: Duration = Duration::from_secs(10);
+
 impl Listener {
     /// Binds the address of `config`. Clients wait until [`serve`](Self::serve) runs.
     pub fn bind(config: &ListenerConfig) -> Result<Self, BindError> {
@@ -45,8 +57,11 @@ impl Listener {
         Ok(Self {
             socket,
             address,
+            mode: config.mode,
             context: Arc::new(config.context.clone()),
             timeouts: Arc::new(config.timeouts.clone()),
+            proxies: config.proxy_protocol.clone(),
+            failures: Throttle::new(ACCEPT_FAILURE_LINES),
         })
     }
 
@@ -69,7 +84,9 @@ impl Listener {
                     // The client went away while it waited.
                     Err(failure) if failure.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(failure) => {
-                        log::accept_failed(self.address, &failure);
+                        if self.failures.pass().is_some() {
+                            log::accept_failed(self.address, &failure);
+                        }
                         tokio::select! {
                             () = stop.cancelled() => break,
                             () = sleep(PAUSE) => {}
@@ -92,33 +109,97 @@ impl Listener {
         stop: &CancellationToken,
         sessions: &mut JoinSet<()>,
     ) {
-        let admitted = match server.connections.admit(peer.ip()) {
+        let proxied = Network::any(&self.proxies, peer.ip());
+        let speaks_for_others = proxied || Network::any(&server.settings.xclient, peer.ip());
+        let connections = &server.connections;
+        let admitted =
+            if speaks_for_others { connections.admit_proxy() } else { connections.admit(peer.ip()) };
+        let admitted = match admitted {
             Ok(admitted) => admitted,
-            Err(refused) => return turn_away(&stream, peer, refused, server),
+            Err(refused) => return turn_away(&stream, peer, refused, self.mode, server),
         };
         // Without it, a reply waits for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr().unwrap_or(self.address);
-        let client = Client { peer, local, helo: None, context: Arc::clone(&self.context) };
-        let session = Session::new(Arc::clone(&server.settings), client);
+        let client = Client { context: Arc::clone(&self.context), ..Client::new(peer, local) };
+        let arrival = Arrival { stream, client, admitted, mode: self.mode };
         let (server, timeouts, stop) = (Arc::clone(server), Arc::clone(&self.timeouts), stop.clone());
         sessions.spawn(async move {
-            connection::serve(stream, session, &server, &timeouts, &stop).await;
-            drop(admitted);
+            let identified = if proxied {
+                tokio::select! {
+                    () = stop.cancelled() => None,
+                    identified = Box::pin(arrival.identify(&server, &timeouts)) => identified,
+                }
+            } else {
+                Some(arrival)
+            };
+            if let Some(arrival) = identified {
+                arrival.serve(&server, &timeouts, &stop).await;
+            }
         });
     }
 }
 
-/// Tells the client to come later. The socket's buffer is empty, so nothing needs to be waited for.
-fn turn_away<I>(stream: &TcpStream, peer: SocketAddr, refused: Refused, server: &Server<I>) {
+/// A connection that was accepted.
+struct Arrival {
+    stream: TcpStream,
+    client: Client,
+    admitted: Admitted,
+    mode: Mode,
+}
+
+impl Arrival {
+    /// Hears from the proxy whose connection it is. `None` ends it.
+    async fn identify<I>(mut self, server: &Server<I>, timeouts: &Timeouts) -> Option<Self> {
+        let proxy = self.client.peer;
+        let read = timeout(timeouts.handshake, proxy::read(&mut self.stream)).await;
+        let origin = read.map_err(|_| ProxyError::Io(io::ErrorKind::TimedOut.into())).flatten();
+        match origin {
+            Ok(Origin::Local) => {}
+            Ok(Origin::Client { peer, local }) => {
+                (self.client.peer, self.client.local) = (peer, local);
+                log::proxied(&self.client);
+                if !Network::any(&server.settings.xclient, peer.ip())
+                    && let Err(refused) = self.admitted.identify(peer.ip())
+                {
+                    turn_away(&self.stream, peer, refused, self.mode, server);
+                    return None;
+                }
+            }
+            Err(error) => {
+                server.settings.metrics.connections.increment();
+                if let Some(more) = server.refusals.pass() {
+                    log::connection_refused(proxy, &error, more);
+                }
+                return None;
+            }
+        }
+        Some(self)
+    }
+
+    async fn serve<I: Intake>(self, server: &Server<I>, timeouts: &Timeouts, stop: &CancellationToken) {
+        let session = Session::new(Arc::clone(&server.settings), self.mode, self.client);
+        connection::serve(self.stream, session, server, timeouts, stop).await;
+        drop(self.admitted);
+    }
+}
+
+/// Tells the client to come later. The socket's buffer is empty, so nothing needs to be waited for. Where TLS comes
+/// first, nothing can be said.
+fn turn_away<I>(stream: &TcpStream, peer: SocketAddr, refused: Refused, mode: Mode, server: &Server<I>) {
+    let metrics = &server.settings.metrics;
+    metrics.connections.increment();
+    metrics.errors.with("421").increment();
+    if let Some(more) = server.refusals.pass() {
+        log::connection_refused(peer, &refused, more);
+    }
+    if mode == Mode::Submissions {
+        return;
+    }
     let reply = match refused {
         Refused::Total => reply::TOO_MANY_CONNECTIONS,
         Refused::Address => reply::TOO_MANY_FROM_ADDRESS,
     };
-    let metrics = &server.settings.metrics;
-    metrics.connections.increment();
-    metrics.errors.with("421").increment();
-    log::connection_refused(peer, &refused);
     let mut octets = Vec::new();
     reply::encode(&reply, &mut octets);
     let _ = stream.try_write(&octets);

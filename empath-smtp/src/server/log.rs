@@ -1,9 +1,11 @@
 //! Every line that the server logs. A client's misbehaviour is information, never an error.
 
-use std::{fmt, io, net::SocketAddr};
+use std::{error::Error, fmt, io, net::SocketAddr, path::Path};
 
-use empath_common::{Client, Escaped, Reply};
+use empath_common::{Client, Escaped, Reply, TlsSession};
 use tracing::{debug, error, info, warn};
+
+use super::auth::Mechanism;
 
 pub(super) fn listening(address: SocketAddr) {
     info!(%address, "listening for SMTP");
@@ -14,12 +16,69 @@ pub(super) fn accept_failed(address: SocketAddr, failure: &io::Error) {
     warn!(%address, error = %failure, "connections cannot be accepted at present");
 }
 
-pub(super) fn connection_refused(peer: SocketAddr, reason: &dyn fmt::Display) {
-    info!(%peer, %reason, "connection refused");
+/// `more` connections were refused since the last such line.
+pub(super) fn connection_refused(peer: SocketAddr, reason: &dyn fmt::Display, more: u64) {
+    info!(%peer, %reason, more, "connection refused");
+}
+
+/// A proxy has said for whom it speaks.
+pub(super) fn proxied(client: &Client) {
+    debug!(
+        peer = %client.peer,
+        name = client.name.as_deref(),
+        user = client.user.as_deref().map(|user| Escaped(user.as_bytes()).to_string()),
+        "proxied for"
+    );
 }
 
 pub(super) fn opened(client: &Client) {
     debug!(peer = %client.peer, local = %client.local, "session opened");
+}
+
+pub(super) fn secured(client: &Client, tls: &TlsSession) {
+    debug!(
+        peer = %client.peer,
+        version = tls.version,
+        cipher = tls.cipher,
+        certificate = tls.certificate.as_deref().map(|subject| Escaped(subject.as_bytes()).to_string()),
+        "session encrypted"
+    );
+}
+
+pub(super) fn certificate_changed(file: &Path) {
+    info!(file = %file.display(), "certificate read again");
+}
+
+/// Clients are shown the last good one, until the files change once more.
+pub(super) fn certificate_kept(failure: &dyn Error) {
+    error!(error = %failure, "a changed certificate can't be used; the one before stays in use");
+}
+
+pub(super) fn users_changed(file: &Path, users: usize) {
+    info!(file = %file.display(), users, "users file read again");
+}
+
+/// The users of before stay, until the file changes once more.
+pub(super) fn users_kept(failure: &dyn Error) {
+    error!(error = %failure, "a changed users file can't be used; the users of before stay");
+}
+
+pub(super) fn authenticated(client: &Client, mechanism: Mechanism) {
+    info!(
+        peer = %client.peer,
+        user = %Escaped(client.user.as_deref().unwrap_or_default().as_bytes()),
+        mechanism = mechanism.name(),
+        "authenticated"
+    );
+}
+
+/// More passwords wait for being checked than may.
+pub(super) fn too_many_verifications() {
+    warn!("an authentication was put off: smtp.auth.waiting passwords wait already");
+}
+
+pub(super) fn verification_failed(failure: &dyn fmt::Display) {
+    error!(error = %failure, "a password could not be checked");
 }
 
 pub(super) fn closed(peer: SocketAddr, reason: &dyn fmt::Display) {

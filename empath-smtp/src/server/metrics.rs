@@ -9,6 +9,8 @@ pub struct Metrics {
     pub(super) active: Gauge,
     /// Replies 4yz and 5yz by code.
     pub(super) errors: Family<Counter>,
+    /// Authentications by their result.
+    pub(super) authentications: Family<Counter>,
     /// How long sessions took.
     pub(super) session_duration: Histogram,
     /// Messages answered 250.
@@ -18,8 +20,13 @@ pub struct Metrics {
 }
 
 /// The refusals that the server itself gives; they are there from the start, at zero. Hooks may add any code.
-const CODES: [&str; 13] =
-    ["421", "451", "452", "500", "501", "502", "503", "550", "552", "553", "554", "555", "other"];
+const CODES: [&str; 18] = [
+    "421", "451", "452", "454", "500", "501", "502", "503", "504", "530", "535", "538", "550", "552", "553",
+    "554", "555", "other",
+];
+
+/// What becomes of authentications.
+const RESULTS: [&str; 3] = ["accepted", "refused", "blocked"];
 
 /// Codes 400 to 599.
 const MAX_CODES: usize = 200;
@@ -40,11 +47,21 @@ impl Metrics {
         for code in CODES {
             errors.with(code);
         }
+        let authentications = registry.counters(
+            "empath_smtp_authentications_total",
+            "Authentications of SMTP clients, by result",
+            "result",
+            RESULTS.len(),
+        );
+        for result in RESULTS {
+            authentications.with(result);
+        }
         Self {
             connections: registry
                 .counter("empath_smtp_connections_total", "SMTP connections accepted from clients"),
             active: registry.gauge("empath_smtp_connections_active", "SMTP sessions at present"),
             errors,
+            authentications,
             session_duration: registry.histogram(
                 "empath_smtp_session_duration_seconds",
                 "How long SMTP sessions took",

@@ -1,19 +1,24 @@
 //! The receiving end: [`Session`] owns the protocol, the connection driver owns the socket.
 //!
-//! The way in: [`Listener`] → `connection` ⇄ [`Session`], which puts questions to [`Hooks`](empath_common::Hooks)
+//! The way in: [`Listener`] → `connection` (over a `stream`, with [`Tls`]) ⇄ [`Session`], which puts questions to [`Hooks`](empath_common::Hooks)
 //! ([`RelayControl`] is the first of them) and hands content to an [`Intake`].
 //!
 //! - What a client may say: `line` (CRLF ends a command), `command`, `parameter`.
+//! - Whom somebody else speaks for: `proxy` (the PROXY protocol), `xclient`.
+//! - Who the client is: [`auth`].
 //! - What it means: `transaction` (the states of RFC 5321 §4.1.4), `session`, `reply`.
-//! - What the message is made of: `framing` (CRLF.CRLF ends it), `inspection` (limits), `content`, `trace`.
+//! - What the message is made of: `framing` (CRLF.CRLF ends it), `inspection` (limits), `content`, `trace`; what users
+//!   forgot: `submission`.
 //! - What is promised to operators: `config`, `limits`, `metrics`, `log`.
 
+pub mod auth;
 mod command;
 mod config;
 mod connection;
 mod connections;
 mod content;
 mod framing;
+mod from;
 mod inspection;
 mod intake;
 mod limits;
@@ -21,19 +26,31 @@ mod line;
 mod listener;
 mod log;
 mod metrics;
+mod network;
 mod parameter;
+mod proxy;
 mod relay;
 mod reply;
 mod session;
+mod stream;
+mod submission;
+mod throttle;
+mod tls;
 mod trace;
 mod transaction;
+mod xclient;
+mod xtext;
 
-pub use config::{BareNewlines, Config, ListenerConfig, Timeouts};
+pub use auth::{AuthConfig, Authenticator};
+pub use config::{BareNewlines, Config, ListenerConfig, Mode, Timeouts};
 pub use connection::{Server, serve};
 pub use connections::{Admitted, Connections, Refused};
 pub use intake::{Draft, Intake, IntakeError};
 pub use limits::Limits;
 pub use listener::{BindError, Listener};
 pub use metrics::Metrics;
+pub use network::{Network, NetworkError};
+pub use proxy::{Header, Origin, ProxyError};
 pub use relay::RelayControl;
 pub use session::{Phase, Session, Settings, Step};
+pub use tls::{CertificateConfig, Tls};

@@ -1,8 +1,8 @@
-use empath_common::{Body, Reply};
+use empath_common::{Body, Charset, Mailbox, Reply};
 
-use super::reply;
+use super::{reply, xtext};
 
-/// The parameters of MAIL (RFC 1870, RFC 6152, RFC 6531).
+/// The parameters of MAIL (RFC 1870, RFC 4954 §5, RFC 6152, RFC 6531).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Parameters {
     /// The size that the client declared, in octets.
@@ -11,6 +11,9 @@ pub(super) struct Parameters {
     pub(super) body: Option<Body>,
     /// Whether SMTPUTF8 was given.
     pub(super) smtputf8: bool,
+    /// Whether AUTH was given. Who it names counts for nothing: no client is trusted to say who submitted a message
+    /// (RFC 4954 §5 has it taken for `AUTH=<>` then).
+    pub(super) auth: bool,
 }
 
 impl Parameters {
@@ -28,6 +31,11 @@ impl Parameters {
                     return Err(reply::BAD_PARAMETER);
                 }
                 parameters.smtputf8 = true;
+            } else if keyword.eq_ignore_ascii_case(b"AUTH") {
+                if !is_auth_value(parameter) || parameters.auth {
+                    return Err(reply::BAD_PARAMETER);
+                }
+                parameters.auth = true;
             } else {
                 return Err(reply::UNKNOWN_PARAMETER);
             }
@@ -86,6 +94,13 @@ fn body(value: Option<&[u8]>) -> Result<Body, Reply> {
     }
 }
 
+/// `AUTH=<>`, or a mailbox as xtext.
+fn is_auth_value(parameter: &[u8]) -> bool {
+    let value = parameter.get(b"AUTH=".len()..).unwrap_or_default();
+    let mailbox = || Mailbox::parse(&xtext::decode(value)?, Charset::Utf8).ok();
+    value == b"<>" || mailbox().is_some()
+}
+
 fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), Reply> {
     match slot.replace(value) {
         None => Ok(()),
@@ -103,10 +118,17 @@ mod tests {
 
     #[test]
     fn known_parameters_are_parsed_in_any_case_and_order() {
-        let all = Parameters { size: Some(7), body: Some(Body::EightBitMime), smtputf8: true };
+        let all = Parameters { size: Some(7), body: Some(Body::EightBitMime), smtputf8: true, auth: false };
         assert_eq!(code(" SIZE=7 BODY=8BITMIME SMTPUTF8"), Ok(all));
         assert_eq!(code("  smtputf8   body=8bitmime size=007 "), Ok(all));
         assert_eq!(code(""), Ok(Parameters::default()));
+    }
+
+    #[test]
+    fn who_submitted_a_message_may_be_said() {
+        for given in [" AUTH=<>", " auth=e+3Dmc2@example.com", " AUTH=a+40b.test"] {
+            assert_eq!(code(given).map(|parameters| parameters.auth), Ok(true), "{given}");
+        }
     }
 
     #[test]
@@ -131,6 +153,11 @@ mod tests {
             " BODY=7BIT BODY=7BIT",
             " SMTPUTF8=1",
             " SMTPUTF8 SMTPUTF8",
+            " AUTH",
+            " AUTH=",
+            " AUTH=alice",
+            " AUTH=a+4@b.test",
+            " AUTH=<> AUTH=<>",
             " =",
             " -A",
             " A=",
@@ -140,7 +167,7 @@ mod tests {
         ] {
             assert_eq!(code(bad), Err(501), "{bad:?}");
         }
-        for unknown in [" FOO", " FOO=bar", " RET=HDRS", " AUTH=<>", " BODY-X=7BIT"] {
+        for unknown in [" FOO", " FOO=bar", " RET=HDRS", " BODY-X=7BIT"] {
             assert_eq!(code(unknown), Err(555), "{unknown:?}");
         }
     }

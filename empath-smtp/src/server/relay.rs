@@ -1,17 +1,15 @@
 use std::{collections::HashSet, net::IpAddr};
 
+use super::{Config, Network, reply};
 use empath_common::{Answer, Asked, Client, Domain, ForwardPath, Hook, Query, Verdict};
-use ipnet::{IpNet, Ipv4Net};
-
-use super::{Config, reply};
 
 /// Decides for whom we take mail: the first of the hooks, closed by default.
 ///
-/// Clients in `relay_networks` may send to anybody; anybody may send to `relay_domains`, `local_domains` and the
+/// Authenticated users and clients in `relay_networks` may send to anybody; anybody may send to `relay_domains`, `local_domains` and the
 /// bare `<Postmaster>` (RFC 5321 §4.5.1). Nothing else is accepted.
 #[derive(Debug)]
 pub struct RelayControl {
-    networks: Vec<IpNet>,
+    networks: Vec<Network>,
     domains: HashSet<Domain>,
 }
 
@@ -19,18 +17,17 @@ impl RelayControl {
     /// The relay control that the configuration asks for.
     pub fn new(config: &Config) -> Self {
         Self {
-            networks: config.relay_networks.iter().copied().map(canonical).collect(),
+            networks: config.relay_networks.clone(),
             domains: config.relay_domains.iter().chain(&config.local_domains).cloned().collect(),
         }
     }
 
     fn accepts(&self, client: &Client, recipient: &ForwardPath) -> bool {
-        self.trusts(client.peer.ip()) || self.is_ours(recipient)
+        client.user.is_some() || self.trusts(client.peer.ip()) || self.is_ours(recipient)
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.networks.iter().any(|network| network.contains(&address))
+        Network::any(&self.networks, address)
     }
 
     /// Whether anybody may send to this recipient. What stands behind the last `@` decides.
@@ -42,18 +39,6 @@ impl RelayControl {
         let is_route = mailbox.local_part().contains(['%', '!', '@']);
         !is_route && mailbox.domain().is_some_and(|domain| self.domains.contains(domain))
     }
-}
-
-/// An IPv4 network written as IPv6 (`::ffff:192.0.2.0/120`) is the IPv4 network.
-fn canonical(network: IpNet) -> IpNet {
-    if let IpNet::V6(v6) = network
-        && let Some(address) = v6.addr().to_ipv4_mapped()
-        && let Some(prefix) = v6.prefix_len().checked_sub(96)
-        && let Ok(v4) = Ipv4Net::new(address, prefix)
-    {
-        return v4.into();
-    }
-    network
 }
 
 impl Hook for RelayControl {
@@ -70,8 +55,6 @@ impl Hook for RelayControl {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use empath_common::ReversePath;
 
     use super::*;
@@ -83,12 +66,8 @@ mod tests {
             local_domains: vec![Domain::parse("local.test").unwrap()],
             ..Config::default()
         });
-        let client = Client {
-            peer: (peer.parse::<IpAddr>().unwrap(), 1).into(),
-            local: "192.0.2.25:25".parse().unwrap(),
-            helo: None,
-            context: Arc::default(),
-        };
+        let peer = (peer.parse::<IpAddr>().unwrap(), 1).into();
+        let client = Client::new(peer, "192.0.2.25:25".parse().unwrap());
         let recipient = recipient.parse().unwrap();
         match control.ask(Query::RcptTo(&client, &ReversePath::Null, &recipient)) {
             Asked::Now(answer) => answer.verdict == Verdict::Accept,

@@ -2,12 +2,13 @@
 
 use empath_common::{Domain, MessageId, Reply};
 
-use super::{IntakeError, Limits};
+use super::IntakeError;
 
 pub(super) const OK: Reply = Reply::new(250, (2, 0, 0), "Ok");
 pub(super) const SENDER_OK: Reply = Reply::new(250, (2, 1, 0), "Ok");
 pub(super) const RECIPIENT_OK: Reply = Reply::new(250, (2, 1, 5), "Ok");
 pub(super) const SEND_CONTENT: Reply = Reply::plain(354, "End data with <CR><LF>.<CR><LF>");
+pub(super) const START_TLS: Reply = Reply::new(220, (2, 0, 0), "Ready to start TLS");
 pub(super) const BYE: Reply = Reply::new(221, (2, 0, 0), "Bye");
 pub(super) const HELP: Reply =
     Reply::new(214, (2, 0, 0), "EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT (RFC 5321)");
@@ -31,6 +32,35 @@ pub(super) const BAD_MAIL: Reply = Reply::new(501, (5, 5, 4), "Syntax: MAIL FROM
 pub(super) const BAD_RCPT: Reply = Reply::new(501, (5, 5, 4), "Syntax: RCPT TO:<address>");
 pub(super) const BAD_SENDER: Reply = Reply::new(501, (5, 1, 7), "Malformed sender address");
 pub(super) const BAD_RECIPIENT: Reply = Reply::new(501, (5, 1, 3), "Malformed recipient address");
+// RFC 3207 §4
+pub(super) const STARTTLS_FIRST: Reply = Reply::new(530, (5, 7, 0), "Must issue a STARTTLS command first");
+pub(super) const XCLIENT_DENIED: Reply = Reply::new(550, (5, 7, 0), "XCLIENT is not for you");
+// RFC 6409 §4.3
+pub(super) const AUTHENTICATION_REQUIRED: Reply = Reply::new(530, (5, 7, 0), "Authentication required");
+// RFC 4954 §4, §6
+pub(super) const AUTHENTICATED: Reply = Reply::new(235, (2, 7, 0), "Authentication successful");
+pub(super) const BAD_AUTH: Reply = Reply::new(501, (5, 5, 4), "Syntax: AUTH mechanism [initial-response]");
+pub(super) const BAD_RESPONSE: Reply = Reply::new(501, (5, 5, 2), "Cannot decode this response");
+pub(super) const RESPONSE_TOO_LONG: Reply =
+    Reply::new(500, (5, 5, 6), "Authentication exchange line too long");
+pub(super) const AUTHENTICATION_CANCELLED: Reply = Reply::new(501, (5, 7, 0), "Authentication cancelled");
+pub(super) const UNKNOWN_MECHANISM: Reply =
+    Reply::new(504, (5, 5, 4), "Authentication mechanism not supported");
+pub(super) const ENCRYPTION_REQUIRED: Reply =
+    Reply::new(538, (5, 7, 11), "Encryption required for authentication");
+pub(super) const BAD_CREDENTIALS: Reply = Reply::new(535, (5, 7, 8), "Authentication credentials invalid");
+pub(super) const OTHER_IDENTITY: Reply =
+    Reply::new(535, (5, 7, 8), "Acting as another user than the authenticated one is not possible");
+pub(super) const AUTHENTICATION_UNAVAILABLE: Reply =
+    Reply::new(454, (4, 7, 0), "Temporary authentication failure; try again later");
+pub(super) const TOO_MANY_FAILURES: Reply =
+    Reply::new(421, (4, 7, 0), "Too many failed authentications; closing connection");
+// RFC 6409 §6.1
+pub(super) const NOT_YOUR_ADDRESS: Reply =
+    Reply::new(553, (5, 7, 1), "This sender address does not belong to the authenticated user");
+pub(super) const NOT_YOUR_FROM: Reply =
+    Reply::new(550, (5, 7, 1), "An address in From does not belong to the authenticated user");
+pub(super) const BAD_FROM: Reply = Reply::new(550, (5, 7, 1), "There is no single well-formed From field");
 // RFC 6531 §3.5
 pub(super) const SENDER_NEEDS_UTF8: Reply =
     Reply::new(550, (5, 6, 7), "This sender address needs the SMTPUTF8 parameter");
@@ -74,11 +104,9 @@ pub(super) fn helo(hostname: &Domain) -> Reply {
     Reply::plain(250, "").with_text(hostname.to_string())
 }
 
-/// The extensions that work.
-pub(super) fn ehlo(hostname: &Domain, limits: &Limits) -> Reply {
-    let size = limits.message_size.0;
-    Reply::plain(250, "")
-        .with_text(format!("{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES\nSMTPUTF8"))
+/// One keyword a line (RFC 5321 §4.1.1.1).
+pub(super) fn ehlo(hostname: &Domain, keywords: &[String]) -> Reply {
+    Reply::plain(250, "").with_text(format!("{hostname}\n{}", keywords.join("\n")))
 }
 
 /// The message is durable. Nothing else may say so.

@@ -1,5 +1,7 @@
+mod authentication;
 mod commands;
 mod decisions;
+mod keywords;
 mod step;
 
 pub use step::{Phase, Step};
@@ -7,13 +9,14 @@ pub use step::{Phase, Step};
 use std::{fmt, mem, sync::Arc};
 
 use bytes::{Buf, BytesMut};
-use empath_common::{Client, Domain, ForwardPath, MessageId, Reply};
+use empath_common::{Client, Domain, ForwardPath, MessageId, Reply, TlsSession};
 use jiff::Timestamp;
 
 use step::Next;
 
 use super::{
-    BareNewlines, Config, IntakeError, Limits, Metrics,
+    AuthConfig, BareNewlines, Config, IntakeError, Limits, Metrics, Mode, Network,
+    auth::{Exchange, Identity},
     content::{Content, Piece},
     line::Lines,
     log, reply,
@@ -30,6 +33,12 @@ pub struct Settings {
     pub limits: Limits,
     /// What becomes of bare CR and LF in content.
     pub bare_newlines: BareNewlines,
+    /// Whether there are certificates, so that TLS can be offered.
+    pub starttls: bool,
+    /// Who may say for whom a connection is.
+    pub xclient: Vec<Network>,
+    /// How users authenticate, and what they may send as.
+    pub auth: AuthConfig,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -37,7 +46,15 @@ pub struct Settings {
 impl Settings {
     /// The settings that `config` asks for.
     pub fn new(config: &Config, hostname: Domain, metrics: Metrics) -> Self {
-        Self { hostname, limits: config.limits.clone(), bare_newlines: config.bare_newlines, metrics }
+        Self {
+            hostname,
+            limits: config.limits.clone(),
+            bare_newlines: config.bare_newlines,
+            starttls: !config.tls.is_empty(),
+            xclient: config.xclient.clone(),
+            auth: config.auth.clone(),
+            metrics,
+        }
     }
 }
 
@@ -50,6 +67,8 @@ impl Settings {
 /// | [`Write`](Step::Write) | send the octets |
 /// | [`Read`](Step::Read) | put octets into [`buffer`](Self::buffer), or call [`eof`](Self::eof), [`timed_out`](Self::timed_out) or [`shutting_down`](Self::shutting_down) |
 /// | [`Ask`](Step::Ask) | call [`decide`](Self::decide) |
+/// | [`Authenticate`](Step::Authenticate) | call [`authenticated`](Self::authenticated) |
+/// | [`StartTls`](Step::StartTls) | call [`secured`](Self::secured) after the handshake, or close the connection |
 /// | [`Begin`](Step::Begin) | call [`begun`](Self::begun) |
 /// | [`Content`](Step::Content) | append the octets, or call [`refused_content`](Self::refused_content) |
 /// | [`Discard`](Step::Discard) | forget the content |
@@ -60,7 +79,11 @@ impl Settings {
 #[derive(Debug)]
 pub struct Session {
     settings: Arc<Settings>,
+    mode: Mode,
     client: Client,
+    speaker: Speaker,
+    /// What the users file says about the client's user.
+    identity: Option<Identity>,
     protocol: Protocol,
     state: State,
     waiting: Waiting,
@@ -78,7 +101,17 @@ pub struct Session {
     errors: u32,
     idle_commands: u32,
     messages: u32,
+    /// Id and time of the message that is starting.
+    starting: Option<(MessageId, Timestamp)>,
     closing: bool,
+}
+
+/// Who has connected, whoever it speaks for by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaker {
+    Client,
+    /// It may say for whom it speaks.
+    Proxy,
 }
 
 /// Whose answer the session waits for.
@@ -86,11 +119,14 @@ pub struct Session {
 enum Waiting {
     #[default]
     Nothing,
+    /// The client's handshake.
+    StartTls,
     Connect,
     /// The client's name is the new one already; this restores it.
     Ehlo(Protocol, Option<Box<str>>),
     Mail(Mail),
     Rcpt(ForwardPath),
+    Auth(Exchange),
     Data,
     Begin,
     /// The storage works on a message of this many octets.
@@ -109,17 +145,24 @@ const CONTENT_INPUT: (usize, usize) = (8 * 1024, 64 * 1024);
 
 impl Session {
     /// A session with a client that has just connected.
-    pub fn new(settings: Arc<Settings>, client: Client) -> Self {
+    pub fn new(settings: Arc<Settings>, mode: Mode, client: Client) -> Self {
         settings.metrics.connections.increment();
         let mut client = client;
         client.peer.set_ip(client.peer.ip().to_canonical());
         client.local.set_ip(client.local.ip().to_canonical());
+        // RFC 8314 §3.3: what comes first is a handshake.
+        let waiting = if mode == Mode::Submissions { Waiting::StartTls } else { Waiting::Connect };
+        let may_xclient = Network::any(&settings.xclient, client.peer.ip());
+        let speaker = if may_xclient { Speaker::Proxy } else { Speaker::Client };
         Self {
             settings,
+            mode,
             client,
+            speaker,
+            identity: None,
             protocol: Protocol::Smtp,
             state: State::default(),
-            waiting: Waiting::Connect,
+            waiting,
             input: BytesMut::new(),
             lent: 0,
             lines: Lines::default(),
@@ -129,6 +172,7 @@ impl Session {
             errors: 0,
             idle_commands: 0,
             messages: 0,
+            starting: None,
             closing: false,
         }
     }
@@ -150,8 +194,17 @@ impl Session {
                 Step::Write(&self.output)
             }
             Next::Read => Step::Read,
+            Next::StartTls => Step::StartTls,
             Next::Ask => self.question().map_or(Step::Close, Step::Ask),
+            Next::Authenticate => {
+                let address = self.client.peer.ip();
+                self.auth_query().map_or(Step::Close, |query| Step::Authenticate(address, query))
+            }
             Next::Begin => Step::Begin,
+            Next::Mended => match &self.state {
+                State::Content(content) => Step::Content(content.mended()),
+                _ => Step::Close,
+            },
             Next::Content(len) => {
                 self.lent = len;
                 Step::Content(self.input.get(..len).unwrap_or_default())
@@ -170,7 +223,10 @@ impl Session {
             }
             match self.waiting {
                 Waiting::Nothing => {}
+                Waiting::StartTls if !self.output.is_empty() => return Next::Write,
+                Waiting::StartTls => return Next::StartTls,
                 Waiting::Begin => return Next::Begin,
+                Waiting::Auth(_) => return Next::Authenticate,
                 // A driver that has no answer must not go on.
                 Waiting::Commit(_) => return Next::Close,
                 _ => return Next::Ask,
@@ -179,6 +235,8 @@ impl Session {
                 Some(Next::Close)
             } else if let State::Content(_) = self.state {
                 self.content()
+            } else if let State::Auth(_) = self.state {
+                self.response()
             } else {
                 self.command()
             };
@@ -217,6 +275,30 @@ impl Session {
         }
     }
 
+    /// The connection is encrypted. The session starts over, and forgets what it was told in clear text, what stands in
+    /// the buffer included: somebody else may have said it (RFC 3207 §4.2).
+    pub fn secured(&mut self, tls: TlsSession) {
+        log::secured(&self.client, &tls);
+        let greeted = self.mode != Mode::Submissions;
+        self.waiting = if greeted { Waiting::Nothing } else { Waiting::Connect };
+        self.client.tls = Some(tls);
+        self.start_over();
+        self.input.clear();
+        self.lines = Lines::default();
+        self.progress = true;
+        self.errors = 0;
+        self.idle_commands = 0;
+    }
+
+    /// Back to before EHLO.
+    fn start_over(&mut self) {
+        self.client.helo = None;
+        self.client.user = None;
+        self.identity = None;
+        self.protocol = Protocol::Smtp;
+        self.state = State::Connected;
+    }
+
     /// The client has closed its side.
     pub fn eof(&mut self) {
         self.closing = true;
@@ -233,10 +315,11 @@ impl Session {
     }
 
     /// The `Received` field of the message that [`Step::Begin`] starts.
-    pub fn received(&self, id: MessageId, now: Timestamp) -> String {
+    pub fn received(&mut self, id: MessageId, now: Timestamp) -> String {
         let State::Rcpt(envelope) = &self.state else {
             return String::new();
         };
+        self.starting = Some((id, now));
         trace::received(&self.client, self.protocol, &self.settings.hostname, envelope, id, now)
     }
 
@@ -245,7 +328,8 @@ impl Session {
         self.waiting = Waiting::Nothing;
         match (mem::take(&mut self.state), begun) {
             (State::Rcpt(envelope), Ok(())) => {
-                self.state = State::Content(Box::new(Content::new(envelope)));
+                let mending = self.mending(&envelope.reverse_path);
+                self.state = State::Content(Box::new(Content::new(envelope, mending)));
                 self.reply(&reply::SEND_CONTENT);
             }
             (State::Rcpt(envelope), Err(error)) => {
@@ -290,6 +374,7 @@ impl Session {
         Some(match content.next(&mut self.input, &self.settings.limits, self.settings.bare_newlines) {
             Piece::Octets(len) => Next::Content(len),
             Piece::Crlf => Next::Crlf,
+            Piece::Mended => Next::Mended,
             Piece::Refused => Next::Discard,
             Piece::More => Next::Read,
             Piece::End => return self.end_of_content(),

@@ -24,23 +24,45 @@ pub(super) fn received(
     id: MessageId,
     now: Timestamp,
 ) -> String {
-    // RFC 6531 §3.7.3
-    let with = match protocol {
-        Protocol::Smtp => "SMTP",
-        Protocol::Esmtp if envelope.smtputf8 => "UTF8SMTP",
-        Protocol::Esmtp => "ESMTP",
-    };
+    let with = with(client, protocol, envelope);
     let helo = client.helo.as_deref().unwrap_or("unknown");
     let helo: String = helo.chars().map(|c| if is_harmless(c) { c } else { '?' }).collect();
     let address = AddressLiteral(client.peer.ip());
-    let mut field = format!("Received: from {helo} ({address})\r\n\tby {hostname} with {with} id {id}");
+    let name = client.name.as_deref().map(|name| format!("{name} ")).unwrap_or_default();
+    let mut field = format!("Received: from {helo} ({name}{address})\r\n\tby {hostname} with {with} id {id}");
     if let [only] = envelope.recipients() {
         // Writing to a String cannot fail.
         let _ = write!(field, "\r\n\tfor {only}");
     }
-    let date = now.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S %z");
+    if let Some(tls) = &client.tls {
+        // RFC 8314 §4.3
+        let _ = write!(field, "\r\n\ttls {} ({})", tls.cipher, tls.version);
+    }
+    let date = date(now);
     let _ = write!(field, ";\r\n\t{date}\r\n");
     field
+}
+
+/// A date as header fields have it (RFC 5322 §3.3).
+pub(super) fn date(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S %z").to_string()
+}
+
+/// The `with` clause (RFC 3848, RFC 6531 §4.3).
+fn with(client: &Client, protocol: Protocol, envelope: &Envelope) -> &'static str {
+    if protocol == Protocol::Smtp {
+        return "SMTP";
+    }
+    match (envelope.smtputf8, client.tls.is_some(), client.user.is_some()) {
+        (false, false, false) => "ESMTP",
+        (false, true, false) => "ESMTPS",
+        (false, false, true) => "ESMTPA",
+        (false, true, true) => "ESMTPSA",
+        (true, false, false) => "UTF8SMTP",
+        (true, true, false) => "UTF8SMTPS",
+        (true, false, true) => "UTF8SMTPA",
+        (true, true, true) => "UTF8SMTPSA",
+    }
 }
 
 /// Whether a character of what the client called itself means nothing in a structured field.
@@ -50,19 +72,17 @@ fn is_harmless(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use empath_common::ReversePath;
+    use empath_common::{ReversePath, TlsSession};
 
     use super::*;
 
     fn field(helo: &str, peer: &str, protocol: Protocol, recipients: &[&str], smtputf8: bool) -> String {
-        let client = Client {
-            peer: peer.parse().unwrap(),
-            local: "192.0.2.25:25".parse().unwrap(),
-            helo: Some(helo.into()),
-            context: Arc::default(),
-        };
+        let local = "192.0.2.25:25".parse().unwrap();
+        let client = Client { helo: Some(helo.into()), ..Client::new(peer.parse().unwrap(), local) };
+        field_of(&client, protocol, recipients, smtputf8)
+    }
+
+    fn field_of(client: &Client, protocol: Protocol, recipients: &[&str], smtputf8: bool) -> String {
         let mut envelope = Envelope::new(ReversePath::Null, recipients[0].parse().unwrap());
         for recipient in recipients {
             envelope.add(recipient.parse().unwrap(), 10).unwrap();
@@ -71,7 +91,7 @@ mod tests {
         let hostname = Domain::parse("mx.test").unwrap();
         let id = MessageId::from_bytes([0; 16]);
         let now = "2026-11-21T09:08:07Z".parse().unwrap();
-        received(&client, protocol, &hostname, &envelope, id, now)
+        received(client, protocol, &hostname, &envelope, id, now)
     }
 
     #[test]
@@ -107,6 +127,34 @@ mod tests {
         assert!(
             field("c.test", "192.0.2.1:9", Protocol::Esmtp, &["<δ@example.test>"], true)
                 .contains("with UTF8SMTP id")
+        );
+    }
+
+    #[test]
+    fn encryption_and_authentication_are_said() {
+        let tls = TlsSession { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384", certificate: None };
+        let clear = Client::new("192.0.2.1:9".parse().unwrap(), "192.0.2.25:25".parse().unwrap());
+        let user = Client { user: Some("u".into()), ..clear.clone() };
+        let secured = Client { tls: Some(tls), ..clear.clone() };
+        let both = Client { user: Some("u".into()), ..secured.clone() };
+        for (client, ascii, utf8) in [
+            (&clear, "ESMTP", "UTF8SMTP"),
+            (&secured, "ESMTPS", "UTF8SMTPS"),
+            (&user, "ESMTPA", "UTF8SMTPA"),
+            (&both, "ESMTPSA", "UTF8SMTPSA"),
+        ] {
+            for (smtputf8, with) in [(false, ascii), (true, utf8)] {
+                let field = field_of(client, Protocol::Esmtp, &["<a@example.test>"], smtputf8);
+                assert!(field.contains(&format!(" with {with} id ")), "{field}");
+            }
+            assert!(
+                field_of(client, Protocol::Smtp, &["<a@example.test>"], false).contains(" with SMTP id ")
+            );
+        }
+        let field = field_of(&secured, Protocol::Esmtp, &["<a@example.test>"], false);
+        assert!(
+            field.contains("\r\n\tfor <a@example.test>\r\n\ttls TLS_AES_256_GCM_SHA384 (TLSv1.3);"),
+            "{field}"
         );
     }
 

@@ -1,6 +1,6 @@
 use empath_common::{Body, Envelope, ForwardPath, Mailbox, Metadata, MetadataFull, Reply, ReversePath};
 
-use super::{content::Content, parameter::Parameters, reply};
+use super::{auth::Exchange, content::Content, parameter::Parameters, reply};
 
 /// How far the client has come (RFC 5321 §4.1.4). A state owns what it knows; leaving it forgets that.
 #[derive(Debug, Default)]
@@ -10,6 +10,8 @@ pub(super) enum State {
     Connected,
     /// No transaction.
     Ready,
+    /// AUTH was accepted, and a response to a challenge is waited for.
+    Auth(Exchange),
     /// MAIL was accepted.
     Mail(Mail),
     /// At least one RCPT was accepted.
@@ -54,8 +56,9 @@ impl State {
         }
     }
 
-    /// Whether MAIL may come (RFC 5321 §4.1.4: no MAIL before EHLO, nor inside a transaction).
-    pub(super) fn check_mail(&self) -> Result<(), Reply> {
+    /// Whether MAIL may come (RFC 5321 §4.1.4: no MAIL before EHLO, nor inside a transaction), or another command with
+    /// the same demands.
+    pub(super) fn check_between_transactions(&self) -> Result<(), Reply> {
         if matches!(self, Self::Ready) { Ok(()) } else { Err(reply::BAD_SEQUENCE) }
     }
 
@@ -83,7 +86,7 @@ impl State {
             Self::Mail(mail) => Some(&mail.reverse_path),
             Self::Rcpt(envelope) => Some(&envelope.reverse_path),
             Self::Content(content) => Some(&content.envelope.reverse_path),
-            Self::Connected | Self::Ready => None,
+            Self::Connected | Self::Ready | Self::Auth(_) => None,
         }
     }
 

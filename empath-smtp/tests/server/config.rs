@@ -24,13 +24,29 @@ fn every_problem_is_found_at_its_place() {
         "listeners": [
             {"socket": "127.0.0.1:25", "timeouts": {"command": "0s"}},
             {"socket": "127.0.0.1:25"},
-            {"socket": "127.0.0.1:0"},
+            {"socket": "127.0.0.1:0", "mode": "Submissions"},
             {"socket": "127.0.0.1:0"}
         ],
+        "client_ca": "ca.pem",
         "limits": {"recipients": 0}
     }"#;
-    let places = ["listeners[0].timeouts.command", "listeners[1].socket", "limits.recipients"];
+    let places = [
+        "listeners[0].timeouts.command",
+        "listeners[1].socket",
+        "listeners[2].mode",
+        // It means nothing without a certificate of ours, and is not there.
+        "client_ca",
+        "client_ca",
+        "limits.recipients",
+    ];
     assert_eq!(problems(json), places);
+}
+
+#[test]
+fn a_name_has_one_certificate() {
+    let json = r#"{"tls": [{"names": ["*", "a.test"]}, {"names": ["A.test"]}]}"#;
+    let places = problems(json);
+    assert_eq!(places.iter().filter(|place| place.contains("names")).collect::<Vec<_>>(), ["tls[1].names"]);
 }
 
 #[test]
@@ -39,6 +55,7 @@ fn unknown_keys_are_refused_in_every_table() {
         r#"{"spurious": 1}"#,
         r#"{"limits": {"spurious": 1}}"#,
         r#"{"listeners": [{"spurious": 1}]}"#,
+        r#"{"tls": [{"spurious": 1}]}"#,
         r#"{"listeners": [{"timeouts": {"spurious": "1s"}}]}"#,
     ] {
         assert!(serde_json::from_str::<Config>(json).is_err(), "{json}");

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use empath_smtp::server::{Config, Session, Timeouts, serve};
+use empath_smtp::server::{Config, Mode, Session, Timeouts, serve};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     task::JoinHandle,
@@ -24,6 +24,7 @@ const TO_DATA: &str = "EHLO c.example\r\nMAIL FROM:<a@o.example>\r\nRCPT TO:<b@t
 fn timeouts() -> Timeouts {
     let seconds = Duration::from_secs;
     Timeouts {
+        handshake: seconds(5),
         command: seconds(10),
         data_init: seconds(20),
         data_block: seconds(30),
@@ -39,8 +40,11 @@ fn connect(shelf: Shelf, timeouts: Timeouts) -> Connected {
     let (stopped, intake) = (stop.clone(), shelf.clone());
     let served = tokio::spawn(async move {
         let server = machine::server(&config, &intake);
-        let session =
-            Session::new(Arc::clone(&server.settings), machine::client("203.0.113.9".parse().unwrap()));
+        let session = Session::new(
+            Arc::clone(&server.settings),
+            Mode::Relay,
+            machine::client("203.0.113.9".parse().unwrap()),
+        );
         serve(stream, session, &server, &timeouts, &stopped).await;
     });
     Connected { client, served, stop, shelf }

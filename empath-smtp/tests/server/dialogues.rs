@@ -1,19 +1,21 @@
-//! Every dialogue of `tests/dialogues`, played in four ways.
+//! Every dialogue of `tests/dialogues`, played in five ways.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, io, mem, path::Path, sync::Arc};
 
 use empath_common::Envelope;
-use empath_smtp::server::{Session, Timeouts, serve};
+use empath_smtp::server::{Authenticator, Session, Timeouts, Tls, serve};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    certificates::{self, Authority},
     intake::Shelf,
     machine::{self, Machine},
     script::{Message, Script, Step, matches},
+    users,
 };
 
 fn scripts() -> Vec<(String, Script)> {
@@ -69,11 +71,33 @@ fn all_in_one_write() {
 #[test]
 fn over_tcp() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    for (name, script) in scripts() {
-        if !script.steps.iter().any(|step| matches!(step, Step::Timeout)) {
-            runtime.block_on(play_tcp(&format!("{name}, over TCP"), &script));
-        }
+    let authority = Authority::new();
+    for (name, script) in over_the_network() {
+        runtime.block_on(play_tcp(&format!("{name}, over TCP"), &script, &authority, false));
     }
+}
+
+#[test]
+fn over_tls() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let authority = Authority::new();
+    let says = |step: &Step| matches!(step, Step::Send(octets) if octets.starts_with(b"STARTTLS"));
+    for (name, mut script) in over_the_network().filter(|(_, script)| !script.steps.iter().any(says)) {
+        for text in script.messages.iter_mut().flat_map(|message| &mut message.trace) {
+            *text = text
+                .replace("SMTP id", "SMTPS id")
+                .replace("ESMTPA id", "ESMTPSA id")
+                .replace("with SMTPS id", "with SMTP id");
+            // The clause about TLS follows.
+            *text = text.trim_end_matches(';').to_owned();
+        }
+        runtime.block_on(play_tcp(&format!("{name}, over TLS"), &script, &authority, true));
+    }
+}
+
+fn over_the_network() -> impl Iterator<Item = (String, Script)> {
+    let waits = |script: &Script| script.steps.iter().any(|step| matches!(step, Step::Timeout));
+    scripts().into_iter().filter(move |(_, script)| !waits(script))
 }
 
 fn play(context: &str, script: &Script, chunk: usize) {
@@ -95,6 +119,7 @@ fn play(context: &str, script: &Script, chunk: usize) {
                 machine.stopping = true;
                 machine.run();
             }
+            Step::StartTls => machine.handshake(),
             Step::Line(_) | Step::Lines(_) => {
                 let output = machine.output();
                 let mut lines = output.get(seen..).unwrap().split_inclusive("\r\n");
@@ -168,45 +193,109 @@ fn split_trace(content: &str) -> (&str, &str) {
     content.split_at(len)
 }
 
-async fn play_tcp(context: &str, script: &Script) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (accepted, _) = listener.accept().await.unwrap();
-    let shelf = Shelf::failing(script.failing);
-    let server = machine::server(&script.config, &shelf);
-    let session = Session::new(Arc::clone(&server.settings), machine::client(script.peer));
-    let stop = CancellationToken::new();
-    let (timeouts, stopped) = (Timeouts::default(), stop.clone());
-    let served = async { serve(accepted, session, &server, &timeouts, &stopped).await };
-    let client = async {
-        let (read, mut write) = stream.into_split();
-        let mut read = BufReader::new(read);
+/// A client's end of a connection.
+trait Wire: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
+
+struct Peer<'a> {
+    stream: BufReader<Box<dyn Wire>>,
+    authority: &'a Authority,
+}
+
+impl Peer<'_> {
+    async fn send(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.stream.write_all(octets).await?;
+        self.stream.flush().await
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).await.unwrap();
+        line
+    }
+
+    /// A whole reply.
+    async fn reply(&mut self) -> Vec<String> {
+        let mut reply = vec![self.line().await];
+        while reply.last().and_then(|line| line.as_bytes().get(3)) == Some(&b'-') {
+            reply.push(self.line().await);
+        }
+        reply
+    }
+
+    async fn encrypt(&mut self) {
+        assert_eq!(self.stream.buffer(), b"", "nothing in clear text behind the reply to STARTTLS");
+        let clear = mem::replace(&mut self.stream, BufReader::new(Box::new(tokio::io::empty())));
+        let client = self.authority.client();
+        let encrypted =
+            certificates::handshake(&client, "mx.test.example", clear.into_inner()).await.unwrap();
+        self.stream = BufReader::new(Box::new(encrypted));
+    }
+
+    /// Starts TLS before the dialogue begins; what the server greeted with.
+    async fn encrypt_first(&mut self) -> String {
+        let greeting = self.line().await;
+        self.send(b"EHLO before.example\r\n").await.unwrap();
+        self.reply().await;
+        self.send(b"STARTTLS\r\n").await.unwrap();
+        assert_eq!(self.line().await, "220 2.0.0 Ready to start TLS\r\n");
+        self.encrypt().await;
+        greeting
+    }
+
+    async fn play(
+        &mut self,
+        context: &str,
+        script: &Script,
+        mut greeting: Option<String>,
+        stop: &CancellationToken,
+    ) {
         for step in &script.steps {
             match step {
                 // The server may have closed already.
-                Step::Send(octets) => drop(write.write_all(octets).await),
-                Step::Eof => write.shutdown().await.unwrap(),
+                Step::Send(octets) => drop(self.send(octets).await),
+                Step::Eof => self.stream.shutdown().await.unwrap(),
                 Step::Shutdown => stop.cancel(),
+                Step::StartTls => self.encrypt().await,
                 Step::Timeout => {}
                 Step::Line(_) | Step::Lines(_) => {
-                    let mut reply = Vec::new();
-                    loop {
-                        let mut line = String::new();
-                        read.read_line(&mut line).await.unwrap();
-                        let more = matches!(step, Step::Lines(_)) && line.as_bytes().get(3) == Some(&b'-');
-                        reply.push(line);
-                        if !more {
-                            break;
-                        }
-                    }
+                    let reply = match (greeting.take(), step) {
+                        (Some(greeting), _) => vec![greeting],
+                        (None, Step::Lines(_)) => self.reply().await,
+                        (None, _) => vec![self.line().await],
+                    };
                     expect(context, step, &mut reply.iter().map(String::as_str));
                 }
             }
         }
-        drop(write.shutdown().await);
+        drop(self.stream.shutdown().await);
         let mut rest = String::new();
-        read.read_to_string(&mut rest).await.unwrap();
+        self.stream.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "", "{context}: there is no further reply");
+    }
+}
+
+async fn play_tcp(context: &str, script: &Script, authority: &Authority, encrypt: bool) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (accepted, _) = listener.accept().await.unwrap();
+    let shelf = Shelf::failing(script.failing);
+    let needed = encrypt || !script.config.tls.is_empty();
+    let mut config = if needed { authority.certify(&script.config) } else { script.config.clone() };
+    if let Some(file) = &mut config.auth.users_file {
+        *file = authority.file("users", users::FILE);
+    }
+    let auth = Authenticator::load(&config.auth).unwrap();
+    let server = machine::server(&config, &shelf).with_tls(Tls::load(&config).unwrap()).with_auth(auth);
+    let client = machine::client(script.peer);
+    let session = Session::new(Arc::clone(&server.settings), machine::mode(&config), client);
+    let stop = CancellationToken::new();
+    let (timeouts, stopped) = (Timeouts::default(), stop.clone());
+    let served = async { serve(accepted, session, &server, &timeouts, &stopped).await };
+    let client = async {
+        let mut peer = Peer { stream: BufReader::new(Box::new(stream)), authority };
+        let greeting = if encrypt { Some(peer.encrypt_first().await) } else { None };
+        peer.play(context, script, greeting, &stop).await;
     };
     tokio::join!(served, client);
     check_messages(context, &script.messages, &shelf);

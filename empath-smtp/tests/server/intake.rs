@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst},
 };
 
-use empath_common::{Clock, Envelope, MessageId};
+use empath_common::{Client, Clock, Envelope, MessageId};
 use empath_smtp::server::{Draft, Intake, IntakeError};
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -75,7 +75,7 @@ impl Intake for Shelf {
         Ok(Growing { id, content: Vec::new(), inner: Arc::clone(&self.0) })
     }
 
-    async fn commit(&self, draft: Growing, envelope: Envelope) -> Result<MessageId, IntakeError> {
+    async fn commit(&self, draft: Growing, envelope: Envelope, _: &Client) -> Result<MessageId, IntakeError> {
         if let Some(gate) = &self.0.gate {
             gate.notified().await;
         }

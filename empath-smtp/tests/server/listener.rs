@@ -6,7 +6,7 @@ use empath_common::{Answer, Asked, Hook, Hooks, Query, Reply, Verdict};
 use empath_smtp::server::{Config, Listener, ListenerConfig, Server};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinHandle,
     time::timeout,
@@ -18,12 +18,12 @@ use crate::{
     machine,
 };
 
-struct Running {
-    address: SocketAddr,
-    server: Arc<Server<Shelf>>,
-    shelf: Shelf,
-    stop: CancellationToken,
-    served: JoinHandle<()>,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) server: Arc<Server<Shelf>>,
+    pub(crate) shelf: Shelf,
+    pub(crate) stop: CancellationToken,
+    pub(crate) served: JoinHandle<()>,
 }
 
 /// A listener on a free port whose clients, at 127.0.0.1, are outsiders.
@@ -39,14 +39,15 @@ fn listener(context: BTreeMap<String, String>) -> ListenerConfig {
     ListenerConfig { socket: "127.0.0.1:0".parse().unwrap(), context, ..ListenerConfig::default() }
 }
 
-fn start(config: &ListenerConfig, server: Arc<Server<Shelf>>, shelf: Shelf) -> Running {
+pub(crate) fn start(config: &ListenerConfig, server: Arc<Server<Shelf>>, shelf: Shelf) -> Running {
     let listener = Listener::bind(config).unwrap();
     let (address, stop) = (listener.address(), CancellationToken::new());
     let served = tokio::spawn(listener.serve(Arc::clone(&server), stop.clone()));
     Running { address, server, shelf, stop, served }
 }
 
-async fn line(stream: &mut TcpStream) -> String {
+/// A line, or what comes before the server closes.
+pub(crate) async fn line<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut line = Vec::new();
     while !line.ends_with(b"\n") {
         match stream.read_u8().await {
@@ -64,7 +65,7 @@ async fn connect(running: &Running) -> (TcpStream, String) {
 }
 
 /// Everything until the server closes.
-async fn rest(stream: &mut TcpStream) -> String {
+pub(crate) async fn rest<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut rest = String::new();
     stream.read_to_string(&mut rest).await.unwrap();
     rest
@@ -182,4 +183,12 @@ async fn a_wildcard_ipv6_listener_takes_ipv4_clients_and_sees_them_as_such() {
     let mut running = start(&wildcard, Arc::new(server), shelf);
     running.address.set_ip("127.0.0.1".parse().unwrap());
     assert_eq!(connect(&running).await.1, "554 5.7.1 127.0.0.1 Some(\"smtp\")\r\n");
+}
+
+#[tokio::test]
+async fn somebody_who_is_no_load_balancer_can_not_speak_for_others() {
+    let running = run(&json!({}));
+    let (mut stream, _) = connect(&running).await;
+    stream.write_all(b"PROXY TCP4 198.51.100.7 192.0.2.25 4000 25\r\nQUIT\r\n").await.unwrap();
+    assert_eq!(rest(&mut stream).await, "500 5.5.1 Command not recognized\r\n221 2.0.0 Bye\r\n");
 }

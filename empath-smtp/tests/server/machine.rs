@@ -1,33 +1,45 @@
 //! Drives a session by hand, without a task or a socket.
 
 use std::{
+    mem,
     net::IpAddr,
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
-use empath_common::{Client, Clock, Domain, Hook, Hooks};
+use empath_common::{Client, Clock, Domain, Hook, Hooks, TlsSession};
 use empath_metrics::Registry;
 use empath_smtp::server::{
-    Config, Draft, Intake, Metrics, Phase, RelayControl, Server, Session, Settings, Step,
+    Config, Draft, Intake, Metrics, Mode, Phase, RelayControl, Server, Session, Settings, Step,
 };
 
-use crate::intake::{Growing, Shelf, Stopped};
+use crate::{
+    intake::{Growing, Shelf, Stopped},
+    users,
+};
 
 pub(crate) struct Machine {
     pub(crate) session: Session,
     pub(crate) output: Vec<u8>,
     pub(crate) closed: bool,
     pub(crate) stopping: bool,
+    handshaking: bool,
     hooks: Hooks,
     shelf: Shelf,
     draft: Option<Growing>,
 }
 
 pub(crate) fn client(peer: IpAddr) -> Client {
-    let local = "192.0.2.25:25".parse().unwrap();
-    Client { peer: (peer, 4321).into(), local, helo: None, context: Arc::default() }
+    Client::new((peer, 4321).into(), "192.0.2.25:25".parse().unwrap())
+}
+
+/// What the machine's handshakes come to.
+const TLS: TlsSession =
+    TlsSession { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384", certificate: None };
+
+pub(crate) fn mode(config: &Config) -> Mode {
+    config.listeners.first().map(|listener| listener.mode).unwrap_or_default()
 }
 
 pub(crate) fn settings(config: &Config) -> Settings {
@@ -51,12 +63,14 @@ impl Machine {
         Self::with_hooks(config, peer, shelf, Vec::new())
     }
 
+    /// A session of the first listener's mode.
     pub(crate) fn with_hooks(config: &Config, peer: IpAddr, shelf: &Shelf, more: Vec<Arc<dyn Hook>>) -> Self {
         let mut machine = Self {
-            session: Session::new(Arc::new(settings(config)), client(peer)),
+            session: Session::new(Arc::new(settings(config)), mode(config), client(peer)),
             output: Vec::new(),
             closed: false,
             stopping: false,
+            handshaking: false,
             hooks: hooks(config, more),
             shelf: shelf.clone(),
             draft: None,
@@ -65,12 +79,19 @@ impl Machine {
         machine
     }
 
-    /// Gives the session these octets, as one read.
+    /// Gives the session these octets, as one read. During a handshake they would be taken for part of it.
     pub(crate) fn feed(&mut self, octets: &[u8]) {
-        if !self.closed {
+        if !self.closed && !self.handshaking {
             self.session.buffer().extend_from_slice(octets);
             self.run();
         }
+    }
+
+    /// The client has done its handshake.
+    pub(crate) fn handshake(&mut self) {
+        assert!(mem::take(&mut self.handshaking), "a handshake is waited for");
+        self.session.secured(TLS);
+        self.run();
     }
 
     /// Steps until the session wants to read or has ended.
@@ -87,6 +108,14 @@ impl Machine {
                 Step::Ask(query) => {
                     let answer = ready(self.hooks.ask(query));
                     self.session.decide(answer);
+                }
+                Step::Authenticate(_, query) => {
+                    let answer = users::answer(query);
+                    self.session.authenticated(answer);
+                }
+                Step::StartTls => {
+                    self.handshaking = true;
+                    return;
                 }
                 Step::Begin => {
                     let begun = self.shelf.begin().and_then(|mut draft| {
@@ -106,7 +135,8 @@ impl Machine {
                 }
                 Step::Discard => self.draft = None,
                 Step::Commit(envelope) => {
-                    let committed = ready(self.shelf.commit(self.draft.take().unwrap(), envelope));
+                    let committed =
+                        ready(self.shelf.commit(self.draft.take().unwrap(), envelope, self.session.client()));
                     self.session.committed(committed);
                 }
                 Step::Close => {

@@ -1,6 +1,8 @@
 //! The server, seen from outside: dialogues, the end of data, deadlines, listeners.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod auth;
+mod certificates;
 mod config;
 mod deadlines;
 mod dialogues;
@@ -10,6 +12,9 @@ mod listener;
 mod machine;
 mod memory;
 mod metrics;
+mod proxy;
 mod random;
 mod script;
 mod smuggling;
+mod tls;
+mod users;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use empath_common::Domain;
 use empath_metrics::Registry;
-use empath_smtp::server::{Config, Metrics, Server, Session, Settings, Timeouts, serve};
+use empath_smtp::server::{Config, Metrics, Mode, Server, Session, Settings, Timeouts, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +25,11 @@ async fn a_session_is_counted_with_its_message_and_its_errors() {
     );
     let hooks = machine::hooks(&config, Vec::new());
     let server = Server::new(settings, hooks, Shelf::default(), Arc::new(Stopped));
-    let session = Session::new(Arc::clone(&server.settings), machine::client("203.0.113.9".parse().unwrap()));
+    let session = Session::new(
+        Arc::clone(&server.settings),
+        Mode::Relay,
+        machine::client("203.0.113.9".parse().unwrap()),
+    );
     let (mut client, stream) = duplex(4096);
     let admitted = server.connections.admit("203.0.113.9".parse().unwrap()).unwrap();
     assert!(registry.encode().contains("empath_smtp_connections_active 1\n"));

@@ -1,6 +1,6 @@
 //! Octets that no client would send.
 
-use empath_smtp::server::{BareNewlines, Config};
+use empath_smtp::server::{BareNewlines, Config, Mode};
 use proptest::prelude::*;
 
 use crate::{intake::Shelf, machine::Machine, script::default_config};
@@ -13,6 +13,10 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
             "RCPT TO:<b@test.example>\r\n", "RCPT TO:<Postmaster>\r\n", "RCPT TO:<c@other.example>\r\n", "DATA\r\n", "RSET\r\n",
             "NOOP\r\n", "QUIT\r\n", "VRFY x\r\n", "\r\n.\r\n", ".\r\n", "Subject: x\r\n", "Received: x\r\n", "..\r\n", ".", "\r", "\n",
             "\0", "\r\n", "MAIL FROM:<a@o.example>\r\nRCPT TO:<b@test.example>\r\nDATA\r\n",
+            "AUTH PLAIN\r\n", "AUTH LOGIN\r\n", "AUTH SCRAM-SHA-256 biwsbj11LHI9eA==\r\n", "*\r\n", "=\r\n", "dQ==\r\n",
+            "Yz1iaXdzLHI9eHNlcnZlck5vbmNlLHA9QUFBQQ==\r\n", "AUTH PLAIN AGFsaWNlQHRlc3QuZXhhbXBsZQBzZWNyZXQ=\r\n",
+            "AGFsaWNlQHRlc3QuZXhhbXBsZQBzZWNyZXQ=\r\n", "EHLO c.example\r\nAUTH PLAIN AGFsaWNlQHRlc3QuZXhhbXBsZQBzZWNyZXQ=\r\n",
+            "MAIL FROM:<x@alice.example>\r\nRCPT TO:<c@other.example>\r\nDATA\r\n", "From: x@alice.example\r\n", "From: boss@o.example\r\n",
         ]).prop_map(|text| text.as_bytes().to_vec()),
         1 => prop::collection::vec(any::<u8>(), 0..40),
         1 => (any::<u8>(), 1900..2200_usize).prop_map(|(octet, len)| vec![octet; len]),
@@ -26,9 +30,13 @@ proptest! {
         stream in stream(),
         splits in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
         normalize in any::<bool>(),
+        submission in any::<bool>(),
     ) {
         let bare_newlines = if normalize { BareNewlines::Normalize } else { BareNewlines::Reject };
-        let config = Config { bare_newlines, ..serde_json::from_value(default_config()).unwrap() };
+        let mut config = Config { bare_newlines, ..serde_json::from_value(default_config()).unwrap() };
+        config.auth.users_file = Some("users".into());
+        config.auth.require_tls = false;
+        config.listeners[0].mode = if submission { Mode::Submission } else { Mode::Relay };
         let mut at: Vec<_> = splits.iter().map(|split| split.index(stream.len() + 1)).collect();
         at.extend([0, stream.len()]);
         at.sort_unstable();

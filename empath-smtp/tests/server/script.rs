@@ -10,7 +10,8 @@
 //! S... 250 *                                 a reply of one or more lines, and the last of them
 //! C*3: RCPT TO:<u{n}@test.example>           three lines, {n} being 1, 2, 3; likewise S* and R*
 //! R: MAIL\nRCPT\x00\r\n                      octets to send
-//! ! eof                                      the client closes its side; also `timeout`, `shutdown`
+//! ! eof                                      the client closes its side; also `timeout`, `shutdown`,
+//!                                            `starttls`: the client does its handshake
 //! = <a@b.example> -> <u@test.example>        a message was taken
 //! ~ with ESMTP                               its Received field has this text
 //! | Subject: x                               its content, each line, with the escapes of R; none means: not checked
@@ -45,6 +46,7 @@ pub(crate) enum Step {
     Eof,
     Timeout,
     Shutdown,
+    StartTls,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -91,6 +93,7 @@ impl Script {
                     "eof" => Step::Eof,
                     "timeout" => Step::Timeout,
                     "shutdown" => Step::Shutdown,
+                    "starttls" => Step::StartTls,
                     _ => panic!("unknown event {rest}"),
                 }),
                 "=" => messages.push(Message { envelope: rest.to_owned(), ..Message::default() }),
@@ -105,7 +108,9 @@ impl Script {
 
     /// Whether the outside only speaks in it, so that everything can be sent at once.
     pub(crate) fn is_plain(&self) -> bool {
-        !self.steps.iter().any(|step| matches!(step, Step::Timeout | Step::Shutdown | Step::Eof))
+        let outside =
+            |step: &Step| matches!(step, Step::Timeout | Step::Shutdown | Step::Eof | Step::StartTls);
+        !self.steps.iter().any(outside)
     }
 }
 

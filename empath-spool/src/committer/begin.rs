@@ -6,6 +6,7 @@ use super::{Committer, Current, OVERHEAD, append};
 use crate::{
     CommitError,
     backlog::Class,
+    contents::Items,
     keeper::Spare,
     segment::{Begin, Segment},
 };
@@ -76,7 +77,7 @@ impl Committer {
             let mut begin = Begin { segment: number, previous }.record();
             begin.seal(segment.epoch, 0, None);
             append(journal, &segment, 0, [&begin].into_iter())?;
-            Ok(Current { segment, end: begin.len() })
+            Ok(Current { segment, end: begin.len(), items: Items::default() })
         });
         match begun {
             Ok(current) => {
@@ -84,9 +85,8 @@ impl Committer {
                 index.begin(number, current.segment.epoch, current.segment.size);
                 index.written(number, current.end);
                 drop(index);
-                self.current = Some(current);
-                if let Some(previous) = previous {
-                    self.keeper.sealed(previous);
+                if let Some(Current { segment, end, items }) = self.current.replace(current) {
+                    self.keeper.sealed(segment.until(end), items.complete());
                 }
                 Ok(())
             }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use empath::{config, daemon, spool_command};
+use empath::{config, daemon, spool_command, users};
+use empath_common::{Clock as _, SystemClock};
 
 /// The Empath mail transfer agent. Without a command it runs in the foreground until SIGTERM or SIGINT.
 #[derive(Parser)]
@@ -22,10 +23,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Validate the configuration; print every error and exit 78, or exit 0.
+    /// Validate the configuration; print every error and exit 78, or print warnings and exit 0.
     Check,
     /// Print the reference of the configuration (docs/configuration.md).
     ConfigReference,
+    /// Change a users file, which `smtp.auth.users_file` names. A running daemon reads it again.
+    #[command(subcommand)]
+    User(users::Command),
     /// Look after a spool that no daemon uses.
     #[command(subcommand)]
     Spool(SpoolCommand),
@@ -52,14 +56,15 @@ const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match arguments.command {
+    match &arguments.command {
         Some(Command::ConfigReference) => {
             print(&config::reference());
             return ExitCode::SUCCESS;
         }
         Some(Command::Spool(SpoolCommand::Verify { path, json })) => {
-            return spool_command::verify(&path, json);
+            return spool_command::verify(path, *json);
         }
+        Some(Command::User(command)) => return user(command),
         None | Some(Command::Check) => {}
     }
     let loaded = match config::load(arguments.config.as_deref()) {
@@ -71,6 +76,9 @@ fn main() -> ExitCode {
     };
     match arguments.command {
         Some(Command::Check) => {
+            for warning in loaded.config.warnings(SystemClock.now()) {
+                eprint(&format!("{}: warning: {warning}\n", loaded.path.display()));
+            }
             print(&format!("{}: no errors\n", loaded.path.display()));
             ExitCode::SUCCESS
         }
@@ -95,4 +103,17 @@ fn print(text: &str) {
 
 fn eprint(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
+}
+
+fn user(command: &users::Command) -> ExitCode {
+    match users::run(command) {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            eprint(&format!("empath: {failure}\n"));
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -12,7 +12,9 @@ use std::{
 };
 
 use empath_common::{Domain, Problem};
+use empath_smtp::server::Tls;
 use empath_spool::Backend;
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -139,6 +141,12 @@ impl Config {
         problems
     }
 
+    /// What works and still needs somebody's attention, with paths from the root.
+    pub fn warnings(&self, now: Timestamp) -> Vec<Problem> {
+        let within = |problem: Problem| problem.within("smtp");
+        self.smtp.warnings().into_iter().chain(Tls::warnings(&self.smtp, now)).map(within).collect()
+    }
+
     /// Local domains whose mail would be looked up by MX and so leave this machine: the start warns about them.
     pub fn local_domains_without_delivery(&self) -> impl Iterator<Item = &Domain> {
         self.smtp.local_domains.iter().filter(|domain| {
@@ -152,8 +160,12 @@ impl Config {
         self.hostname = self.hostname.take().or_else(system_name);
         let maildirs = self.delivery.domains.values_mut().filter_map(|domain| domain.maildir.as_mut());
         let modules = self.modules.iter_mut().map(|module| &mut module.path);
-        let paths = [&mut self.control_socket, &mut self.spool.path];
-        for path in paths.into_iter().chain(maildirs).chain(modules) {
+        let certificates = self.smtp.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
+        let paths = [&mut self.control_socket, &mut self.spool.path]
+            .into_iter()
+            .chain(&mut self.smtp.client_ca)
+            .chain(&mut self.smtp.auth.users_file);
+        for path in paths.chain(certificates).chain(maildirs).chain(modules) {
             // An empty path stays what it is: an error.
             if !path.as_os_str().is_empty() {
                 *path = dir.join(&path);

@@ -1,17 +1,28 @@
 use bytes::Buf;
 use empath_common::Reply;
+use zeroize::Zeroize as _;
 
 use super::{
     super::{
-        command::Command, line::Line, log, parameter::Parameters, reply, trace::Protocol, transaction::Mail,
+        command::Command,
+        line::{Line, MAX_AUTH_LINE, MAX_LINE},
+        log,
+        parameter::Parameters,
+        reply,
+        trace::Protocol,
+        transaction::Mail,
+        xclient::Attribute,
     },
-    Next, Session, Waiting,
+    Next, Session, Speaker, Waiting,
 };
 
 impl Session {
     /// Takes one command from the input.
     pub(super) fn command(&mut self) -> Option<Next> {
-        let parsed = match self.lines.next(&self.input) {
+        // An initial response may be as long as any other (RFC 4954 §4).
+        let is_auth = self.input.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"AUTH "));
+        let most = if is_auth { MAX_AUTH_LINE } else { MAX_LINE };
+        let parsed = match self.lines.next(&self.input, most) {
             Line::Partial => return Some(Next::Read),
             Line::Skip(len) => {
                 self.input.advance(len);
@@ -26,6 +37,9 @@ impl Session {
                 self.progress = true;
                 let line = self.input.get(..len - b"\r\n".len()).unwrap_or_default();
                 let parsed = Command::parse(line);
+                if is_auth {
+                    self.input.get_mut(..len).unwrap_or_default().zeroize();
+                }
                 self.input.advance(len);
                 parsed
             }
@@ -39,11 +53,20 @@ impl Session {
 
     /// Does what a command says, or gives the reason why it can't come now.
     fn perform(&mut self, command: Command) -> Result<(), Reply> {
+        if self.must_encrypt() && !command.is_for_clear_text() {
+            return Err(reply::STARTTLS_FIRST);
+        }
         match command {
             Command::Ehlo(name) => self.hello(Protocol::Esmtp, name),
             Command::Helo(name) => self.hello(Protocol::Smtp, name),
+            Command::StartTls => self.start_tls()?,
+            Command::XClient(attributes) => self.xclient(attributes)?,
+            Command::Auth(mechanism, initial) => self.authenticate(mechanism, initial.as_ref())?,
             Command::Mail(reverse_path, parameters) => {
-                self.state.check_mail()?;
+                self.state.check_between_transactions()?;
+                if self.mode.is_submission() && self.client.user.is_none() {
+                    return Err(reply::AUTHENTICATION_REQUIRED);
+                }
                 if self.messages >= self.settings.limits.messages_per_connection {
                     self.close_with(&reply::TOO_MANY_MESSAGES);
                     return Ok(());
@@ -52,8 +75,15 @@ impl Session {
                 if self.protocol == Protocol::Smtp && parameters != Parameters::default() {
                     return Err(reply::UNKNOWN_PARAMETER);
                 }
+                if parameters.auth && self.settings.auth.users_file.is_none() {
+                    return Err(reply::UNKNOWN_PARAMETER);
+                }
                 if parameters.size.is_some_and(|size| size > self.settings.limits.message_size.0) {
                     return Err(reply::TOO_LARGE);
+                }
+                if !self.may_send_as(&reverse_path) {
+                    self.refuse("MAIL", &reverse_path, &reply::NOT_YOUR_ADDRESS);
+                    return Ok(());
                 }
                 self.waiting = Waiting::Mail(Mail::new(reverse_path, parameters));
             }
@@ -74,6 +104,48 @@ impl Session {
             Command::Help => self.idle(&reply::HELP),
             Command::Quit => self.close_with(&reply::BYE),
         }
+        Ok(())
+    }
+
+    /// RFC 3207 §4. Inside a transaction it is refused, for the transaction would be lost.
+    fn start_tls(&mut self) -> Result<(), Reply> {
+        if !self.settings.starttls {
+            return Err(reply::UNKNOWN_COMMAND);
+        }
+        if !self.offers_starttls() {
+            return Err(reply::BAD_SEQUENCE);
+        }
+        self.state.check_between_transactions()?;
+        self.reply(&reply::START_TLS);
+        self.waiting = Waiting::StartTls;
+        Ok(())
+    }
+
+    /// Whether users are asked to encrypt before they say anything that matters (RFC 8314 §4.1).
+    fn must_encrypt(&self) -> bool {
+        self.mode.is_submission() && self.offers_starttls() && self.client.user.is_none()
+    }
+
+    /// A proxy tells whom it speaks for. The session starts over as one with that client, which is greeted or refused.
+    fn xclient(&mut self, attributes: Vec<Attribute>) -> Result<(), Reply> {
+        if self.settings.xclient.is_empty() {
+            return Err(reply::UNKNOWN_COMMAND);
+        }
+        if self.speaker != Speaker::Proxy {
+            return Err(reply::XCLIENT_DENIED);
+        }
+        if self.state.reverse_path().is_some() {
+            return Err(reply::BAD_SEQUENCE);
+        }
+        if self.too_many_commands() {
+            return Ok(());
+        }
+        self.start_over();
+        for attribute in attributes {
+            attribute.tell(&mut self.client);
+        }
+        log::proxied(&self.client);
+        self.waiting = Waiting::Connect;
         Ok(())
     }
 

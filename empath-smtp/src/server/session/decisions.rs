@@ -11,6 +11,9 @@ use super::{
     Session, Waiting,
 };
 
+/// The metadata of a message that has its authenticated user.
+const USER: &str = "auth_user";
+
 impl Session {
     /// What [`decide`](Self::decide) must answer.
     pub(super) fn question(&self) -> Option<Query<'_>> {
@@ -42,10 +45,16 @@ impl Session {
                 self.state = State::Ready;
                 self.reply(&match protocol {
                     Protocol::Smtp => reply::helo(&self.settings.hostname),
-                    Protocol::Esmtp => reply::ehlo(&self.settings.hostname, &self.settings.limits),
+                    Protocol::Esmtp => reply::ehlo(&self.settings.hostname, &self.keywords()),
                 });
             }
             Waiting::Mail(mail) => {
+                let mut metadata = metadata;
+                if let Some(user) = &self.client.user
+                    && metadata.insert(USER.to_owned(), user.to_string()).is_err()
+                {
+                    return self.reply(&reply::TOO_MUCH_METADATA);
+                }
                 self.state = State::Mail(Mail { metadata, ..mail });
                 self.reply(&reply::SENDER_OK);
             }
@@ -64,7 +73,13 @@ impl Session {
                 }
                 self.waiting = Waiting::Begin;
             }
-            other @ (Waiting::Nothing | Waiting::Begin | Waiting::Commit(_)) => self.waiting = other,
+            other @ (Waiting::Nothing
+            | Waiting::StartTls
+            | Waiting::Auth(_)
+            | Waiting::Begin
+            | Waiting::Commit(_)) => {
+                self.waiting = other;
+            }
         }
     }
 
@@ -85,7 +100,13 @@ impl Session {
                 self.state.reset();
                 self.refuse("DATA", &sender, reply);
             }
-            other @ (Waiting::Nothing | Waiting::Begin | Waiting::Commit(_)) => self.waiting = other,
+            other @ (Waiting::Nothing
+            | Waiting::StartTls
+            | Waiting::Auth(_)
+            | Waiting::Begin
+            | Waiting::Commit(_)) => {
+                self.waiting = other;
+            }
         }
     }
 }

@@ -1,4 +1,8 @@
+use std::net::IpAddr;
+
 use empath_common::{Envelope, Query};
+
+use super::super::auth::AuthQuery;
 
 /// What the driver is to do.
 #[derive(Debug)]
@@ -7,8 +11,12 @@ pub enum Step<'a> {
     Write(&'a [u8]),
     /// Wait for the client.
     Read,
+    /// Do a TLS handshake.
+    StartTls,
     /// Put this question to policy.
     Ask(Query<'a>),
+    /// Put this question about a user to [`Authenticator`](crate::server::auth::Authenticator), for the client's address.
+    Authenticate(IpAddr, AuthQuery<'a>),
     /// Start a message: its first octets are [`Session::received`](super::Session::received).
     Begin,
     /// Append these octets to the message.
@@ -25,10 +33,14 @@ pub enum Step<'a> {
 pub(super) enum Next {
     Write,
     Read,
+    StartTls,
     Ask,
+    Authenticate,
     Begin,
     Content(usize),
     Crlf,
+    /// Content that was mended on its way.
+    Mended,
     Discard,
     Commit(Envelope),
     Close,
