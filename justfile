@@ -29,6 +29,11 @@ test-e2e *names:
     cargo build --locked --workspace --bins --tests
     python3 tests/e2e/run.py {{ names }}
 
+# Measure the spool beside fio on the disk of `--directory` (default: target/); `--start MESSAGES` measures the start.
+bench-spool *arguments:
+    cargo build --locked --release -p empath-spool --example spool_load
+    python3 tests/bench/spool.py {{ arguments }}
+
 # Clippy; warnings are errors.
 lint:
     cargo clippy --locked --workspace --all-targets -- -D warnings
