@@ -14,17 +14,13 @@ use crate::{
 /// Octets that are kept of a record whose length nobody knows.
 const SOME: u64 = 4096;
 
-/// Moves the file of a large message to `damaged/`, or copies the record of another there. Blocks.
+/// Copies the record of a message to `damaged/`, and moves the file of a large one there. Blocks.
 pub(crate) fn set_aside(shared: &Shared, id: MessageId) -> Result<(), LoadError> {
     // It may have been set aside before.
     let Some(message) = shared.index().message(id) else {
         return Ok(());
     };
-    let kept = if shared.index().is_large(id) {
-        keep_file(shared, id)
-    } else {
-        keep_record(shared, id, message.accepted, None)
-    };
+    let kept = keep(shared, id, message.accepted, None);
     match kept {
         Ok(copy) => {
             shared.metrics.damaged.increment();
@@ -33,6 +29,14 @@ pub(crate) fn set_aside(shared: &Shared, id: MessageId) -> Result<(), LoadError>
         }
         Err(source) => Err(LoadError::Io { id, source }),
     }
+}
+
+/// Keeps the record of a message, of so many octets if that is known, and its file, if it has one.
+pub(crate) fn keep(shared: &Shared, id: MessageId, at: At, octets: Option<u32>) -> io::Result<PathBuf> {
+    let record = keep_record(shared, id, at, octets)?;
+    // Not in the condition: the index is not locked while files are moved.
+    let large = shared.index().is_large(id);
+    if large { keep_file(shared, id) } else { Ok(record) }
 }
 
 fn keep_file(shared: &Shared, id: MessageId) -> io::Result<PathBuf> {
@@ -46,13 +50,7 @@ fn keep_file(shared: &Shared, id: MessageId) -> io::Result<PathBuf> {
     Ok(kept)
 }
 
-/// Copies a record, of so many octets if that is known.
-pub(crate) fn keep_record(
-    shared: &Shared,
-    id: MessageId,
-    at: At,
-    octets: Option<u32>,
-) -> io::Result<PathBuf> {
+fn keep_record(shared: &Shared, id: MessageId, at: At, octets: Option<u32>) -> io::Result<PathBuf> {
     let journal = &shared.journal;
     let (number, from) = (at.segment.get(), u64::from(at.offset));
     let file = journal.files.open(&journal.segment(number))?;

@@ -155,6 +155,10 @@ impl Committer {
     /// Writes and syncs batches, and answers them.
     fn write(&mut self, group: Vec<Pending>) {
         let mut group = self.without_moot(group);
+        if group.is_empty() {
+            // The keeper waits for answers, and nothing else will tell it that they are there.
+            self.keeper.bury(Vec::new(), Vec::new(), true);
+        }
         let Some(Current { segment, end, .. }) = self.current.as_mut().filter(|_| !group.is_empty()) else {
             return;
         };

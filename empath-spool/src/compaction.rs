@@ -14,8 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    CommitError,
-    aside::keep_record,
+    CommitError, aside,
     backlog::{Class, Pending},
     committer::Shared,
     contents::Item,
@@ -38,6 +37,9 @@ const PAUSE: Duration = Duration::from_mins(1);
 pub(crate) struct Compaction {
     segment: Option<u32>,
     items: vec::IntoIter<Item>,
+    /// Whether the items are those of the index, because none of the segment's records led to a message that is left.
+    stuck: bool,
+    sent: usize,
     answers: VecDeque<oneshot::Receiver<Result<(), CommitError>>>,
     not_before: Option<Instant>,
 }
@@ -66,11 +68,13 @@ impl Compaction {
             return false;
         };
         if self.segment != Some(number) || self.items.len() == 0 {
-            *self = Self { segment: Some(number), items: items(shared, number, used), ..Self::default() };
-            if self.items.len() == 0 {
-                self.give_up(shared, number, "its records are not where they were");
+            let stuck = self.segment == Some(number) && self.sent == 0;
+            if stuck && self.stuck {
+                self.give_up(shared, number, "its messages are not where they were");
                 return false;
             }
+            let items = if stuck { left(shared, number) } else { items(shared, number, used) };
+            *self = Self { segment: Some(number), items, stuck, ..Self::default() };
         }
         self.some(shared, number);
         self.answers.is_empty()
@@ -113,6 +117,7 @@ impl Compaction {
             let pending = Pending { records, octets, class, large: Vec::new(), answer };
             if shared.backlog.push(pending).is_ok() {
                 shared.metrics.compacted.increment();
+                self.sent += 1;
                 self.answers.push_back(answered);
             }
         }
@@ -130,7 +135,7 @@ impl Compaction {
     ) -> Option<Vec<(Record, Effect)>> {
         let id = item.effect.id();
         let failure = failure.about(id);
-        let copied = keep_record(shared, id, message.accepted, Some(item.octets));
+        let copied = aside::keep(shared, id, message.accepted, Some(item.octets));
         match copied {
             Ok(copy) => {
                 shared.metrics.damaged.increment();
@@ -174,6 +179,17 @@ fn again(
         (Record::again(octets, body, place).last(crate::record::size(place) == count), effect)
     };
     Ok((0..).zip(records).map(record).collect())
+}
+
+/// The messages whose `Accepted` stands in a segment, as the index knows them.
+fn left(shared: &Shared, number: u32) -> vec::IntoIter<Item> {
+    let item = |(id, message): (MessageId, Message)| Item {
+        effect: Effect::Accepted(id),
+        offset: message.accepted.offset,
+        octets: message.octets,
+        previous: None,
+    };
+    shared.index().in_segment(number).into_iter().map(item).collect::<Vec<_>>().into_iter()
 }
 
 /// The `Accepted` records of a sealed segment, of messages that live and of others.

@@ -73,14 +73,15 @@ pub(crate) fn quarantine(
     epoch: u64,
     file: &dyn File,
 ) -> io::Result<PathBuf> {
-    let name = format!("{:08}-{:010}-{epoch:016x}", damage.segment, damage.offset);
+    let Damage { segment, offset, length, .. } = damage;
+    let name = format!("{segment:08}-{offset:010}-{length:010}-{epoch:016x}");
     let copy = directory.join(&name).with_extension("octets");
     let report = directory.join(&name).with_extension("report");
     if files.list(directory)?.contains(&format!("{name}.report")) {
         return Ok(copy);
     }
     let target = anew(files, &copy)?;
-    copy_range(file, damage.offset..damage.offset + damage.length, &*target, 0)?;
+    copy_range(file, damage.offset..damage.offset + damage.length, &*target)?;
     target.sync()?;
     files.sync_dir(directory)?;
     // The report comes last: where it is, the copy is whole.
@@ -92,12 +93,12 @@ pub(crate) fn quarantine(
 }
 
 /// Copies a range of a file. What the disk cannot read is zeros in the copy.
-pub(crate) fn copy_range(from: &dyn File, range: Range<u64>, to: &dyn File, at: u64) -> io::Result<()> {
+fn copy_range(from: &dyn File, range: Range<u64>, to: &dyn File) -> io::Result<()> {
     let mut window = Window::new(from, range.end);
     let mut read = range.start;
     while read < range.end {
         let octets = window.get(read, PIECE);
-        to.write_all_at(&mut [IoSlice::new(octets)], at + (read - range.start))?;
+        to.write_all_at(&mut [IoSlice::new(octets)], read - range.start)?;
         read += octets.len() as u64;
     }
     Ok(())

@@ -224,6 +224,12 @@ impl Index {
         self.messages.get(&id).copied()
     }
 
+    /// The messages whose `Accepted` stands in a segment. Looks at all that there are.
+    pub(crate) fn in_segment(&self, number: u32) -> Vec<(MessageId, Message)> {
+        let there = self.messages.iter().filter(|(_, message)| message.accepted.segment.get() == number);
+        there.map(|(id, message)| (*id, *message)).collect()
+    }
+
     /// The message, and where damage parted its `Progress`.
     pub(crate) fn message_and_gaps(&self, id: MessageId) -> Option<Known> {
         self.message(id).map(|message| (message, self.gaps.get(&id).cloned().unwrap_or_default()))

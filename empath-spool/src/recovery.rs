@@ -1,12 +1,17 @@
 //! From the files of the journal to the index.
 
-use std::{collections::BTreeMap, io, ops::Range};
+use std::{
+    collections::BTreeMap,
+    io::{self, IoSlice},
+    ops::Range,
+};
 
 use empath_common::MessageId;
 
 use crate::{
+    content::PIECE,
     contents::Item,
-    damage::{Damage, DamageReason, copy_range, quarantine},
+    damage::{Damage, DamageReason, quarantine},
     files::File,
     index::{Effect, Index},
     large,
@@ -184,7 +189,7 @@ impl Recovery<'_> {
             if sealed.is_some() {
                 self.found.without_contents.push(number);
             } else {
-                self.settle(file, last_write..end)?;
+                self.settle(number, file, last_write..end)?;
             }
             end
         };
@@ -197,8 +202,22 @@ impl Recovery<'_> {
     /// After a mere crash of the process the page cache may hold batches of the last write that are not on disk, and
     /// after a failed sync the kernel believes that they are. They count from now on, so they must be: nobody can tell
     /// whether they were acknowledged. Written once more, they are synced in truth.
-    fn settle(&self, file: &dyn File, last_write: Range<u64>) -> io::Result<()> {
-        copy_range(file, last_write.clone(), file, last_write.start)?;
+    fn settle(&mut self, number: u32, file: &dyn File, last_write: Range<u64>) -> io::Result<()> {
+        let mut at = last_write.start;
+        while at < last_write.end {
+            let mut octets = vec![0; usize::try_from(last_write.end - at).unwrap_or(PIECE).min(PIECE)];
+            // What cannot be read is not written over.
+            match file.read_all_at(&mut octets, at) {
+                Ok(read) if read == octets.len() => file.write_all_at(&mut [IoSlice::new(&octets)], at)?,
+                Ok(_) => break,
+                Err(failure) => {
+                    tracing::error!(segment = number, error = %failure, "the end of the journal cannot be read again");
+                    self.found.index.keep(number);
+                    break;
+                }
+            }
+            at += octets.len() as u64;
+        }
         self.journal.sync(file)
     }
 
@@ -344,8 +363,11 @@ impl Recovery<'_> {
 
     /// Finds out which files in `large/` belong to a message. The others are orphans: their message was never
     /// committed, or has ended. Where a record was damaged, an orphan may be what it named, and is kept beside it.
+    ///
+    /// Where a segment could not be read, nobody knows what it names, and every file stays where it is.
     fn large(&mut self) -> io::Result<()> {
         let directory = self.journal.large_directory();
+        let unread = self.found.report.damaged.iter().any(|damage| damage.reason == DamageReason::Unreadable);
         for name in self.journal.files.list(&directory)? {
             let Some(id) = large::id_of(&name) else {
                 tracing::warn!(file = name, "left alone: not the content of a message");
@@ -354,6 +376,8 @@ impl Recovery<'_> {
             if self.found.index.message(id).is_some() {
                 let size = self.journal.files.open(&directory.join(&name)).and_then(|file| file.size());
                 self.found.index.has_large(id, size.unwrap_or(0));
+            } else if unread {
+                tracing::warn!(file = name, "content without a record stays: a segment could not be read");
             } else if self.found.report.damaged.is_empty() {
                 self.found.orphans.push(id);
             } else {

@@ -120,11 +120,12 @@ pub(crate) enum Name {
 
 impl Name {
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        let (number, kind) = name.split_once('.')?;
-        if number.len() < 8 || !number.bytes().all(|octet| octet.is_ascii_digit()) {
+        let (digits, kind) = name.split_once('.')?;
+        let number: u32 = digits.parse().ok()?;
+        // One number has one name.
+        if digits != format!("{number:08}") {
             return None;
         }
-        let number = number.parse().ok()?;
         match kind {
             "seg" => Some(Self::Segment(number)),
             "spare" => Some(Self::Spare(number)),

@@ -112,8 +112,16 @@ impl Shared {
             }
             // It has ended since.
             Err(LoadError::Unknown(_)) => {}
+            // Nobody can tell any more whose it was: what there is of it is kept for an operator.
+            Err(failure @ LoadError::Damaged { .. }) => {
+                log::not_read(id, &failure);
+                match self.spool.set_aside(id).await {
+                    Ok(()) => commits.push(self, id, Entry::Removed(id)).await,
+                    Err(failure) => log::not_read(id, &failure),
+                }
+            }
             // The others must not wait for it.
-            Err(failure) => log::not_read(id, &failure),
+            Err(failure @ LoadError::Io { .. }) => log::not_read(id, &failure),
         }
         false
     }

@@ -1,8 +1,8 @@
 //! Space comes back although messages stay, and they stay whole.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::fs::FileExt as _, path::Path, time::Duration};
 
-use crate::support::{accepted, assert_whole, commit, deferred, id, open};
+use crate::support::{accepted, assert_whole, commit, deferred, id, open, segments};
 use empath_spool::{Batch, Entry, FileSpool, Spool};
 
 const SEGMENT: u64 = 64 << 10;
@@ -126,4 +126,28 @@ async fn messages_are_read_changed_and_ended_while_they_move() {
     shrunk(directory.path(), left.len() as u64, "at the end").await;
     let found = spool.verify().await;
     assert!(found.is_clean() && found.records > 0, "{found:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_message_in_the_oldest_segment_is_set_aside_and_keeps_no_space() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    for number in 0..2 {
+        commit(&spool, accepted(number, SIZE)).await;
+        for attempt in 1..=2 {
+            commit(&spool, deferred(number, 1, attempt)).await;
+        }
+    }
+    let oldest = &segments(directory.path())[0];
+    let at = fs::read(oldest).unwrap().windows(4).position(|part| part == b"bob0").unwrap() as u64;
+    fs::OpenOptions::new().write(true).open(oldest).unwrap().write_all_at(b"X", at).unwrap();
+    for number in 2..500 {
+        commit(&spool, accepted(number, SIZE)).await;
+        commit(&spool, Entry::Removed(id(number))).await;
+    }
+    shrunk(directory.path(), 1, "one message that can be read").await;
+    assert_eq!(spool.ids(), [id(1)]);
+    assert_kept(&spool, 1..2).await;
+    let kept = spool.quarantine().unwrap().list().unwrap();
+    assert_eq!(kept.iter().flat_map(|kept| &kept.messages).collect::<Vec<_>>(), [&id(0)]);
 }

@@ -1,11 +1,11 @@
 //! Content in files of its own.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, os::unix::fs::FileExt as _, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use crate::support::{accepted, commit, content, envelope, id, octets, open};
-use empath_spool::{Content, Entry, Spool, verify};
+use empath_spool::{Content, Entry, FileSpool, Spool, verify};
 
 const SIZE: usize = 700_000;
 
@@ -189,4 +189,44 @@ async fn small_content_can_be_a_draft_too() {
         commit(&spool, entry(number, content)).await;
         assert_eq!(octets(&spool.content(id(number)).await.unwrap()).await.len(), size);
     }
+}
+
+#[tokio::test]
+async fn the_content_of_a_message_whose_record_is_damaged_is_kept_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let drafted = draft(&spool, 1).await;
+    commit(&spool, entry(1, drafted)).await;
+    let oldest = &crate::support::segments(directory.path())[0];
+    let at = fs::read(oldest).unwrap().windows(4).position(|part| part == b"bob1").unwrap() as u64;
+    fs::OpenOptions::new().write(true).open(oldest).unwrap().write_all_at(b"X", at).unwrap();
+    assert!(spool.load(id(1)).await.unwrap_err().to_string().contains("damaged"));
+    // Traffic lets compaction find it.
+    for number in 2..200 {
+        commit(&spool, accepted(number, 3000)).await;
+        commit(&spool, Entry::Removed(id(number))).await;
+    }
+    until_files_are(directory.path(), &[]).await;
+    let kept = spool.quarantine().unwrap().list().unwrap();
+    let octets: Vec<_> = kept.iter().map(|kept| (kept.octets, &kept.messages[..])).collect();
+    assert!(octets.contains(&(content(1, SIZE).len() as u64, &[id(1)])), "{kept:?}");
+    assert_eq!(octets.len(), 2, "the record as well: {kept:?}");
+}
+
+#[tokio::test]
+async fn it_stays_while_the_segment_that_names_it_cannot_be_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let drafted = draft(&spool, 1).await;
+    commit(&spool, entry(1, drafted)).await;
+    drop(spool);
+    let files = crate::failing::Failing::default();
+    files.refuse_open(Some("00000001.seg"));
+    let config = crate::support::config(directory.path());
+    let (spool, report) = FileSpool::open_on(Arc::new(files), &config, crate::support::metrics()).unwrap();
+    assert_eq!((spool.len(), report.damaged.len()), (0, 1));
+    drop(spool);
+    let (spool, report) = open(directory.path());
+    assert!(report.damaged.is_empty(), "{report:?}");
+    assert_large(&spool, 1).await;
 }
