@@ -232,3 +232,25 @@ impl Journal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_one_name_and_other_names_are_left_alone() {
+        for (name, expected) in [
+            ("00000001.seg", Some(Name::Segment(1))),
+            ("00000012.spare", Some(Name::Spare(12))),
+            ("4294967295.contents", Some(Name::Contents(u32::MAX))),
+            ("000000001.seg", None),
+            ("1.seg", None),
+            ("+0000001.seg", None),
+            ("4294967296.seg", None),
+            ("00000001.seg.old", None),
+            ("seg", None),
+        ] {
+            assert_eq!(Name::parse(name), expected, "{name}");
+        }
+    }
+}

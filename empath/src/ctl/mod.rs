@@ -49,7 +49,7 @@ enum CtlError {
     },
     /// A check found something.
     #[error(
-        "the spool is damaged; `empathctl spool damaged list` shows what is kept of it after the next start"
+        "the spool is damaged; what is met of it is set aside, and `empathctl spool damaged list` shows it then"
     )]
     Damaged,
     /// The reader of our output is gone, or the disk full.
