@@ -1,6 +1,9 @@
 //! Files to delete: in order or not, and again when it fails.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -24,67 +27,62 @@ impl Schedule {
 /// Files to delete.
 #[derive(Debug)]
 pub(crate) struct Deletions<T> {
+    schedule: Schedule,
     /// Whether each waits until those before are gone.
     ordered: bool,
-    waiting: VecDeque<Waiting<T>>,
+    untried: VecDeque<T>,
+    /// When each is tried again, and how often it has failed.
+    failed: BTreeMap<(Instant, T), u32>,
     /// Failures of the one that is being tried.
     trying: u32,
+    alarming: usize,
 }
 
-#[derive(Debug)]
-struct Waiting<T> {
-    what: T,
-    failures: u32,
-    /// `None` if it was not tried yet.
-    due: Option<Instant>,
-}
-
-impl<T: Copy> Deletions<T> {
-    pub(crate) fn new(ordered: bool) -> Self {
-        Self { ordered, waiting: VecDeque::new(), trying: 0 }
+impl<T: Copy + Ord> Deletions<T> {
+    pub(crate) fn new(schedule: Schedule, ordered: bool) -> Self {
+        Self { schedule, ordered, untried: VecDeque::new(), failed: BTreeMap::new(), trying: 0, alarming: 0 }
     }
 
     pub(crate) fn add(&mut self, files: impl IntoIterator<Item = T>) {
-        self.waiting.extend(files.into_iter().map(|what| Waiting { what, failures: 0, due: None }));
+        self.untried.extend(files);
     }
 
     /// Takes out the next to try. What failed before is left alone when there is no time for another failure.
     pub(crate) fn next(&mut self, now: Instant, only_untried: bool) -> Option<T> {
-        let ready = |waiting: &Waiting<T>| waiting.due.is_none_or(|due| due <= now && !only_untried);
-        let place = if self.ordered {
-            self.waiting.front().is_some_and(ready).then_some(0)
-        } else {
-            self.waiting.iter().position(ready)
-        };
-        let next = self.waiting.remove(place?)?;
-        self.trying = next.failures;
-        Some(next.what)
+        if let Some(entry) = self.failed.first_entry() {
+            let (due, what) = *entry.key();
+            if due <= now && !only_untried {
+                self.trying = entry.remove();
+                return Some(what);
+            }
+            if self.ordered {
+                return None;
+            }
+        }
+        self.trying = 0;
+        self.untried.pop_front()
     }
 
-    /// Notes what became of the one that was tried; returns how often it has failed.
-    pub(crate) fn done(&mut self, what: T, failed: Option<(&Schedule, Instant)>) -> u32 {
-        let Some((schedule, now)) = failed else {
+    /// Notes what became of the one that was tried, at the time of a failure; returns how often it has failed.
+    pub(crate) fn done(&mut self, what: T, failed: Option<Instant>) -> u32 {
+        let Some(now) = failed else {
+            self.alarming -= usize::from(self.trying >= self.schedule.max_attempts);
             return 0;
         };
         let failures = self.trying.saturating_add(1);
-        let again = Waiting { what, failures, due: Some(now + schedule.wait(failures)) };
-        if self.ordered {
-            self.waiting.push_front(again);
-        } else {
-            self.waiting.push_back(again);
-        }
+        self.alarming += usize::from(failures == self.schedule.max_attempts);
+        self.failed.insert((now + self.schedule.wait(failures), what), failures);
         failures
     }
 
     /// When the next that failed is to be tried again.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let considered = if self.ordered { 1 } else { usize::MAX };
-        self.waiting.iter().take(considered).filter_map(|waiting| waiting.due).min()
+        self.failed.keys().next().map(|(due, _)| *due)
     }
 
     /// How many have failed as often as an operator should know.
-    pub(crate) fn alarming(&self, schedule: &Schedule) -> usize {
-        self.waiting.iter().filter(|waiting| waiting.failures >= schedule.max_attempts).count()
+    pub(crate) fn alarming(&self) -> usize {
+        self.alarming
     }
 }
 
@@ -96,11 +94,11 @@ mod tests {
 
     #[test]
     fn a_deletion_that_fails_is_tried_again_later_and_later() {
-        let mut deletions = Deletions::new(false);
+        let mut deletions = Deletions::new(SCHEDULE, false);
         deletions.add([1, 2]);
         let mut now = Instant::now();
         assert_eq!(deletions.next(now, false), Some(1));
-        assert_eq!(deletions.done(1, Some((&SCHEDULE, now))), 1);
+        assert_eq!(deletions.done(1, Some(now)), 1);
         assert_eq!(deletions.next(now, false), Some(2), "the others don't wait");
         assert_eq!(deletions.done(2, None), 0);
         let mut waits = Vec::new();
@@ -110,19 +108,23 @@ mod tests {
             waits.push((due - now).as_secs() / 60);
             now = due;
             assert_eq!(deletions.next(now, false), Some(1));
-            assert_eq!(deletions.done(1, Some((&SCHEDULE, now))), failures);
-            assert_eq!(deletions.alarming(&SCHEDULE), usize::from(failures >= 3));
+            assert_eq!(deletions.done(1, Some(now)), failures);
+            assert_eq!(deletions.alarming(), usize::from(failures >= 3));
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60]);
+        now = deletions.due().unwrap();
+        assert_eq!(deletions.next(now, false), Some(1));
+        assert_eq!(deletions.done(1, None), 0);
+        assert_eq!((deletions.alarming(), deletions.due()), (0, None));
     }
 
     #[test]
     fn in_order_nothing_overtakes_what_failed() {
-        let mut deletions = Deletions::new(true);
+        let mut deletions = Deletions::new(SCHEDULE, true);
         deletions.add([1, 2]);
         let now = Instant::now();
         assert_eq!(deletions.next(now, false), Some(1));
-        deletions.done(1, Some((&SCHEDULE, now)));
+        deletions.done(1, Some(now));
         assert_eq!(deletions.next(now, false), None);
         let due = deletions.due().unwrap();
         assert_eq!(deletions.next(due, true), None, "not at the end");

@@ -41,6 +41,8 @@ pub(crate) struct Spare {
 
 struct Desk {
     spare: Option<Spare>,
+    /// What outcomes take when the disk is full to the last block.
+    reserve: Reserve,
     next_spare: u32,
     preparing: Preparing,
     /// Segments without messages, oldest first: the next goes only when the one before is gone.
@@ -68,10 +70,19 @@ enum Preparing {
     Going,
 }
 
+#[derive(Debug)]
+enum Reserve {
+    Missing,
+    /// Being prepared, or there was no space for it: the next time that a spare is wanted, it is tried again.
+    Absent,
+    Ready(Spare),
+}
+
 enum Task {
     Remove(u32),
     RemoveLarge(MessageId),
     Prepare(u32),
+    PrepareReserve(u32),
     WriteDown(Previous, Option<Vec<u8>>),
     Compact(Compaction),
 }
@@ -88,10 +99,11 @@ impl Keeper {
         let (journal, spares) = (&shared.journal, &found.spares);
         let mut desk = Desk {
             spare: None,
+            reserve: Reserve::Absent,
             next_spare: found.next_spare,
             preparing: Preparing::Not,
-            dead: Deletions::new(true),
-            large: Deletions::new(false),
+            dead: Deletions::new(schedule, true),
+            large: Deletions::new(schedule, false),
             sealed: VecDeque::new(),
             compaction: Compaction::default(),
             compact: true,
@@ -99,13 +111,23 @@ impl Keeper {
         };
         for number in spares.iter().copied() {
             let path = journal.spare(number);
-            let size = journal.segment_size;
+            let file = journal.files.open(&path).and_then(|file| Ok((file.size()?, file)));
             // It may have become a spare in the last moment, with its first record still there.
-            let fits = |file: &dyn File| {
-                file.size().is_ok_and(|found| found == size) && blank(journal, file).is_ok()
-            };
-            match journal.files.open(&path).ok().filter(|file| fits(&**file)) {
-                Some(file) if desk.spare.is_none() => desk.spare = Some(Spare { number, file }),
+            match file {
+                Ok((size, file))
+                    if size == journal.segment_size
+                        && desk.spare.is_none()
+                        && blank(journal, &*file).is_ok() =>
+                {
+                    desk.spare = Some(Spare { number, file });
+                }
+                Ok((size, file))
+                    if size == journal.part()
+                        && !matches!(desk.reserve, Reserve::Ready(_))
+                        && blank(journal, &*file).is_ok() =>
+                {
+                    desk.reserve = Reserve::Ready(Spare { number, file });
+                }
                 _ => {
                     if let Err(failure) = journal.files.remove(&path) {
                         tracing::warn!(error = %failure, file = %path.display(), "a spare file could not be removed");
@@ -132,6 +154,10 @@ impl Keeper {
         let mut desk = self.desk();
         if desk.preparing == Preparing::Not && desk.spare.is_none() {
             desk.preparing = Preparing::Wanted;
+            self.changed.notify_all();
+        }
+        if matches!(desk.reserve, Reserve::Absent) {
+            desk.reserve = Reserve::Missing;
             self.changed.notify_all();
         }
     }
@@ -162,29 +188,35 @@ impl Keeper {
         }
     }
 
-    /// A file of at least `size` octets: one that is ready, else a new one.
+    /// A file of at least `size` octets: one that is ready, else a new one. While one is being prepared, a part of one
+    /// is enough.
     pub(crate) fn spare(&self, size: u64) -> io::Result<Spare> {
         let journal = &self.shared.journal;
         let mut desk = self.desk();
-        if size <= journal.segment_size {
-            while desk.preparing == Preparing::Going {
-                desk = self.changed.wait(desk).unwrap_or_else(PoisonError::into_inner);
-            }
-            if let Some(spare) = desk.spare.take() {
-                return Ok(spare);
-            }
+        if size <= journal.segment_size
+            && let Some(spare) = desk.spare.take()
+        {
+            return Ok(spare);
         }
         let number = desk.take_number();
+        let usual = if desk.preparing == Preparing::Not { journal.segment_size } else { journal.part() };
         drop(desk);
-        let file = journal.prepare(&journal.spare(number), size.max(journal.segment_size))?;
+        let file = journal.prepare(&journal.spare(number), size.max(usual))?;
         Ok(Spare { number, file })
     }
 
-    /// A new file of `size` octets, for when the disk has no space for one of the full size.
+    /// A file of at least `size` octets for when the disk has no space for one of the full size.
     pub(crate) fn small(&self, size: u64) -> io::Result<Spare> {
-        let number = self.desk().take_number();
-        let file = self.shared.journal.prepare(&self.shared.journal.spare(number), size)?;
-        Ok(Spare { number, file })
+        let journal = &self.shared.journal;
+        let mut desk = self.desk();
+        let number = desk.take_number();
+        drop(desk);
+        journal.prepare(&journal.spare(number), size).map(|file| Spare { number, file }).or_else(|failure| {
+            match mem::replace(&mut self.desk().reserve, Reserve::Absent) {
+                Reserve::Ready(spare) if size <= journal.part() => Ok(spare),
+                _ => Err(failure),
+            }
+        })
     }
 
     /// Ends the thread.
@@ -234,6 +266,13 @@ impl Keeper {
                 self.removed(&path, removed, |desk, failed| desk.large.done(id, failed));
             }
             Task::Prepare(number) => self.prepare(number),
+            Task::PrepareReserve(number) => {
+                let journal = &self.shared.journal;
+                // Without one the disk has space for outcomes, or has none for anything.
+                if let Ok(file) = journal.prepare(&journal.spare(number), journal.part()) {
+                    self.desk().reserve = Reserve::Ready(Spare { number, file });
+                }
+            }
             Task::WriteDown(segment, items) => self.write_down(segment, items),
             Task::Compact(mut compaction) => {
                 let again = compaction.step(&self.shared);
@@ -254,8 +293,6 @@ impl Keeper {
             // The committer tries again when it needs one, and answers for it.
             Err(failure) => tracing::warn!(error = %failure, "no space could be prepared for the journal"),
         }
-        drop(desk);
-        self.changed.notify_all();
     }
 
     /// Gives a segment up: as a spare if none is there, for good otherwise. One at a time, each durable before the
@@ -290,12 +327,12 @@ impl Keeper {
         &self,
         path: &std::path::Path,
         removed: io::Result<()>,
-        done: impl FnOnce(&mut Desk, Option<(&Schedule, Instant)>) -> u32,
+        done: impl FnOnce(&mut Desk, Option<Instant>) -> u32,
     ) {
-        let failed = removed.as_ref().err().map(|_| (&self.schedule, Instant::now()));
+        let failed = removed.as_ref().err().map(|_| Instant::now());
         let mut desk = self.desk();
         let failures = done(&mut desk, failed);
-        let undeleted = desk.dead.alarming(&self.schedule) + desk.large.alarming(&self.schedule);
+        let undeleted = desk.dead.alarming() + desk.large.alarming();
         drop(desk);
         let metrics = &self.shared.metrics;
         metrics.undeleted.set(i64::try_from(undeleted).unwrap_or(i64::MAX));
@@ -366,6 +403,10 @@ impl Desk {
         }
         if self.stop {
             return Next::Stop;
+        }
+        if matches!(self.reserve, Reserve::Missing) {
+            self.reserve = Reserve::Absent;
+            return Next::Task(Task::PrepareReserve(self.take_number()));
         }
         if self.preparing == Preparing::Wanted && self.spare.is_some() {
             self.preparing = Preparing::Not;

@@ -142,6 +142,12 @@ impl Journal {
         (self.segment_size / 256).max(4096)
     }
 
+    /// Octets of a segment that is begun while a whole one is being prepared, and of the reserve for a full disk: quickly
+    /// filled, and enough for tens of thousands of outcomes.
+    pub(crate) fn part(&self) -> u64 {
+        (self.segment_size / 16).max(BLANK as u64)
+    }
+
     /// Where the segments are.
     pub(crate) fn directory(&self) -> PathBuf {
         self.root.join("journal")
@@ -177,33 +183,29 @@ impl Journal {
         if self.sync == Sync::Never { Ok(()) } else { self.files.sync_dir(path) }
     }
 
-    /// Creates a file of this size for a segment, synced. It is full of zeros, unless the configuration says otherwise: writing into it later changes no metadata of the file system, so that
-    /// a sync of the data is a sync of the data alone (measured: 1.5 times as many syncs as into space that is
-    /// only allocated, twice as many as at the end of a growing file).
+    /// Creates a file of this size for a segment, synced. It is full of zeros, unless the configuration says otherwise:
+    /// writing into it later changes no metadata of the file system, so that a sync of the data is a sync of the data
+    /// alone (measured: 1.5 times as many syncs as into space that is only allocated, twice as many as at the end of a
+    /// growing file).
+    ///
+    /// It is synced piece by piece: a commit that syncs at the same time waits for a piece, not for a whole segment.
     pub(crate) fn prepare(&self, path: &Path, size: u64) -> io::Result<Box<dyn File>> {
-        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        const PIECE: usize = 256 * 1024;
+        static ZEROS: [u8; PIECE] = [0; PIECE];
         let fill = || {
             let file = self.files.create(path)?;
-            let mut offset = 0;
-            if self.preallocate {
-                file.allocate(size)?;
-            } else {
+            if !self.preallocate {
                 file.truncate(size)?;
-                offset = size;
+                self.sync(&*file)?;
+                return Ok(file);
             }
-            while offset < size {
-                let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
-                let mut zeros: [IoSlice<'_>; 16] = [IoSlice::new(&[]); 16];
-                let mut some = 0;
-                for slice in &mut zeros {
-                    let zeros = ZEROS.get(..(left - some).min(ZEROS.len())).unwrap_or_default();
-                    *slice = IoSlice::new(zeros);
-                    some += zeros.len();
-                }
-                file.write_all_at(&mut zeros, offset)?;
-                offset += some as u64;
+            file.allocate(size)?;
+            for offset in (0..size).step_by(ZEROS.len()) {
+                let zeros =
+                    usize::try_from(size - offset).ok().and_then(|left| ZEROS.get(..left)).unwrap_or(&ZEROS);
+                file.write_all_at(&mut [IoSlice::new(zeros)], offset)?;
+                self.sync(&*file)?;
             }
-            self.sync(&*file)?;
             Ok(file)
         };
         fill().inspect_err(|_: &io::Error| {

@@ -43,3 +43,28 @@ pub(super) fn filled(space: usize) -> Outcome<()> {
     }
     run.check().map(drop)
 }
+
+/// Fills a segment on a disk that has no further block once a reserve is there; then the outcomes of `ended` messages,
+/// before any space is freed.
+pub(super) fn to_the_last_block(ended: usize) -> Outcome<()> {
+    let mut run = Run::new(0, 16 * SEGMENT_SIZE);
+    run.open()?;
+    for _ in 0..MANY {
+        let letter = run.workload.letter();
+        run.commit([letter])?;
+    }
+    run.tidy(3)?;
+    run.leave(0, usize::MAX);
+    while run.counts.refused == 0 {
+        let letter = run.workload.letter();
+        run.commit([letter])?;
+    }
+    run.resume();
+    for end in run.workload.ends().into_iter().take(ended) {
+        run.commit([end])?;
+    }
+    if run.counts.refused > 1 {
+        return Err(format!("outcomes are refused: {:?}", run.counts));
+    }
+    run.check().map(drop)
+}

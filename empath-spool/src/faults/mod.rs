@@ -110,10 +110,15 @@ fn a_stop_at_every_operation_loses_and_invents_nothing() {
 #[test]
 fn a_full_disk_takes_outcomes_and_then_messages_again() {
     let failures = each(0..100, |number| {
-        let space = 8192 + usize::try_from(number).unwrap_or(0) * 500;
+        let space = 2 * 8192 + usize::try_from(number).unwrap_or(0) * 500;
         full::filled(space).map_err(|failure| format!("{space} octets: {failure}"))
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn a_reserve_takes_outcomes_when_the_disk_has_no_block_left() {
+    full::to_the_last_block(40).unwrap();
 }
 
 #[test]
