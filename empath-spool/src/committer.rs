@@ -26,6 +26,7 @@ use crate::{
     reader::Open,
     record::{At, Kind, Record},
     segment::{self, Journal, Previous, Segment},
+    settling::Unsettled,
 };
 
 /// What the committer, the keeper and the spool's readers share.
@@ -59,6 +60,8 @@ pub(crate) struct Committer {
     pub(crate) previous: Option<Previous>,
     /// The number of the next segment.
     pub(crate) next: u32,
+    /// What the start could not make durable. No segment begins before.
+    pub(crate) unsettled: Option<Unsettled>,
     /// Becomes true at the end.
     pub(crate) done: watch::Sender<bool>,
 }
