@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use empath_common::MessageId;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -62,6 +63,8 @@ pub(crate) struct Committer {
     pub(crate) next: u32,
     /// What the start could not make durable. No segment begins before.
     pub(crate) unsettled: Option<Unsettled>,
+    /// Messages that the start has not found, and whose files go when that is durable.
+    pub(crate) orphans: Vec<MessageId>,
     /// Becomes true at the end.
     pub(crate) done: watch::Sender<bool>,
 }

@@ -50,7 +50,9 @@ pub(crate) fn prepare(files: &dyn Files, configured: &Path) -> Result<PathBuf, O
         }
     }
     for part in PARTS.map(|part| path.join(part)) {
-        files.create_dir(&part).map_err(failed("create", &part))?;
+        if !made {
+            files.create_dir(&part).map_err(failed("create", &part))?;
+        }
         files.narrow(&part).map_err(failed("take the rights of others off", &part))?;
     }
     Ok(path)

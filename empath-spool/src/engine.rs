@@ -72,6 +72,7 @@ impl Engine {
             previous: found.previous,
             next: found.next,
             unsettled: found.unsettled,
+            orphans: found.orphans,
             done: watch::channel(false).0,
         };
         // A small segment will do: the queue must go out for space to come back. Should the disk not take even that, or

@@ -81,7 +81,9 @@ pub(crate) fn recover(journal: &Journal) -> Result<Recovered, OpenError> {
         // Best effort: it is in nobody's way.
         let _ = journal.remove_name(&journal.contents(number));
     }
-    strays.into_iter().for_each(|number| recovery.stray(number));
+    for number in strays {
+        recovery.stray(number);
+    }
     for number in segments {
         recovery.visit(number, &known);
     }
@@ -364,8 +366,8 @@ impl Recovery<'_> {
     /// Finds out which files in `large/` belong to a message. The others are orphans: their message was never
     /// committed, or has ended. Where a record was damaged, an orphan may be what it named, and is kept beside it.
     ///
-    /// Where a segment could not be read, nobody knows what it names, and every file stays where it is; and likewise where
-    /// the end of a message may not be durable.
+    /// Where a segment could not be read, nobody knows what it names, and every file stays where it is. None is moved
+    /// while the end of its message may not be durable.
     fn large(&mut self) -> Result<(), OpenError> {
         let directory = self.journal.large_directory();
         let unread = self.found.report.damaged.iter().any(|damage| damage.reason == DamageReason::Unreadable);
@@ -379,12 +381,15 @@ impl Recovery<'_> {
             if self.found.index.message(id).is_some() {
                 let size = self.journal.files.open_read(&directory.join(&name)).and_then(|file| file.size());
                 self.found.index.has_large(id, size.unwrap_or(0));
-            } else if unsettled {
-                // The next start removes it.
             } else if unread {
                 tracing::warn!(file = name, "content without a record stays: a segment could not be read");
             } else if self.found.report.damaged.is_empty() {
                 self.found.orphans.push(id);
+            } else if unsettled {
+                tracing::warn!(
+                    file = name,
+                    "content that seems to have lost its record stays until the next start"
+                );
             } else {
                 let kept = self.journal.damaged_directory().join(&name).with_extension("content");
                 if let Err(failure) = self.journal.files.rename(&directory.join(&name), &kept) {

@@ -1,6 +1,6 @@
 //! Where the committer goes on when a segment is full, or broken.
 
-use std::{io, path::PathBuf, sync::atomic::Ordering::Relaxed};
+use std::{io, mem, path::PathBuf, sync::atomic::Ordering::Relaxed};
 
 use super::{Committer, Current, OVERHEAD, append};
 use crate::{
@@ -75,11 +75,11 @@ impl Committer {
         self.after_next().map(drop)
     }
 
-    /// Gives up the segments that hold nothing any more, if it is certain that they don't.
-    pub(crate) fn give_up_dead(&self) {
+    /// Gives up what the start has found to be of no use, if that is durable.
+    pub(crate) fn give_up_dead(&mut self) {
         if self.unsettled.is_none() {
             let dead = self.shared.index().take_dead();
-            self.keeper.bury(dead, Vec::new(), true);
+            self.keeper.bury(dead, mem::take(&mut self.orphans), true);
         }
     }
 
