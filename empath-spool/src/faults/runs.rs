@@ -204,9 +204,9 @@ impl Run {
         self.commit(batches)
     }
 
-    /// Ends all messages but two.
-    pub(super) fn remove_most(&mut self) -> Outcome {
-        let removals = self.workload.removals(2);
+    /// Ends all messages but some.
+    pub(super) fn remove(&mut self, but: usize) -> Outcome {
+        let removals = self.workload.removals(but);
         self.commit(removals)
     }
 
