@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// The directory of the spool.
     ///
-    /// It is created with mode 0700 if it does not exist, must belong to the daemon's user and is used by one daemon
-    /// at a time. It holds every message that was answered 250 and not yet delivered: put it on a disk that honours
+    /// It is created with mode 0700 if it does not exist, else it must be empty or a spool. It must belong to the daemon's
+    /// user and is used by one daemon at a time. It holds every message that was answered 250 and not yet delivered: put it on a disk that honours
     /// fdatasync, and never remove anything from it by hand. It can't lie in a directory of the system (`/etc`,
     /// `/usr`, …), nor have `..` in it. Relative to the configuration file. Default: `"/var/spool/empath"`.
     pub path: PathBuf,

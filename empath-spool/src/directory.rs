@@ -1,7 +1,10 @@
 //! The directories of a spool: which may be one, and who has it.
 
 use std::{
-    io,
+    io::{
+        self,
+        ErrorKind::{InvalidInput, NotFound, PermissionDenied, ReadOnlyFilesystem},
+    },
     path::{Path, PathBuf},
 };
 
@@ -40,11 +43,12 @@ pub(crate) fn prepare(files: &dyn Files, configured: &Path) -> Result<PathBuf, O
     }
     files.narrow(&path).map_err(failed("take the rights of others off", &path))?;
     if !made {
-        // Where the directories in it are, those above are durable.
+        // Where the directories in it are, those above are durable. Nothing was created in one that we may not look into,
+        // nor on a file system that takes nothing.
+        let cannot_be_ours = [PermissionDenied, ReadOnlyFilesystem, InvalidInput];
         for above in path.ancestors().skip(1) {
             match files.sync_dir(above) {
-                // Who may not look into it has not created anything there either.
-                Err(failure) if failure.kind() == io::ErrorKind::PermissionDenied => {}
+                Err(failure) if cannot_be_ours.contains(&failure.kind()) => {}
                 synced => synced.map_err(failed("sync", above))?,
             }
         }
@@ -80,7 +84,7 @@ fn is(files: &dyn Files, path: PathBuf, expected: Kind) -> Result<bool, OpenErro
     match files.kind(&path) {
         Ok(found) if found == expected => Ok(true),
         Ok(found) => Err(OpenError::Kind { path, found, expected }),
-        Err(failure) if failure.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(failure) if failure.kind() == NotFound => Ok(false),
         Err(failure) => Err(failed("look at", &path)(failure)),
     }
 }
@@ -105,7 +109,7 @@ fn rule(path: &Path) -> Result<(), OpenError> {
 fn create(files: &dyn Files, path: &Path) -> Result<(), OpenError> {
     match files.resolve(path) {
         Ok(existing) => return rule(&existing),
-        Err(failure) if failure.kind() == io::ErrorKind::NotFound && path != Path::new(".") => {}
+        Err(failure) if failure.kind() == NotFound && path != Path::new(".") => {}
         Err(failure) => return Err(failed("resolve", path)(failure)),
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
