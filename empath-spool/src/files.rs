@@ -19,7 +19,7 @@ use rustix::{
 pub trait Files: Send + Sync + 'static {
     /// Creates a directory of mode 0700; one that exists stays as it is.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
-    /// Gives a directory the mode 0700. One that all users share (it is sticky, as `/tmp`) is an error.
+    /// Gives a directory the mode 0700.
     fn narrow(&self, path: &Path) -> io::Result<()>;
     /// What a path is; a symbolic link is not followed.
     fn kind(&self, path: &Path) -> io::Result<Kind>;
@@ -203,13 +203,11 @@ impl Files for Disk {
     }
 
     fn narrow(&self, path: &Path) -> io::Result<()> {
-        match fs::metadata(path)?.mode() & 0o7777 {
-            0o700 => Ok(()),
-            mode if mode & 0o1000 != 0 => {
-                Err(io::Error::new(io::ErrorKind::InvalidInput, "it is shared by all users"))
-            }
-            _ => fs::set_permissions(path, Permissions::from_mode(0o700)),
+        // On a file system that is read-only what is right already is no error.
+        if fs::metadata(path)?.mode() & 0o7777 == 0o700 {
+            return Ok(());
         }
+        fs::set_permissions(path, Permissions::from_mode(0o700))
     }
 
     fn kind(&self, path: &Path) -> io::Result<Kind> {

@@ -37,17 +37,6 @@ fn a_directory_with_other_things_in_it_is_refused_and_stays_as_it_was() {
     }
 }
 
-#[test]
-fn a_directory_that_everybody_shares_is_refused_even_if_it_is_empty() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("spool");
-    fs::create_dir(&path).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o1777)).unwrap();
-    assert!(refused(directory.path()).contains("shared"));
-    assert_eq!(mode(&path), 0o1777);
-    assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
-}
-
 #[tokio::test]
 async fn a_spool_in_which_somebody_left_a_file_is_still_a_spool() {
     let directory = tempfile::tempdir().unwrap();
