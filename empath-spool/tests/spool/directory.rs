@@ -1,12 +1,16 @@
 //! What is taken for a spool, and that nothing else is touched.
 
 use std::{
+    ffi::OsStr,
     fs::{self, Permissions},
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, symlink},
+    },
     path::Path,
 };
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, flock, mknodat};
 
 use crate::support::{accepted, assert_whole, commit, config, id, metrics, open, segments};
 use empath_spool::{FileSpool, OpenError, Spool};
@@ -35,6 +39,16 @@ fn a_directory_with_other_things_in_it_is_refused_and_stays_as_it_was() {
         assert_eq!(mode(&path), 0o755);
         assert_eq!(fs::read_dir(&path).unwrap().count(), names.len(), "nothing was created");
     }
+}
+
+#[test]
+fn a_directory_whose_only_file_has_a_name_that_is_not_utf_8_is_not_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join(OsStr::from_bytes(b"caf\xe9")), "").unwrap();
+    assert!(refused(directory.path()).contains("caf\u{fffd}"));
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
 }
 
 #[tokio::test]
@@ -103,6 +117,18 @@ fn a_second_daemon_stays_out_when_the_lock_file_is_removed() {
     let failure = FileSpool::open(&config(directory.path()), metrics()).err().unwrap();
     assert!(matches!(failure, OpenError::InUse { .. }), "{failure}");
     drop(spool);
+    open(directory.path());
+}
+
+#[test]
+fn a_daemon_that_has_locked_the_file_alone_has_the_spool_too() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path()));
+    let file = fs::File::open(directory.path().join("spool/LOCK")).unwrap();
+    flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let failure = FileSpool::open(&config(directory.path()), metrics()).err().unwrap();
+    assert!(matches!(failure, OpenError::InUse { .. }), "{failure}");
+    drop(file);
     open(directory.path());
 }
 
