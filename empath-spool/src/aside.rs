@@ -53,7 +53,7 @@ fn keep_file(shared: &Shared, id: MessageId) -> io::Result<PathBuf> {
 fn keep_record(shared: &Shared, id: MessageId, at: At, octets: Option<u32>) -> io::Result<PathBuf> {
     let journal = &shared.journal;
     let (number, from) = (at.segment.get(), u64::from(at.offset));
-    let file = journal.files.open(&journal.segment(number))?;
+    let file = journal.files.open_read(&journal.segment(number))?;
     let used = shared.index().segment(number);
     let end = used.map_or(u64::MAX, |used| used.end).min(file.size()?);
     let length = if let Some(octets) = octets {

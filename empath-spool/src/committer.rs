@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use empath_common::MessageId;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
     reader::Open,
     record::{At, Kind, Record},
     segment::{self, Journal, Previous, Segment},
+    settling::Unsettled,
 };
 
 /// What the committer, the keeper and the spool's readers share.
@@ -59,6 +61,10 @@ pub(crate) struct Committer {
     pub(crate) previous: Option<Previous>,
     /// The number of the next segment.
     pub(crate) next: u32,
+    /// What the start could not make durable. No segment begins before.
+    pub(crate) unsettled: Option<Unsettled>,
+    /// Messages that the start has not found, and whose files go when that is durable.
+    pub(crate) orphans: Vec<MessageId>,
     /// Becomes true at the end.
     pub(crate) done: watch::Sender<bool>,
 }

@@ -199,7 +199,7 @@ fn items(shared: &Shared, number: u32, used: Use) -> vec::IntoIter<Item> {
     if let Some(items) = shared.journal.read_contents(sealed) {
         return items.into_iter().filter(accepted).collect::<Vec<_>>().into_iter();
     }
-    let Ok(file) = shared.journal.files.open(&shared.journal.segment(number)) else {
+    let Ok(file) = shared.journal.files.open_read(&shared.journal.segment(number)) else {
         return Vec::new().into_iter();
     };
     let mut items = Vec::new();

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// The directory of the spool.
     ///
-    /// It is created with mode 0700 if it does not exist, must belong to the daemon's user and is used by one daemon
-    /// at a time. It holds every message that was answered 250 and not yet delivered: put it on a disk that honours
+    /// It is created with mode 0700 if it does not exist, else it must be empty or a spool. It must belong to the daemon's
+    /// user and is used by one daemon at a time. It holds every message that was answered 250 and not yet delivered: put it on a disk that honours
     /// fdatasync, and never remove anything from it by hand. It can't lie in a directory of the system (`/etc`,
     /// `/usr`, …), nor have `..` in it. Relative to the configuration file. Default: `"/var/spool/empath"`.
     pub path: PathBuf,
@@ -94,6 +94,9 @@ pub enum Backend {
 const SYSTEM: [&str; 10] =
     ["/etc", "/bin", "/sbin", "/lib", "/lib64", "/usr", "/boot", "/sys", "/proc", "/dev"];
 
+/// Directories that may hold a spool and must not be one, even when they are empty.
+const SHARED: [&str; 2] = ["/tmp", "/var/tmp"];
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -141,6 +144,9 @@ pub enum PathProblem {
     /// It is part of the system.
     #[error("the spool can't be in {0}, which belongs to the system; choose a directory below /var/spool")]
     System(&'static str),
+    /// It would be taken from everybody else.
+    #[error("the spool can't be {0}, which all users share; choose a directory below /var/spool")]
+    Shared(&'static str),
     /// There is none.
     #[error("the spool path is empty; name a directory")]
     Empty,
@@ -156,6 +162,9 @@ pub(crate) fn check(path: &Path) -> Result<(), PathProblem> {
     }
     if path == Path::new("/") {
         return Err(PathProblem::System("/"));
+    }
+    if let Some(shared) = SHARED.iter().find(|shared| path == Path::new(shared)) {
+        return Err(PathProblem::Shared(shared));
     }
     // `/usr` and `/usr/x`, not `/usrlocal`.
     SYSTEM
@@ -181,6 +190,9 @@ mod tests {
             ("/usr/spool", Err(PathProblem::System("/usr"))),
             ("//dev///shm", Err(PathProblem::System("/dev"))),
             ("/var/./spool", Ok(())),
+            ("/tmp/spool", Ok(())),
+            ("/tmp", Err(PathProblem::Shared("/tmp"))),
+            ("/var/tmp/", Err(PathProblem::Shared("/var/tmp"))),
             ("/var/../etc", Err(PathProblem::Parent)),
             ("..", Err(PathProblem::Parent)),
             ("", Err(PathProblem::Empty)),

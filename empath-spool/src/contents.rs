@@ -137,7 +137,7 @@ impl Journal {
 
     /// What was written down about a segment in exactly this state.
     pub(crate) fn read_contents(&self, sealed: Previous) -> Option<Vec<Item>> {
-        let octets = whole(&*self.files.open(&self.contents(sealed.segment)).ok()?)?;
+        let octets = whole(&*self.files.open_read(&self.contents(sealed.segment)).ok()?)?;
         let read = record::read(&octets).ok()?;
         let (mut segment, mut end) = (None, None);
         for field in fields(read.head) {

@@ -1,12 +1,8 @@
 //! Everything of the journal but its threads: what they do can be done step by step as well.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use tokio::sync::{oneshot, watch};
@@ -15,10 +11,10 @@ use crate::{
     Batch, CommitError, Committed, Config, Entry, Metrics, OpenError, Report,
     backlog::{Backlog, Class, Pending},
     committer::{Committer, Shared},
-    config::check,
     deletions::Schedule,
+    directory::{lock, prepare},
     encoding,
-    files::{Files, Lock, LockError},
+    files::{Files, Lock, Share},
     index::Effect,
     keeper::Keeper,
     reader::Open,
@@ -45,7 +41,7 @@ impl Engine {
         metrics: Metrics,
     ) -> Result<(Self, Report), OpenError> {
         let root = prepare(&*files, &config.path)?;
-        let lock = lock(&*files, &root)?;
+        let lock = lock(&*files, &root, Share::Nobody)?;
         let journal = Journal {
             files,
             root,
@@ -53,7 +49,7 @@ impl Engine {
             sync: config.sync,
             preallocate: config.preallocate,
         };
-        let mut found = recover(&journal).map_err(failed("read", &journal.root))?;
+        let mut found = recover(&journal)?;
         let report = std::mem::take(&mut found.report);
         metrics.damaged.add(report.damaged.len() as u64);
         metrics.holds(&found.index);
@@ -75,81 +71,22 @@ impl Engine {
             current: None,
             previous: found.previous,
             next: found.next,
+            unsettled: found.unsettled,
+            orphans: found.orphans,
             done: watch::channel(false).0,
         };
-        // A small segment will do: the queue must go out for space to come back. Should the disk not have even that, the
-        // spool refuses everything until it has.
-        match committer
-            .begin(0, Class::Outcome)
-            .map_err(|failure| (CommitError::from(io::Error::from(failure.kind())), failure))
-        {
-            Ok(()) | Err((CommitError::Full(_), _)) => {}
-            Err((_, failure)) => return Err(failed("write to", &shared.journal.directory())(failure)),
-        }
+        // A small segment will do: the queue must go out for space to come back. Should the disk not take even that, or
+        // not work at all, it is reported, and the spool refuses everything until it does; what is there can be read.
+        drop(committer.begin(0, Class::Outcome));
         for (number, used) in shared.index().segments() {
             let last = found.previous.is_some_and(|previous| previous.segment == number);
             if last || found.without_contents.contains(&number) {
                 keeper.sealed(Previous { segment: number, epoch: used.epoch, end: used.end }, None);
             }
         }
-        let dead = shared.index().take_dead();
-        keeper.bury(dead, Vec::new(), true);
+        committer.give_up_dead();
         Ok((Self { shared, keeper, committer, lock }, report))
     }
-}
-
-/// Creates the directories and checks the rules; returns the path without symbolic links.
-pub(crate) fn prepare(files: &dyn Files, configured: &Path) -> Result<PathBuf, OpenError> {
-    rule(configured)?;
-    create(files, configured)?;
-    let path = resolve(files, configured)?;
-    let parts = ["journal", "large", "damaged"].map(|part| path.join(part));
-    for directory in [path.clone()].iter().chain(&parts) {
-        files.create_dir(directory).map_err(failed("create", directory))?;
-    }
-    files.sync_dir(&path).map_err(failed("sync", &path))?;
-    Ok(path)
-}
-
-/// The path without symbolic links, if it is ours.
-pub(crate) fn resolve(files: &dyn Files, configured: &Path) -> Result<PathBuf, OpenError> {
-    let path = files.resolve(configured).map_err(failed("resolve", configured))?;
-    let (owner, user) = (files.owner(&path).map_err(failed("look at", &path))?, files.user());
-    if owner == user { Ok(path) } else { Err(OpenError::Owner { path, owner, user }) }
-}
-
-/// Locks the spool for this process.
-pub(crate) fn lock(files: &dyn Files, root: &Path) -> Result<Lock, OpenError> {
-    files.lock(&root.join("LOCK")).map_err(|failure| match failure {
-        LockError::Held(pid) => OpenError::InUse { path: root.to_owned(), pid },
-        LockError::Io(source) => OpenError::Io { operation: "lock", path: root.join("LOCK"), source },
-    })
-}
-
-fn rule(path: &Path) -> Result<(), OpenError> {
-    check(path).map_err(|problem| OpenError::Path { path: path.to_owned(), problem })
-}
-
-/// Creates a directory and those above it, each durable; what exists stays as it is. A symbolic link does not lead
-/// around the rules.
-fn create(files: &dyn Files, path: &Path) -> Result<(), OpenError> {
-    match files.resolve(path) {
-        Ok(existing) => return rule(&existing),
-        Err(failure) if failure.kind() == io::ErrorKind::NotFound && path != Path::new(".") => {}
-        Err(failure) => return Err(failed("resolve", path)(failure)),
-    }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // A spool may be in the root, only not be it.
-    if parent != Path::new("/") {
-        create(files, parent)?;
-    }
-    files.create_dir(path).map_err(failed("create", path))?;
-    files.sync_dir(parent).map_err(failed("sync", parent))
-}
-
-pub(crate) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
-    let path = path.to_owned();
-    move |source| OpenError::Io { operation, path, source }
 }
 
 impl Shared {

@@ -8,8 +8,9 @@ use crate::{
     Spool, Stored, Writing, aside,
     committer::Shared,
     config::PathProblem,
-    engine::{Engine, failed},
-    files::{Disk, Files, Free, Lock},
+    directory::failed,
+    engine::Engine,
+    files::{Disk, Files, Free, Kind, Lock},
     keeper::Keeper,
     large::LargeDraft,
     reader,
@@ -60,8 +61,31 @@ pub enum OpenError {
         /// The process, if it could be read.
         pid: Option<u32>,
     },
+    /// It is a directory for something else.
+    #[error(
+        "the directory {path} is not a spool, and there are other things in it ({name}): name an empty directory or one \
+         that does not exist"
+    )]
+    NotASpool {
+        /// The directory.
+        path: PathBuf,
+        /// Something in it that no spool has.
+        name: String,
+    },
+    /// Something of it is not what it must be.
+    #[error(
+        "{path} is {found} and must be {expected} of the spool itself: move it away, or mount there what it is to be"
+    )]
+    Kind {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it is.
+        found: Kind,
+        /// What it must be.
+        expected: Kind,
+    },
     /// A file operation failed.
-    #[error("cannot {operation} {path}: {source} (the daemon's user must own it, the disk must have space)")]
+    #[error("cannot {operation} {path}: {source}{}", remedy(source))]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -71,6 +95,14 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+}
+
+fn remedy(failure: &io::Error) -> &'static str {
+    match failure.kind() {
+        io::ErrorKind::PermissionDenied => " (the user that runs this must have the rights to it)",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => " (the disk must have space)",
+        _ => "",
+    }
 }
 
 fn holder(pid: Option<u32>) -> String {

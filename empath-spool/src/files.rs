@@ -10,20 +10,29 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::{
+    fs::{FallocateFlags, FlockOperation, OFlags},
+    io::Errno,
+};
 
 /// A directory tree. A new or renamed name survives power loss only after [`sync_dir`](Self::sync_dir).
 pub trait Files: Send + Sync + 'static {
-    /// Creates a directory of mode 0700; one that exists is fine and gets this mode.
+    /// Creates a directory of mode 0700; one that exists stays as it is.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Gives a directory the mode 0700.
+    fn narrow(&self, path: &Path) -> io::Result<()>;
+    /// What a path is; a symbolic link is not followed.
+    fn kind(&self, path: &Path) -> io::Result<Kind>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// The names in a directory, sorted; those that are not UTF-8 are left out, for none of ours is.
+    /// The names in a directory, sorted. In those that are not UTF-8, for none of ours is, U+FFFD stands for what is not.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
     /// Creates a file of mode 0600, which must not exist.
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
-    /// Opens an existing file for reading and writing.
+    /// Opens an existing file for reading and writing. A symbolic link is not followed, and only a file is opened.
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>>;
+    /// The same for reading alone, for which neither the file system nor the file need be writable.
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>>;
     /// Gives a file another name, in place of what has it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
@@ -34,8 +43,8 @@ pub trait Files: Send + Sync + 'static {
     fn owner(&self, path: &Path) -> io::Result<u32>;
     /// The user that we are.
     fn user(&self) -> u32;
-    /// Locks a file for this process until the lock is dropped.
-    fn lock(&self, path: &Path) -> Result<Lock, LockError>;
+    /// Locks a directory until the lock is dropped. Who has it alone leaves the number of the process in the file `LOCK`.
+    fn lock(&self, directory: &Path, share: Share) -> Result<Lock, LockError>;
     /// What is left of the file system of `path`.
     fn free(&self, path: &Path) -> io::Result<Free>;
     /// A number that nobody outside can guess.
@@ -69,6 +78,39 @@ pub struct Free {
     pub inodes: u64,
 }
 
+/// What a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A file.
+    File,
+    /// A symbolic link.
+    Link,
+    /// A pipe, a socket or a device.
+    Other,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directory => "a directory",
+            Self::File => "a file",
+            Self::Link => "a symbolic link",
+            Self::Other => "a pipe, a socket or a device",
+        })
+    }
+}
+
+/// Whom a lock lets in beside its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// Nobody: for those who write.
+    Nobody,
+    /// Others that read. Nothing is written for such a lock.
+    Readers,
+}
+
 /// What a lock holds on to.
 pub type Lock = Box<dyn Send + Sync>;
 
@@ -78,9 +120,25 @@ pub enum LockError {
     /// Another process has it; its number, where it could be read.
     #[error("another process has the lock")]
     Held(Option<u32>),
-    /// The file could not be opened or locked.
+    /// The directory could not be opened or locked.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// An operation that failed, and on what.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {}: {source}", path.display())]
+struct Failed {
+    operation: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// Says in an error what was tried on which file; its kind stays.
+pub(crate) fn about(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    let path = path.to_owned();
+    move |source| io::Error::new(source.kind(), Failed { operation, path, source })
 }
 
 /// Most slices in one vectored write (`IOV_MAX` of Linux).
@@ -137,13 +195,23 @@ pub struct Disk;
 impl Files for Disk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         match DirBuilder::new().mode(0o700).create(path) {
-            Err(failure) if failure.kind() != io::ErrorKind::AlreadyExists => return Err(failure),
-            _ => {}
+            // The umask may have taken bits away, even ours.
+            Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o700)),
+            Err(failure) if failure.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(failure) => Err(failure),
         }
-        if fs::metadata(path)?.mode() & 0o7777 != 0o700 {
-            fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    }
+
+    fn narrow(&self, path: &Path) -> io::Result<()> {
+        // On a file system that is read-only what is right already is no error.
+        if fs::metadata(path)?.mode() & 0o7777 == 0o700 {
+            return Ok(());
         }
-        Ok(())
+        fs::set_permissions(path, Permissions::from_mode(0o700))
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Kind> {
+        Ok(kind(fs::symlink_metadata(path)?.file_type()))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -153,7 +221,7 @@ impl Files for Disk {
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(path)? {
-            names.extend(entry?.file_name().into_string().ok());
+            names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         names.sort_unstable();
         Ok(names)
@@ -167,7 +235,11 @@ impl Files for Disk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
+        Ok(Box::new(open(OpenOptions::new().read(true).write(true), path)?))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        Ok(Box::new(open(OpenOptions::new().read(true), path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -190,21 +262,32 @@ impl Files for Disk {
         rustix::process::geteuid().as_raw()
     }
 
-    fn lock(&self, path: &Path) -> Result<Lock, LockError> {
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut pid = String::new();
-                file.read_to_string(&mut pid)?;
-                return Err(LockError::Held(pid.trim().parse().ok()));
+    // The lock on the directory counts, for that on a file is gone when the file is removed. That on the file keeps
+    // daemons out that look at nothing else, and on NFS those of other hosts.
+    fn lock(&self, directory: &Path, share: Share) -> Result<Lock, LockError> {
+        let name = directory.join("LOCK");
+        let whole = fs::File::open(directory)?;
+        flock(&whole, &name, share)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(share == Share::Nobody).create(share == Share::Nobody).mode(0o600);
+        let file = match open(&mut options, &name) {
+            Ok(file) => {
+                flock(&file, &name, share)?;
+                if share == Share::Nobody {
+                    // The number is a help for people; a full disk may have no room for it.
+                    let _ = file.set_permissions(Permissions::from_mode(0o600));
+                    let _ = file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id()));
+                }
+                Some(file)
             }
-            locked => locked.map_err(io::Error::from)?,
-        }
-        file.set_permissions(Permissions::from_mode(0o600))?;
-        // The number is a help for people; a full disk may have no room for it.
-        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Box::new(file))
+            Err(failure) => {
+                if share == Share::Nobody {
+                    tracing::warn!(file = %name.display(), error = %failure, "the number of this process cannot be left");
+                }
+                None
+            }
+        };
+        Ok(Box::new((whole, file)))
     }
 
     fn free(&self, path: &Path) -> io::Result<Free> {
@@ -220,11 +303,62 @@ impl Files for Disk {
     }
 }
 
+fn kind(found: fs::FileType) -> Kind {
+    if found.is_dir() {
+        Kind::Directory
+    } else if found.is_file() {
+        Kind::File
+    } else if found.is_symlink() {
+        Kind::Link
+    } else {
+        Kind::Other
+    }
+}
+
+/// Opens a file and nothing else. Without `NONBLOCK` a pipe would wait for somebody to write.
+fn open(options: &mut OpenOptions, path: &Path) -> io::Result<fs::File> {
+    let not_a_file = |kind: Kind| io::Error::new(io::ErrorKind::InvalidInput, format!("it is {kind}"));
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file =
+        options.custom_flags(flags).open(path).map_err(|failure| match Errno::from_io_error(&failure) {
+            Some(Errno::LOOP) => not_a_file(Kind::Link),
+            _ => failure,
+        })?;
+    match kind(file.metadata()?.file_type()) {
+        Kind::File => Ok(file),
+        Kind::Directory => Err(io::ErrorKind::IsADirectory.into()),
+        other => Err(not_a_file(other)),
+    }
+}
+
+/// Locks an open file. `name` is the file with the number of the process that has the lock.
+fn flock(file: &fs::File, name: &Path, share: Share) -> Result<(), LockError> {
+    let reading = || rustix::fs::flock(file, FlockOperation::NonBlockingLockShared);
+    let locked = match share {
+        Share::Nobody => rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive),
+        Share::Readers => reading(),
+    };
+    match locked {
+        // Those who only read have left no number: the one that is there is older.
+        Err(Errno::WOULDBLOCK) if share == Share::Nobody && reading().is_ok() => Err(LockError::Held(None)),
+        Err(Errno::WOULDBLOCK) => {
+            let number = || {
+                let mut number = String::new();
+                let file = open(OpenOptions::new().read(true), name).ok()?;
+                file.take(20).read_to_string(&mut number).ok()?;
+                number.trim().parse().ok()
+            };
+            Err(LockError::Held(number()))
+        }
+        locked => Ok(locked.map_err(io::Error::from)?),
+    }
+}
+
 impl File for fs::File {
     fn allocate(&self, len: u64) -> io::Result<()> {
         match rustix::fs::fallocate(self, FallocateFlags::empty(), 0, len) {
             // A file system without it takes the space when it is written.
-            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(Errno::OPNOTSUPP) => Ok(()),
             allocated => Ok(allocated?),
         }
     }

@@ -135,7 +135,6 @@ impl Keeper {
                 }
             }
         }
-        desk.large.add(found.orphans.iter().copied());
         Arc::new(Self { shared, schedule, desk: Mutex::new(desk), changed: Condvar::new() })
     }
 

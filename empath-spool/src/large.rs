@@ -46,7 +46,13 @@ impl Drop for Unnamed {
 impl Large {
     /// Content that a record names.
     pub(crate) fn open(journal: &Journal, id: MessageId, length: u64, crc: u32) -> io::Result<Self> {
-        Ok(Self { id, file: Arc::from(journal.files.open(&journal.large(id))?), length, crc, unnamed: None })
+        Ok(Self {
+            id,
+            file: Arc::from(journal.files.open_read(&journal.large(id))?),
+            length,
+            crc,
+            unnamed: None,
+        })
     }
 
     pub(crate) fn id(&self) -> MessageId {

@@ -37,9 +37,11 @@ impl Quarantine {
         let mut kept = Vec::new();
         for name in self.files.list(&self.directory)? {
             match name.rsplit_once('.') {
+                // Nothing of ours has a name that is not UTF-8, and it could not be opened by what stands for it.
+                Some((stem, _)) if stem.contains(char::REPLACEMENT_CHARACTER) => {}
                 Some((stem, REPORT)) => kept.push(self.reported(stem)?),
                 Some((stem, CONTENT)) => kept.push(Kept {
-                    octets: self.files.open(&self.directory.join(&name))?.size()?,
+                    octets: self.files.open_read(&self.directory.join(&name))?.size()?,
                     report: vec![("reason".to_owned(), "content whose record is lost".to_owned())],
                     messages: stem.parse().into_iter().collect(),
                     name,
@@ -53,7 +55,8 @@ impl Quarantine {
 
     fn reported(&self, stem: &str) -> io::Result<Kept> {
         let name = format!("{stem}.{COPY}");
-        let octets = self.files.open(&self.directory.join(&name)).and_then(|file| file.size()).unwrap_or(0);
+        let octets =
+            self.files.open_read(&self.directory.join(&name)).and_then(|file| file.size()).unwrap_or(0);
         let text = self.piece_of(&format!("{stem}.{REPORT}"), 0)?;
         let (mut report, mut messages) = (Vec::new(), Vec::new());
         for line in String::from_utf8_lossy(&text).lines() {
@@ -73,7 +76,7 @@ impl Quarantine {
 
     fn piece_of(&self, name: &str, at: u64) -> io::Result<Vec<u8>> {
         let mut octets = vec![0; PIECE];
-        let read = self.files.open(&self.directory.join(name))?.read_all_at(&mut octets, at)?;
+        let read = self.files.open_read(&self.directory.join(name))?.read_all_at(&mut octets, at)?;
         octets.truncate(read);
         Ok(octets)
     }

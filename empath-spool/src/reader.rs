@@ -75,7 +75,7 @@ impl Open {
         let found = open.iter().position(|(segment, _)| *segment == number).and_then(|at| open.remove(at));
         let (_, file) = match found {
             Some(found) => found,
-            None => (number, Arc::from(shared.journal.files.open(&shared.journal.segment(number))?)),
+            None => (number, Arc::from(shared.journal.files.open_read(&shared.journal.segment(number))?)),
         };
         if open.len() >= MAX_OPEN {
             open.pop_front();

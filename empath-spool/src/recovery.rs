@@ -1,23 +1,23 @@
 //! From the files of the journal to the index.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, IoSlice},
-    ops::Range,
-};
+use std::{collections::BTreeMap, io, ops::Range};
 
 use empath_common::MessageId;
 
 use crate::{
+    OpenError,
     content::PIECE,
     contents::Item,
     damage::{Damage, DamageReason, quarantine},
+    directory::failed,
     files::File,
     index::{Effect, Index},
     large,
+    listing::Listing,
     record::{At, Kind, RecordError},
     scan::{Damaged, Found, Scanned, scan},
-    segment::{BLANK, Begin, Journal, Name, OVERHEAD, Previous},
+    segment::{BLANK, Begin, Journal, OVERHEAD, Previous},
+    settling::Unsettled,
     window::Window,
 };
 
@@ -48,6 +48,8 @@ pub(crate) struct Recovered {
     pub(crate) without_contents: Vec<u32>,
     /// Files in `large/` that belong to no message.
     pub(crate) orphans: Vec<MessageId>,
+    /// What must be made durable before anything is built on all this, if that failed.
+    pub(crate) unsettled: Option<Unsettled>,
 }
 
 /// What is known about a segment from its own first record or from that of the next.
@@ -61,20 +63,31 @@ pub(crate) struct Known {
 struct Recovery<'a> {
     journal: &'a Journal,
     found: Recovered,
+    unsettled: Unsettled,
 }
 
 /// Reads the whole journal. What is damaged is copied to the directory `damaged` and passed over.
-pub(crate) fn recover(journal: &Journal) -> io::Result<Recovered> {
-    let mut recovery = Recovery { journal, found: Recovered { next: 1, ..Recovered::default() } };
-    let (segments, contents) = recovery.names()?;
+///
+/// What cannot be written now is for later. Only where a directory cannot be listed nothing is known, and an error is
+/// better than an empty spool.
+pub(crate) fn recover(journal: &Journal) -> Result<Recovered, OpenError> {
+    let listing = Listing::of(journal)?;
+    let found = Recovered { next: listing.next(), next_spare: listing.next_spare(), ..Recovered::default() };
+    let mut recovery = Recovery { journal, found, unsettled: Unsettled::default() };
+    let Listing { segments, contents, spares, strays } = listing;
+    recovery.found.spares = spares;
     let known = chain(journal, &segments);
     for number in contents.into_iter().filter(|number| !segments.contains(number)) {
         // Best effort: it is in nobody's way.
         let _ = journal.remove_name(&journal.contents(number));
     }
-    for number in segments {
-        recovery.visit(number, &known)?;
+    for number in strays {
+        recovery.stray(number);
     }
+    for number in segments {
+        recovery.visit(number, &known);
+    }
+    recovery.settle();
     recovery.large()?;
     recovery.found.report.messages = recovery.found.index.len();
     Ok(recovery.found)
@@ -110,9 +123,9 @@ pub(crate) fn never_used(window: &mut Window<'_>) -> Option<u64> {
 }
 
 /// The first record of a segment with its epoch, if it is this segment's.
-fn begin(journal: &Journal, number: u32) -> Option<(u64, Begin)> {
+pub(crate) fn begin(journal: &Journal, number: u32) -> Option<(u64, Begin)> {
     let mut octets = vec![0; OVERHEAD];
-    let file = journal.files.open(&journal.segment(number)).ok()?;
+    let file = journal.files.open_read(&journal.segment(number)).ok()?;
     let length = file.read_all_at(&mut octets, 0).ok()?;
     octets.truncate(length);
     let read = crate::record::read(&octets).ok()?;
@@ -121,61 +134,42 @@ fn begin(journal: &Journal, number: u32) -> Option<(u64, Begin)> {
 }
 
 impl Recovery<'_> {
-    /// The numbers of the segments and of the files about their contents.
-    fn names(&mut self) -> io::Result<(Vec<u32>, Vec<u32>)> {
-        let (mut segments, mut contents) = (Vec::new(), Vec::new());
-        for name in self.journal.files.list(&self.journal.directory())? {
-            match Name::parse(&name) {
-                Some(Name::Segment(number)) => segments.push(number),
-                Some(Name::Contents(number)) => contents.push(number),
-                Some(Name::Spare(number)) => self.found.spares.push(number),
-                None => tracing::warn!(file = name, "left alone: not a file of the journal"),
-            }
-        }
-        segments.sort_unstable();
-        if let Some(newest) = segments.last() {
-            self.found.next = newest.saturating_add(1);
-        }
-        self.found.next_spare = self.found.spares.iter().max().map_or(1, |max| max.saturating_add(1));
-        // What became a spare a moment ago can still be a segment again after a power loss.
-        if let Err(failure) = self.journal.sync_dir(&self.journal.directory()) {
-            tracing::warn!(error = %failure, "the directory of the journal could not be synced; its spare files stay unused");
-            self.found.spares.clear();
-        }
-        Ok((segments, contents))
+    /// Leaves alone what is no segment.
+    fn stray(&mut self, number: u32) {
+        let path = self.journal.segment(number);
+        let size = self.journal.files.open_read(&path).and_then(|file| file.size());
+        tracing::error!(file = %path.display(), "left alone: no segment of this journal; move it away");
+        self.report(Damage::new(number, 0..size.unwrap_or(0), DamageReason::Begin));
     }
 
     /// Takes in a segment. One that a later segment calls void is not `known`.
-    fn visit(&mut self, number: u32, known: &BTreeMap<u32, Option<Known>>) -> io::Result<()> {
+    fn visit(&mut self, number: u32, known: &BTreeMap<u32, Option<Known>>) {
         let known = known.get(&number);
         let path = self.journal.segment(number);
-        match self.journal.files.open(&path).and_then(|file| Ok((file.size()?, file))) {
+        match self.journal.files.open_read(&path).and_then(|file| Ok((file.size()?, file))) {
             Ok((size, file)) => {
                 self.found.index.begin(number, 0, size);
                 match known {
                     Some(Some(known)) => self.segment(number, &*file, size, *known),
                     Some(None) => self.unknown(number, &*file, size),
-                    None => Ok(()),
+                    None => {}
                 }
             }
-            Err(failure) => {
-                match known {
-                    Some(known) => {
-                        self.unreadable(number, known.and_then(|known| known.end).unwrap_or(0), &failure);
-                    }
-                    None if failure.kind() == io::ErrorKind::IsADirectory => {
-                        tracing::warn!(segment = number, "left alone: a directory");
-                    }
-                    // Given up in its turn, for which it need not be opened.
-                    None => self.found.index.begin(number, 0, 0),
+            Err(failure) => match known {
+                Some(known) => {
+                    self.unreadable(number, known.and_then(|known| known.end).unwrap_or(0), &failure);
                 }
-                Ok(())
-            }
+                None if failure.kind() == io::ErrorKind::IsADirectory => {
+                    tracing::warn!(segment = number, "left alone: a directory");
+                }
+                // Given up in its turn, for which it need not be opened.
+                None => self.found.index.begin(number, 0, 0),
+            },
         }
     }
 
     /// A segment whose epoch is known.
-    fn segment(&mut self, number: u32, file: &dyn File, size: u64, known: Known) -> io::Result<()> {
+    fn segment(&mut self, number: u32, file: &dyn File, size: u64, known: Known) {
         let sealed = known.end.map(|end| Previous { segment: number, epoch: known.epoch, end });
         let contents = sealed.and_then(|sealed| self.journal.read_contents(sealed));
         let end = if let (Some(items), Some(end)) = (contents, known.end) {
@@ -189,26 +183,25 @@ impl Recovery<'_> {
             if sealed.is_some() {
                 self.found.without_contents.push(number);
             } else {
-                self.settle(number, file, last_write..end)?;
+                self.last_write(number, file, last_write..end);
             }
             end
         };
         let previous = Previous { segment: number, epoch: known.epoch, end };
         self.found.index.bound(previous);
         self.found.previous = Some(previous);
-        Ok(())
     }
 
-    /// After a mere crash of the process the page cache may hold batches of the last write that are not on disk, and
-    /// after a failed sync the kernel believes that they are. They count from now on, so they must be: nobody can tell
-    /// whether they were acknowledged. Written once more, they are synced in truth.
-    fn settle(&mut self, number: u32, file: &dyn File, last_write: Range<u64>) -> io::Result<()> {
-        let mut at = last_write.start;
-        while at < last_write.end {
-            let mut octets = vec![0; usize::try_from(last_write.end - at).unwrap_or(PIECE).min(PIECE)];
+    /// Notes the last write to a segment, which is to be written once more.
+    fn last_write(&mut self, number: u32, file: &dyn File, range: Range<u64>) {
+        let mut octets = Vec::new();
+        while let at = range.start + octets.len() as u64
+            && at < range.end
+        {
+            let mut piece = vec![0; usize::try_from(range.end - at).unwrap_or(PIECE).min(PIECE)];
             // What cannot be read is not written over.
-            match file.read_all_at(&mut octets, at) {
-                Ok(read) if read == octets.len() => file.write_all_at(&mut [IoSlice::new(&octets)], at)?,
+            match file.read_all_at(&mut piece, at) {
+                Ok(read) if read == piece.len() => octets.append(&mut piece),
                 Ok(_) => break,
                 Err(failure) => {
                     tracing::error!(segment = number, error = %failure, "the end of the journal cannot be read again");
@@ -216,9 +209,19 @@ impl Recovery<'_> {
                     break;
                 }
             }
-            at += octets.len() as u64;
         }
-        self.journal.sync(file)
+        self.unsettled.add(number, range.start, octets);
+    }
+
+    /// Makes durable what was found. If that fails, the committer tries again.
+    fn settle(&mut self) {
+        let unsettled = std::mem::take(&mut self.unsettled);
+        if let Err(failure) = unsettled.settle(self.journal) {
+            tracing::error!(error = %failure, "what was found may not be on disk; until it is, nothing is accepted");
+            // What became a spare a moment ago can still be a segment again after a power loss.
+            self.found.spares.clear();
+            self.found.unsettled = Some(unsettled);
+        }
     }
 
     /// Reads all of a segment; returns where the last write to it began, and up to where it is valid.
@@ -258,15 +261,15 @@ impl Recovery<'_> {
     }
 
     /// A segment of which nothing says what belongs to it.
-    fn unknown(&mut self, number: u32, file: &dyn File, size: u64) -> io::Result<()> {
+    fn unknown(&mut self, number: u32, file: &dyn File, size: u64) {
         let mut window = Window::new(file, size);
         match never_used(&mut window) {
             None => {}
-            Some(0) => return Ok(()),
+            Some(0) => return,
             Some(begun) => {
                 let tail = Damaged { range: 0..begun, reason: RecordError::Head, ids: Vec::new() };
                 self.unfinished(number, 0, file, tail);
-                return Ok(());
+                return;
             }
         }
         // The first record is damaged; the one behind it knows the epoch too.
@@ -282,7 +285,6 @@ impl Recovery<'_> {
         }
         self.quarantine(Damage::new(number, 0..size, DamageReason::Begin), 0, file);
         self.found.previous = Some(Previous { segment: number, epoch: 0, end: size });
-        Ok(())
     }
 
     /// A segment that cannot even be opened. It stays where it is.
@@ -364,22 +366,30 @@ impl Recovery<'_> {
     /// Finds out which files in `large/` belong to a message. The others are orphans: their message was never
     /// committed, or has ended. Where a record was damaged, an orphan may be what it named, and is kept beside it.
     ///
-    /// Where a segment could not be read, nobody knows what it names, and every file stays where it is.
-    fn large(&mut self) -> io::Result<()> {
+    /// Where a segment could not be read, nobody knows what it names, and every file stays where it is. None is moved
+    /// while the end of its message may not be durable.
+    fn large(&mut self) -> Result<(), OpenError> {
         let directory = self.journal.large_directory();
         let unread = self.found.report.damaged.iter().any(|damage| damage.reason == DamageReason::Unreadable);
-        for name in self.journal.files.list(&directory)? {
+        let names = self.journal.files.list(&directory).map_err(failed("list", &directory))?;
+        let unsettled = self.found.unsettled.is_some();
+        for name in names {
             let Some(id) = large::id_of(&name) else {
                 tracing::warn!(file = name, "left alone: not the content of a message");
                 continue;
             };
             if self.found.index.message(id).is_some() {
-                let size = self.journal.files.open(&directory.join(&name)).and_then(|file| file.size());
+                let size = self.journal.files.open_read(&directory.join(&name)).and_then(|file| file.size());
                 self.found.index.has_large(id, size.unwrap_or(0));
             } else if unread {
                 tracing::warn!(file = name, "content without a record stays: a segment could not be read");
             } else if self.found.report.damaged.is_empty() {
                 self.found.orphans.push(id);
+            } else if unsettled {
+                tracing::warn!(
+                    file = name,
+                    "content that seems to have lost its record stays until the next start"
+                );
             } else {
                 let kept = self.journal.damaged_directory().join(&name).with_extension("content");
                 if let Err(failure) = self.journal.files.rename(&directory.join(&name), &kept) {

@@ -8,9 +8,9 @@ use crate::{
     Damage, DamageReason, LoadError, OpenError,
     committer::Shared,
     config::Config,
+    directory::{failed, find, lock},
     encoding::{self, LargeContent},
-    engine::{failed, lock, resolve},
-    files::{Disk, Files},
+    files::{Disk, Files, Share},
     index::Use,
     large::Large,
     reader,
@@ -53,7 +53,7 @@ impl Verification {
         known: Known,
         large: &mut BTreeMap<MessageId, LargeContent>,
     ) -> io::Result<()> {
-        let file = journal.files.open(&journal.segment(number))?;
+        let file = journal.files.open_read(&journal.segment(number))?;
         let size = file.size()?;
         let end = known.end.unwrap_or(size);
         let mut window = Window::new(&*file, end.min(size));
@@ -83,7 +83,7 @@ impl Verification {
 
     /// A segment whose first record does not say what belongs to it: one that was never used, or damage.
     fn without_begin(&mut self, journal: &Journal, number: u32) -> io::Result<()> {
-        let file = journal.files.open(&journal.segment(number))?;
+        let file = journal.files.open_read(&journal.segment(number))?;
         let size = file.size()?;
         match never_used(&mut Window::new(&*file, size)) {
             Some(begun) => self.unfinished += begun,
@@ -164,13 +164,13 @@ fn named(window: &mut Window<'_>, record: &Scanned, large: &mut BTreeMap<Message
 /// Checks a spool that no daemon uses. Nothing is changed.
 pub fn verify(path: &Path) -> Result<Verification, OpenError> {
     let files: Arc<dyn Files> = Arc::new(Disk);
-    let root = resolve(&*files, path)?;
-    let _lock = lock(&*files, &root)?;
+    let root = find(&*files, path)?;
+    let _lock = lock(&*files, &root, Share::Readers)?;
     let config = Config::default();
     let (segment_size, sync) = (config.segment_size.0, config.sync);
     let journal = Journal { files, root, segment_size, sync, preallocate: false };
     let directory = journal.directory();
-    let names = journal.files.list(&directory).map_err(failed("read", &directory))?;
+    let names = journal.files.list(&directory).map_err(failed("list", &directory))?;
     let mut segments: Vec<u32> = names.iter().filter_map(|name| segment(name)).collect();
     segments.sort_unstable();
     let (mut verification, mut large) = (Verification::default(), BTreeMap::new());

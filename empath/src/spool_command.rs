@@ -27,25 +27,15 @@ enum VerifyError {
         #[source]
         source: io::Error,
     },
-    /// It is somebody else's.
-    #[error("the spool {} belongs to user {owner}, this is user {user}: run it as that user", path.display())]
-    Owner {
-        /// The directory.
-        path: PathBuf,
-        /// Whose it is.
-        owner: u32,
-        /// Who we are.
-        user: u32,
-    },
     /// It can't be read, or not now.
     #[error(transparent)]
-    Open(OpenError),
+    Open(#[from] OpenError),
     /// The reader of our output is gone, or the disk full.
     #[error("the output can't be written: {0}")]
     Output(#[from] io::Error),
 }
 
-/// Checks the spool in the directory `path`, changes nothing, and prints everything that is wrong and then what was
+/// Checks the spool in the directory `path`, for which the rights to read it are enough, changes nothing, and prints everything that is wrong and then what was
 /// checked, as text or as JSON Lines. The exit status is 0 if nothing is wrong, 1 if something is or if there is no
 /// spool, 75 if it is in use.
 pub fn verify(path: &Path, json: bool) -> ExitCode {
@@ -65,13 +55,9 @@ pub fn verify(path: &Path, json: bool) -> ExitCode {
 
 /// True if nothing is wrong.
 fn check(path: &Path, json: bool) -> Result<bool, VerifyError> {
-    // A directory that is none must not get the lock file of a spool.
     fs::read_dir(path.join("journal"))
         .map_err(|source| VerifyError::NotASpool { path: path.to_owned(), source })?;
-    let verification = empath_spool::verify(path).map_err(|failure| match failure {
-        OpenError::Owner { path, owner, user } => VerifyError::Owner { path, owner, user },
-        other => VerifyError::Open(other),
-    })?;
+    let verification = empath_spool::verify(path)?;
     let clean = verification.is_clean();
     match findings(verification).try_for_each(|finding| print(&finding, json)) {
         // `… | head` is no failure; what was found decides.

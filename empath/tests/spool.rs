@@ -58,7 +58,7 @@ fn tree(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files.extend(tree(&path));
-        } else if path.file_name().unwrap() != "LOCK" {
+        } else {
             let content = fs::read(&path).unwrap();
             files.push((path, content));
         }

@@ -1,15 +1,27 @@
 //! Where the committer goes on when a segment is full, or broken.
 
-use std::{io, sync::atomic::Ordering::Relaxed};
+use std::{io, mem, path::PathBuf, sync::atomic::Ordering::Relaxed};
 
 use super::{Committer, Current, OVERHEAD, append};
 use crate::{
     CommitError,
     backlog::Class,
     contents::Items,
+    files::about,
     keeper::Spare,
     segment::{Begin, Segment},
 };
+
+/// A number is never used twice, and there are only so many.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the numbers of segments end at {}: if that file is not the daemon's, move it away and start again, else name another \
+     directory for new mail and keep this one",
+    newest.display()
+)]
+struct Exhausted {
+    newest: PathBuf,
+}
 
 impl Committer {
     /// Begins a new segment with room for a batch of `needed` octets. Only when its first record is durable is it the
@@ -21,7 +33,10 @@ impl Committer {
         let outcome = needed + 2 * OVERHEAD;
         let size = if class == Class::Outcome { outcome } else { outcome + journal.small() };
         let ordinary = size <= journal.segment_size;
-        let begun = match self.keeper.spare(size).and_then(|spare| self.begin_in(spare)) {
+        let directory = journal.directory();
+        let preparing = || about("prepare a file in", &directory);
+        let spare = self.ready().and_then(|()| self.keeper.spare(size).map_err(preparing()));
+        let begun = match spare.and_then(|spare| self.begin_in(spare)) {
             Ok(()) => {
                 self.shared.starved.store(false, Relaxed);
                 Ok(())
@@ -33,12 +48,14 @@ impl Committer {
                 }
                 match self.small(outcome, class) {
                     Some(small)
-                        if matches!(
-                            CommitError::from(io::Error::from(failure.kind())),
-                            CommitError::Full(_)
-                        ) =>
+                        if self.unsettled.is_none()
+                            && matches!(
+                                CommitError::from(io::Error::from(failure.kind())),
+                                CommitError::Full(_)
+                            ) =>
                     {
-                        self.keeper.small(small).and_then(|spare| self.begin_in(spare))
+                        let spare = self.keeper.small(small).map_err(preparing());
+                        spare.and_then(|spare| self.begin_in(spare))
                     }
                     _ => Err(failure),
                 }
@@ -46,6 +63,30 @@ impl Committer {
         };
         self.shared.healthy.store(self.current.is_some() && !self.shared.is_starved(), Relaxed);
         begun
+    }
+
+    /// Makes durable what the start could not, before anything is built on it, and sees to it that there is a number.
+    fn ready(&mut self) -> io::Result<()> {
+        if let Some(unsettled) = &self.unsettled {
+            unsettled.settle(&self.shared.journal)?;
+            self.unsettled = None;
+            self.give_up_dead();
+        }
+        self.after_next().map(drop)
+    }
+
+    /// Gives up what the start has found to be of no use, if that is durable.
+    pub(crate) fn give_up_dead(&mut self) {
+        if self.unsettled.is_none() {
+            let dead = self.shared.index().take_dead();
+            self.keeper.bury(dead, mem::take(&mut self.orphans), true);
+        }
+    }
+
+    /// The number behind the next one.
+    fn after_next(&self) -> io::Result<u32> {
+        let exhausted = || Exhausted { newest: self.shared.journal.segment(self.next) };
+        self.next.checked_add(1).ok_or_else(|| io::Error::other(exhausted()))
     }
 
     /// Octets of a segment to begin on a full disk for `outcome` octets of outcomes, or for the messages of the oldest
@@ -67,16 +108,16 @@ impl Committer {
         let journal = &self.shared.journal;
         let number = self.next;
         // From here on the number is used, whatever happens.
-        self.next = number.checked_add(1).ok_or(io::ErrorKind::StorageFull)?;
+        self.next = self.after_next()?;
         let previous =
             self.current.as_ref().map(|current| current.segment.until(current.end)).or(self.previous);
         let (unnamed, path) = (journal.spare(spare.number), journal.segment(number));
-        let begun = journal.rename(&unnamed, &path).and_then(|()| {
+        let begun = journal.rename(&unnamed, &path).map_err(about("create", &path)).and_then(|()| {
             let size = spare.file.size()?;
             let segment = Segment { number, epoch: journal.files.secret(), file: spare.file, size };
             let mut begin = Begin { segment: number, previous }.record();
             begin.seal(segment.epoch, 0, None);
-            append(journal, &segment, 0, [&begin].into_iter())?;
+            append(journal, &segment, 0, [&begin].into_iter()).map_err(about("write", &path))?;
             Ok(Current { segment, end: begin.len(), items: Items::default() })
         });
         match begun {

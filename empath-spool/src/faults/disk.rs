@@ -16,7 +16,7 @@ use super::{
     names::Inode,
     state::State,
 };
-use crate::files::{File, Files, Free, Lock, LockError};
+use crate::files::{File, Files, Free, Kind, Lock, LockError, Share};
 
 /// A machine's disk. Clones are the same disk; the same operations and seeds give the same results.
 #[derive(Debug, Clone)]
@@ -161,6 +161,17 @@ impl Files for SimDisk {
         })
     }
 
+    fn narrow(&self, path: &Path) -> io::Result<()> {
+        self.look(format_args!("narrow {}", path.display()), |state| state.find(path).map(drop))
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Kind> {
+        self.look(format_args!("kind {}", path.display()), |state| {
+            let inode = state.find(path)?;
+            Ok(state.content(inode).map_or(Kind::Directory, |_| Kind::File))
+        })
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.change(format_args!("sync_dir {}", path.display()), |state| {
             let directory = state.find(path)?;
@@ -191,6 +202,10 @@ impl Files for SimDisk {
         })
     }
 
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.open(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.change(format_args!("rename {} {}", from.display(), to.display()), |state| {
             state.rename(from, to)
@@ -215,16 +230,19 @@ impl Files for SimDisk {
         0
     }
 
-    fn lock(&self, path: &Path) -> Result<Lock, LockError> {
-        let locked = self.change(format_args!("lock {}", path.display()), |state| {
-            let inode = state.find(path).or_else(|_| state.create(path, Some(Content::default())))?;
+    fn lock(&self, directory: &Path, _: Share) -> Result<Lock, LockError> {
+        let locked = self.look(format_args!("lock {}", directory.display()), |state| {
+            let inode = state.find(directory)?;
             let free = !state.locked.contains(&inode);
             if free {
                 state.locked.push(inode);
             }
             Ok(free.then(|| Locked { disk: self.clone(), inode }))
         })?;
-        locked.map_or(Err(LockError::Held(None)), |locked| Ok(Box::new(locked) as Lock))
+        let locked = locked.ok_or(LockError::Held(None))?;
+        // The number of the process is a help for people.
+        let _ = self.create(&directory.join("LOCK"));
+        Ok(Box::new(locked))
     }
 
     fn free(&self, path: &Path) -> io::Result<Free> {
@@ -296,10 +314,11 @@ mod tests {
     fn a_killed_process_loses_nothing_but_its_locks() {
         let disk = disk();
         write(&disk, "/d/a", b"new").unwrap();
-        let _lock = disk.lock(Path::new("/d/b")).unwrap();
-        assert!(matches!(disk.lock(Path::new("/d/b")), Err(LockError::Held(None))));
+        let lock = |disk: &SimDisk| disk.lock(Path::new("/d"), Share::Nobody);
+        let _lock = lock(&disk).unwrap();
+        assert!(matches!(lock(&disk), Err(LockError::Held(None))));
         let disk = disk.kill();
-        assert!(disk.lock(Path::new("/d/b")).is_ok());
+        assert!(lock(&disk).is_ok());
         assert_eq!(read(&disk, "/d/a").unwrap(), b"new");
         // Nor does it sync anything.
         assert!((1..100).contains(&left(&disk, "/d/a", OLD)));

@@ -149,6 +149,11 @@ impl Machine {
         self.engine.shared.is_healthy()
     }
 
+    /// Whether what the start has found is durable.
+    pub(super) fn is_settled(&self) -> bool {
+        self.engine.committer.unsettled.is_none()
+    }
+
     pub(super) fn messages(&self) -> Result<Messages, String> {
         let one = |id| {
             let stored = reader::load(&self.engine.shared, id).map_err(|failure| failure.to_string())?;

@@ -24,6 +24,7 @@ mod full;
 mod machine;
 mod model;
 mod names;
+mod numbers;
 mod random;
 mod runs;
 mod state;
@@ -119,6 +120,17 @@ fn a_full_disk_takes_outcomes_and_then_messages_again() {
 #[test]
 fn a_reserve_takes_outcomes_when_the_disk_has_no_block_left() {
     full::to_the_last_block(40).unwrap();
+}
+
+#[test]
+fn nothing_is_removed_because_of_what_a_start_found_and_could_not_make_durable() {
+    let unsettled = AtomicU64::new(0);
+    let failures = each(0..300, |seed| {
+        unsettled.fetch_add(u64::from(stops::removing(seed)?), Relaxed);
+        Ok(())
+    });
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(unsettled.load(Relaxed) > 100, "{unsettled:?} starts did not settle what they found");
 }
 
 #[test]

@@ -59,6 +59,7 @@ struct Plan {
 
 impl Run {
     fn random(&mut self, plan: Plan) -> Outcome<()> {
+        self.weather = plan.storm;
         if self.open()? == Crashed {
             return Err("a stop that nobody ordered".to_owned());
         }
@@ -88,8 +89,8 @@ impl Run {
                 26 => self.rest()?,
                 31 if self.rng.bool() => self.idle()?,
                 27 if !self.troubled => self.check()?,
-                28 if !self.troubled => self.reopen()?,
-                29 if !self.troubled => self.kill()?,
+                28 => self.reopen()?,
+                29 => self.kill()?,
                 30 if plan.full => self.fill(),
                 _ => self.turn_weather(plan),
             };

@@ -6,6 +6,7 @@ use fastrand::Rng;
 
 use super::{
     disk::SimDisk,
+    fate::Storm,
     machine::{Answer, Machine, config},
     model::{Changes, Model},
     workload::Workload,
@@ -19,9 +20,15 @@ pub(super) struct Run {
     pub(super) rng: Rng,
     pub(super) disk: SimDisk,
     pub(super) model: Model,
+    /// What the spool shows while that may not be durable.
+    shown: Option<Model>,
     pub(super) workload: Workload,
     config: Config,
     machine: Option<Machine>,
+    /// Whether there was a start that made the spool.
+    made: bool,
+    /// Failures that a start may meet.
+    pub(super) weather: Option<Storm>,
     /// Whether operations fail without a stop.
     pub(super) troubled: bool,
     pub(super) counts: Counts,
@@ -35,6 +42,7 @@ pub(super) struct Counts {
     pub(super) acknowledged: u64,
     pub(super) refused: u64,
     pub(super) unsettled: u64,
+    pub(super) unsettled_starts: u64,
 }
 
 impl Add for Counts {
@@ -47,6 +55,7 @@ impl Add for Counts {
             acknowledged: self.acknowledged + other.acknowledged,
             refused: self.refused + other.refused,
             unsettled: self.unsettled + other.unsettled,
+            unsettled_starts: self.unsettled_starts + other.unsettled_starts,
         }
     }
 }
@@ -72,9 +81,12 @@ impl Run {
             rng: Rng::with_seed(seed),
             disk,
             model: Model::default(),
+            shown: None,
             workload: Workload::new(seed, segment_size),
             config: config(segment_size),
             machine: None,
+            made: false,
+            weather: None,
             troubled: false,
             counts: Counts::default(),
         }
@@ -86,9 +98,12 @@ impl Run {
             rng: Rng::with_seed(seed),
             disk,
             model: self.model.clone(),
+            shown: None,
             workload: self.workload.clone(),
             config: self.config.clone(),
             machine: None,
+            made: self.made,
+            weather: self.weather,
             troubled: false,
             counts: Counts::default(),
         }
@@ -105,28 +120,48 @@ impl Run {
     /// Starts the spool and finds out what there is.
     pub(super) fn open(&mut self) -> Outcome {
         self.counts.starts += 1;
-        self.machine = None;
-        let mut opened = Machine::open(&self.disk, &self.config);
-        if self.troubled && opened.is_err() {
-            // An operator sees to it that there is space.
-            self.disk.limit(usize::MAX, usize::MAX);
-            opened = Machine::open(&self.disk, &self.config);
-        }
+        (self.machine, self.shown) = (None, None);
+        let opened = Machine::open(&self.disk, &self.config);
         if self.disk.has_crashed() {
             return Ok(Crashed);
         }
-        let (machine, report) = opened.map_err(|failure| format!("the spool does not open: {failure}"))?;
+        let (machine, report) = match opened {
+            Err(_) if self.troubled && !self.made => {
+                // There is nothing to lose yet, and an operator sees to it.
+                self.disk.storm(None);
+                self.disk.limit(usize::MAX, usize::MAX);
+                return self.open();
+            }
+            opened => opened.map_err(|failure| format!("the spool does not open: {failure}"))?,
+        };
+        self.made = true;
         if !report.damaged.is_empty() {
             return Err(format!("damage on a sound disk: {:?}", report.damaged));
         }
-        let found = machine.messages();
+        let (found, settled) = (machine.messages(), machine.is_settled());
         self.machine = Some(machine);
         if self.disk.has_crashed() {
             return Ok(Crashed);
         }
-        self.model.recover(&found?)?;
+        let mut model = self.model.clone();
+        model.recover(&found?)?;
+        if settled {
+            self.model = model;
+        } else if self.troubled {
+            self.counts.unsettled_starts += 1;
+            self.shown = Some(model);
+        } else {
+            return Err("a start on a sound disk settles nothing".to_owned());
+        }
         self.resume();
         Ok(Reached)
+    }
+
+    /// Has the next start meet failures of writing, or none at all.
+    fn turn_weather_for_start(&mut self) {
+        let weather = self.weather.filter(|_| self.rng.bool());
+        self.disk.storm(weather.map(|storm| Storm { reading: false, ..storm }));
+        self.troubled |= weather.is_some();
     }
 
     /// Limits what is left of the disk.
@@ -138,7 +173,7 @@ impl Run {
 
     /// Forgets what was asked for in vain.
     pub(super) fn resume(&mut self) {
-        self.workload.resume(&self.model.messages);
+        self.workload.resume(&self.shown.as_ref().unwrap_or(&self.model).messages);
     }
 
     pub(super) fn compacted(&mut self) -> u64 {
@@ -169,14 +204,19 @@ impl Run {
         self.commit(batches)
     }
 
-    /// Ends all messages but two.
-    pub(super) fn remove_most(&mut self) -> Outcome {
-        let removals = self.workload.removals(2);
+    /// Ends all messages but some.
+    pub(super) fn remove(&mut self, but: usize) -> Outcome {
+        let removals = self.workload.removals(but);
         self.commit(removals)
     }
 
     fn take(&mut self, answers: Vec<(Changes, Answer)>) -> Outcome {
         let crashed = self.disk.has_crashed();
+        if self.machine().is_settled()
+            && let Some(shown) = self.shown.take()
+        {
+            self.model = shown;
+        }
         for (changes, answer) in answers {
             match answer {
                 Answer::Acknowledged => {
@@ -240,7 +280,7 @@ impl Run {
         if self.disk.has_crashed() {
             return Ok(Crashed);
         }
-        self.model.check(&found?)?;
+        self.shown.as_ref().unwrap_or(&self.model).check(&found?)?;
         Ok(Reached)
     }
 
@@ -249,13 +289,18 @@ impl Run {
         if let Some(machine) = self.machine.take() {
             machine.close();
         }
-        if self.disk.has_crashed() { Ok(Crashed) } else { self.open() }
+        if self.disk.has_crashed() {
+            return Ok(Crashed);
+        }
+        self.turn_weather_for_start();
+        self.open()
     }
 
     /// Kills the process and starts it again.
     pub(super) fn kill(&mut self) -> Outcome {
         self.disk = self.disk.kill();
         self.abandon();
+        self.turn_weather_for_start();
         self.open()
     }
 
@@ -273,6 +318,7 @@ impl Run {
             let powered = self.rng.u8(..4) == 0;
             self.disk = if powered { self.disk.kill() } else { self.disk.power_loss(&mut self.rng) };
             self.abandon();
+            self.turn_weather_for_start();
             if self.rng.u8(..3) == 0 {
                 self.disk.crash_at(self.disk.operations() + self.rng.u64(1..60));
             }
@@ -284,6 +330,7 @@ impl Run {
 
     /// What a healthy disk must bring back: acceptance, a keeper at rest, all messages, before and after a restart.
     pub(super) fn finish(&mut self) -> Outcome {
+        self.weather = None;
         self.disk.storm(None);
         self.disk.limit(usize::MAX, usize::MAX);
         if self.idle()? == Crashed {

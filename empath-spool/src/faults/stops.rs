@@ -3,9 +3,12 @@
 use fastrand::Rng;
 use rustix::io::Errno;
 
-use super::runs::{
-    End::{Crashed, Reached},
-    Outcome, Run,
+use super::{
+    fate::Storm,
+    runs::{
+        End::{Crashed, Reached},
+        Outcome, Run,
+    },
 };
 
 const SEED: u64 = 4;
@@ -26,10 +29,10 @@ fn course(run: &mut Run) -> Outcome {
         (1, Run::rest),
         (1, Run::kill),
         (8, |run| Ok(run.work()?.max(run.tidy(1)?))),
-        (1, Run::remove_most),
+        (1, |run| run.remove(2)),
         (6, Run::work),
         (1, Run::rest),
-        (1, Run::remove_most),
+        (1, |run| run.remove(2)),
         (1, Run::rest),
         (6, Run::work),
         (1, Run::rest),
@@ -104,4 +107,31 @@ pub(super) fn failing(point: u64) -> Outcome<()> {
     run.disk.fail_at(point, ERRORS[usize::try_from(point).unwrap_or(0) % ERRORS.len()]);
     course(&mut run)?;
     run.finish().map(drop)
+}
+
+/// Ends a large message, dies before that is durable, starts while some operations fail, and loses power: what is removed
+/// meanwhile must not be missing then. Returns whether such a start could not settle what it found.
+pub(super) fn removing(seed: u64) -> Outcome<bool> {
+    let mut run = Run::new(seed, SEGMENT_SIZE);
+    run.open()?;
+    let large = run.workload.large();
+    run.commit([large])?;
+    run.resume();
+    // It is written, and then synced.
+    run.disk.crash_at(run.disk.operations() + 2);
+    if run.remove(0)? == Reached {
+        return Err("the removal was not stopped".to_owned());
+    }
+    run.disk = run.disk.kill();
+    run.abandon();
+    run.troubled = true;
+    run.disk.storm(Some(Storm { chance: 128, errors: &[Errno::IO], reading: false }));
+    run.open()?;
+    let settled = run.counts.unsettled_starts == 0;
+    run.rest()?;
+    run.disk = run.disk.power_loss(&mut Rng::with_seed(seed));
+    run.abandon();
+    run.open()?;
+    run.finish()?;
+    Ok(!settled)
 }

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use empath_spool::files::{Disk, File, Files, Free, Lock, LockError};
+use empath_spool::files::{Disk, File, Files, Free, Kind, Lock, LockError, Share};
 
 /// The machine's files with faults. Cloning shares them.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +27,10 @@ struct Faults {
     too_large: AtomicU64,
     /// The name of a file that can't be opened.
     locked: Mutex<Option<String>>,
+    /// The name of a directory that can't be listed.
+    unlisted: Mutex<Option<String>>,
+    /// No directory can be synced.
+    no_directory_syncs: AtomicBool,
     /// Nothing can be cut off a file.
     no_truncate: AtomicBool,
     /// We are another user than the owner of the files.
@@ -63,6 +67,14 @@ impl Failing {
         *self.0.locked.lock().unwrap_or_else(PoisonError::into_inner) = name.map(str::to_owned);
     }
 
+    pub(crate) fn refuse_list(&self, name: Option<&str>) {
+        *self.0.unlisted.lock().unwrap_or_else(PoisonError::into_inner) = name.map(str::to_owned);
+    }
+
+    pub(crate) fn fail_directory_syncs(&self, fail: bool) {
+        self.0.no_directory_syncs.store(fail, SeqCst);
+    }
+
     pub(crate) fn write_short(&self, short: bool) {
         self.0.short.store(short, SeqCst);
     }
@@ -93,6 +105,12 @@ impl Failing {
         Box::new(FailingFile { faults: Arc::clone(&self.0), file })
     }
 
+    fn may_open(&self, path: &Path) -> io::Result<()> {
+        let locked = self.0.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = locked.as_deref().is_some_and(|name| path.ends_with(name));
+        if refused { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
     fn new_name(&self) -> io::Result<()> {
         if self.0.no_new_files.load(SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
@@ -103,12 +121,27 @@ impl Files for Failing {
         Disk.create_dir(path)
     }
 
+    fn narrow(&self, path: &Path) -> io::Result<()> {
+        Disk.narrow(path)
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Kind> {
+        Disk.kind(path)
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.0.synced[2].fetch_add(1, SeqCst);
+        if self.0.no_directory_syncs.load(SeqCst) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         Disk.sync_dir(path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let unlisted = self.0.unlisted.lock().unwrap_or_else(PoisonError::into_inner);
+        if unlisted.as_deref().is_some_and(|name| path.ends_with(name)) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         Disk.list(path)
     }
 
@@ -118,11 +151,13 @@ impl Files for Failing {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        let locked = self.0.locked.lock().unwrap_or_else(PoisonError::into_inner);
-        if locked.as_deref().is_some_and(|name| path.ends_with(name)) {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
+        self.may_open(path)?;
         Disk.open(path).map(|file| self.wrap(file))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.may_open(path)?;
+        Disk.open_read(path).map(|file| self.wrap(file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -149,8 +184,8 @@ impl Files for Failing {
         Disk.user() + u32::from(self.0.stranger.load(SeqCst))
     }
 
-    fn lock(&self, path: &Path) -> Result<Lock, LockError> {
-        Disk.lock(path)
+    fn lock(&self, directory: &Path, share: Share) -> Result<Lock, LockError> {
+        Disk.lock(directory, share)
     }
 
     fn free(&self, path: &Path) -> io::Result<Free> {

@@ -5,6 +5,7 @@
 mod compaction;
 mod contents;
 mod contract;
+mod directory;
 mod failing;
 mod failures;
 mod full;
@@ -12,7 +13,9 @@ mod golden;
 mod keys;
 mod kill;
 mod large;
+mod numbers;
 mod open;
 mod reclaim;
 mod recovery;
+mod start;
 mod support;
