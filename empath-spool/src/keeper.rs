@@ -18,6 +18,7 @@ use crate::{
     contents::{Item, Items},
     deletions::{Deletions, Schedule},
     files::File,
+    kept,
     recovery::Recovered,
     scan::{Found, scan},
     segment::{BLANK, Journal, Previous},
@@ -47,6 +48,8 @@ struct Desk {
     dead: Deletions<u32>,
     /// Files of messages that have ended or were never committed.
     large: Deletions<MessageId>,
+    /// Segments that stay, to be tried again.
+    kept: Deletions<u32>,
     /// Segments to write down the contents of, which are read where they are not known.
     sealed: VecDeque<(Previous, Option<Vec<u8>>)>,
     /// Messages of the oldest segment on their way into the youngest. Taken out while the thread is at it.
@@ -71,6 +74,7 @@ enum Preparing {
 enum Task {
     Remove(u32),
     RemoveLarge(MessageId),
+    Release(u32),
     Prepare(u32),
     WriteDown(Previous, Option<Vec<u8>>),
     Compact(Compaction),
@@ -92,6 +96,7 @@ impl Keeper {
             preparing: Preparing::Not,
             dead: Deletions::new(true),
             large: Deletions::new(false),
+            kept: Deletions::new(false),
             sealed: VecDeque::new(),
             compaction: Compaction::default(),
             compact: true,
@@ -114,6 +119,7 @@ impl Keeper {
             }
         }
         desk.large.add(found.orphans.iter().copied());
+        desk.kept.add(shared.index().kept().map(|(number, _)| number));
         Arc::new(Self { shared, schedule, desk: Mutex::new(desk), changed: Condvar::new() })
     }
 
@@ -233,6 +239,7 @@ impl Keeper {
                 let removed = self.shared.journal.remove_name(&path);
                 self.removed(&path, removed, |desk, failed| desk.large.done(id, failed));
             }
+            Task::Release(number) => self.release(number),
             Task::Prepare(number) => self.prepare(number),
             Task::WriteDown(segment, items) => self.write_down(segment, items),
             Task::Compact(mut compaction) => {
@@ -283,6 +290,29 @@ impl Keeper {
             desk.spare = spare.or(desk.spare.take());
             desk.dead.done(segment, failed)
         });
+    }
+
+    /// Tries again what keeps a segment from being given up.
+    fn release(&self, segment: u32) {
+        let tried = kept::again(&self.shared, segment);
+        let failed = tried.as_ref().err().map(|_| (&self.schedule, Instant::now()));
+        let failures = self.desk().kept.done(segment, failed);
+        match tried {
+            Ok(()) => {
+                let mut index = self.shared.index();
+                let dead = index.take_dead();
+                self.shared.metrics.holds(&index);
+                drop(index);
+                self.bury(dead, Vec::new(), true);
+            }
+            Err(failure) if failures == self.schedule.max_attempts => {
+                tracing::error!(segment, error = %failure, attempts = failures, "a segment stays, and all younger ones with it: its space does not come back");
+            }
+            Err(failure) if failures < self.schedule.max_attempts => {
+                tracing::warn!(segment, error = %failure, attempts = failures, "a segment stays; it is tried again");
+            }
+            Err(_) => {}
+        }
     }
 
     /// Notes whether something was deleted; what failed is tried again.
@@ -367,6 +397,9 @@ impl Desk {
         if self.stop {
             return Next::Stop;
         }
+        if let Some(segment) = self.kept.next(now, false) {
+            return Next::Task(Task::Release(segment));
+        }
         if self.preparing == Preparing::Wanted && self.spare.is_some() {
             self.preparing = Preparing::Not;
         }
@@ -377,7 +410,7 @@ impl Desk {
         if let Some((segment, items)) = self.sealed.pop_front() {
             return Next::Task(Task::WriteDown(segment, items));
         }
-        let wait = self.dead.due().into_iter().chain(self.large.due()).min();
+        let wait = [self.dead.due(), self.large.due(), self.kept.due()].into_iter().flatten().min();
         if mem::take(&mut self.compact) {
             return Next::Task(Task::Compact(mem::take(&mut self.compaction)));
         }

@@ -28,6 +28,7 @@ mod random;
 mod runs;
 mod state;
 mod stops;
+mod unreadable;
 mod workload;
 
 fn number(variable: &str) -> Option<u64> {
@@ -113,6 +114,13 @@ fn a_full_disk_takes_outcomes_and_then_messages_again() {
         let space = 8192 + usize::try_from(number).unwrap_or(0) * 500;
         full::filled(space).map_err(|failure| format!("{space} octets: {failure}"))
     });
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn what_a_disk_refuses_to_read_is_there_when_it_reads_again() {
+    let (first, seeds) = (number("FAULT_FIRST").unwrap_or(0), number("FAULT_SEEDS").unwrap_or(500));
+    let failures = each(first..first + seeds, unreadable::run);
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 

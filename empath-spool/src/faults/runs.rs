@@ -20,8 +20,8 @@ pub(super) struct Run {
     pub(super) disk: SimDisk,
     pub(super) model: Model,
     pub(super) workload: Workload,
-    config: Config,
-    machine: Option<Machine>,
+    pub(super) config: Config,
+    pub(super) machine: Option<Machine>,
     /// Whether operations fail without a stop.
     pub(super) troubled: bool,
     pub(super) counts: Counts,

@@ -5,6 +5,7 @@
 mod compaction;
 mod contents;
 mod contract;
+mod damaged;
 mod failing;
 mod failures;
 mod full;
