@@ -159,7 +159,10 @@ impl Compaction {
             why,
             "a segment of the journal cannot be read to free its space; it is tried again"
         );
-        shared.index().stuck(Some(segment));
+        let mut index = shared.index();
+        index.stuck(Some(segment));
+        shared.metrics.holds(&index);
+        drop(index);
         *self = Self { not_before: Some(Instant::now() + PAUSE), ..Self::default() };
     }
 }

@@ -397,9 +397,6 @@ impl Desk {
         if self.stop {
             return Next::Stop;
         }
-        if let Some(segment) = self.kept.next(now, false) {
-            return Next::Task(Task::Release(segment));
-        }
         if self.preparing == Preparing::Wanted && self.spare.is_some() {
             self.preparing = Preparing::Not;
         }
@@ -409,6 +406,9 @@ impl Desk {
         }
         if let Some((segment, items)) = self.sealed.pop_front() {
             return Next::Task(Task::WriteDown(segment, items));
+        }
+        if let Some(segment) = self.kept.next(now, false) {
+            return Next::Task(Task::Release(segment));
         }
         let wait = [self.dead.due(), self.large.due(), self.kept.due()].into_iter().flatten().min();
         if mem::take(&mut self.compact) {

@@ -143,7 +143,9 @@ impl Shared {
             }
             ids = left;
         }
-        ids.iter().for_each(|_| self.metrics.unreadable.decrement());
+        for _ in ids {
+            self.metrics.unreadable.decrement();
+        }
     }
 
     /// Whether the message is in the queue now. An error may go away.

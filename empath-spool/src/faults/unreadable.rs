@@ -6,6 +6,7 @@ use super::{
     machine::{Machine, PATH},
     runs::{Outcome, Run},
 };
+use crate::segment::Name;
 
 /// Works, stops, starts with bad blocks, perhaps works on, and starts without them.
 pub(super) fn run(seed: u64) -> Outcome<()> {
@@ -48,8 +49,12 @@ impl Run {
     /// Some sectors of a segment go bad, its first and its last record more often than others.
     fn spoil(&mut self) {
         let journal = Path::new(PATH).join("journal");
-        let segments: Vec<_> =
-            self.disk.files(&journal).into_iter().filter(|(name, _)| name.ends_with(".seg")).collect();
+        let segments: Vec<_> = self
+            .disk
+            .files(&journal)
+            .into_iter()
+            .filter(|(name, _)| matches!(Name::parse(name), Some(Name::Segment(_))))
+            .collect();
         let (name, length) = &segments[self.rng.usize(..segments.len())];
         let sectors = length.div_ceil(512).max(1);
         let first = if self.rng.u8(..4) == 0 { 0 } else { self.rng.usize(..sectors) };

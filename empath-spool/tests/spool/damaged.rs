@@ -46,7 +46,7 @@ async fn with_damage(directory: &Path) -> PathBuf {
 fn flip(segment: &Path, octets: &[u8]) {
     let mut content = fs::read(segment).unwrap();
     let at = content.windows(octets.len()).position(|part| part == octets).unwrap();
-    content[at + octets.len() - 1] ^= 1;
+    *content.get_mut(at + octets.len() - 1).unwrap() ^= 1;
     fs::write(segment, content).unwrap();
 }
 
@@ -93,6 +93,33 @@ async fn a_segment_whose_damage_finds_no_room_stays_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_damaged_message_that_finds_no_room_holds_up_compaction_and_is_not_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir_all(directory.path().join("spool/damaged")).unwrap();
+    fs::write(directory.path().join("spool/damaged/hoard.octets"), vec![0; 1 << 20]).unwrap();
+    let (spool, _, registry) = eager(directory.path(), &Failing::default());
+    commit(&spool, accepted(1, 3000)).await;
+    commit(&spool, accepted(2, 3000)).await;
+    let oldest = segments(directory.path()).remove(0);
+    flip(&oldest, b"bob1");
+    let mut number = 3;
+    while spool.kept().is_empty() && number < 2000 {
+        commit(&spool, accepted(number, 3000)).await;
+        commit(&spool, Entry::Removed(id(number))).await;
+        number += 1;
+    }
+    let kept = spool.kept();
+    assert_eq!(
+        kept.iter().map(|kept| (kept.segment, kept.reason)).collect::<Vec<_>>(),
+        [(1, KeptReason::Stuck)]
+    );
+    assert_eq!(sample(&registry, "empath_spool_kept_segments"), "1");
+    assert_eq!(spool.ids(), [id(1), id(2)]);
+    assert!(oldest.exists());
+    assert_whole(&spool, 2, 3000).await;
+}
+
+#[tokio::test]
 async fn a_segment_that_cannot_be_opened_is_reported_and_comes_back_with_a_start() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path());
@@ -128,7 +155,7 @@ async fn strays_among_the_damage_are_shown_as_such_and_hide_nothing() {
     fs::write(damaged.join("core"), b"dump").unwrap();
     fs::write(damaged.join("half.octets"), b"some").unwrap();
     fs::write(damaged.join(long).with_extension("octets"), b"x").unwrap();
-    let ids = (0..4000).map(|number| format!("message: {}\n", id(number))).collect::<String>();
+    let ids = format!("message: {}\n", id(1)).repeat(4000);
     fs::write(damaged.join(long).with_extension("report"), format!("reason: many\n{ids}")).unwrap();
 
     let quarantine = spool.quarantine().unwrap();
