@@ -100,8 +100,9 @@ pub(super) async fn list(client: &mut Client, output: &mut Output) -> Result<(),
             output.answer(&kept, String::new)?;
             continue;
         }
-        let reason = kept.report.get("reason").or(kept.problem.as_ref()).map_or("", String::as_str);
-        table.row([&kept.name, &kept.octets.to_string(), reason, &names(&kept.messages, " ")]);
+        let reason = kept.report.get("reason").into_iter().chain(&kept.problem);
+        let reason = reason.map(String::as_str).collect::<Vec<_>>().join("; ");
+        table.row([&kept.name, &kept.octets.to_string(), &reason, &names(&kept.messages, " ")]);
         rows += 1;
         if rows == PIECE {
             output.text(&table.render())?;
