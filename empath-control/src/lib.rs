@@ -35,5 +35,5 @@ pub use queue::{
 pub use request::{Connections, Pong, Request, SystemStatus};
 pub use server::{ControlServer, Handler};
 pub use socket::SocketError;
-pub use spool::{Checked, Discarded, Finding, Kept, Piece, SpoolStats};
+pub use spool::{Checked, Discarded, Finding, Kept, KeptSegment, Piece, SpoolStats};
 pub use wire::VERSION;

@@ -121,6 +121,8 @@ pub struct SystemStatus {
     pub queue_size: u64,
     /// Those among them that are still being read from the spool after a start.
     pub recovering: u64,
+    /// Messages that the disk did not give back; they are tried again.
+    pub unreadable: u64,
     /// What `/health/ready` says.
     pub ready: bool,
     /// Connections at present.

@@ -20,8 +20,25 @@ pub struct SpoolStats {
     pub free_inodes: Option<u64>,
     /// How many things are kept of damage.
     pub damaged: u64,
+    /// Octets of what is kept of damage.
+    pub damaged_octets: u64,
+    /// Segments that stay, with all younger ones, because they cannot be read or their damage not be copied.
+    pub kept: u64,
+    /// The oldest of them.
+    pub kept_segments: Vec<KeptSegment>,
     /// Whether messages can be stored at present.
     pub healthy: bool,
+}
+
+/// A segment of the journal that stays although its time has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptSegment {
+    /// Its number.
+    pub segment: u32,
+    /// Its file.
+    pub path: String,
+    /// Why it stays.
+    pub reason: String,
 }
 
 /// What a check of the spool says: the answers of `spool.verify`.
@@ -48,6 +65,8 @@ pub enum Finding {
         /// Why.
         reason: String,
     },
+    /// A segment that stays, with all younger ones.
+    Kept(KeptSegment),
     /// The last one: what was checked.
     Summary(Checked),
 }
@@ -71,6 +90,8 @@ pub struct Checked {
     pub damaged: u64,
     /// Messages that cannot be read.
     pub unreadable: u64,
+    /// Segments that stay because they cannot be read or their damage not be copied.
+    pub kept: u64,
 }
 
 /// One thing that is kept of damage, as `spool.damaged.list` shows it.
@@ -84,6 +105,8 @@ pub struct Kept {
     pub report: BTreeMap<String, String>,
     /// The messages that it seems to be about.
     pub messages: Vec<MessageId>,
+    /// What is wrong with the entry itself, or that it is none of the spool's; else `None`.
+    pub problem: Option<String>,
 }
 
 /// Some octets of an export, in base64.

@@ -20,6 +20,7 @@ pub struct Metrics {
     pub(crate) duration: Family<Histogram>,
     pub(crate) active: Family<Gauge>,
     pub(crate) retries: Histogram,
+    pub(crate) unreadable: Gauge,
     sizes: [Gauge; MessageStatus::ALL.len()],
     registry: Registry,
 }
@@ -61,6 +62,10 @@ impl Metrics {
                 "empath_delivery_retries",
                 "Attempts that recipients took until they were delivered, bounced or expired.",
                 &[1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 25.0],
+            ),
+            unreadable: registry.gauge(
+                "empath_delivery_unreadable_messages",
+                "Messages that the spool did not give back at the start, and that are tried again.",
             ),
             sizes: MessageStatus::ALL.map(|status| sizes.with(status.as_str())),
             registry: registry.clone(),

@@ -7,7 +7,11 @@ use empath_common::MessageId;
 use crate::{
     LoadError,
     committer::Shared,
-    damage::{Damage, DamageReason, quarantine},
+    damage::{Damage, DamageReason},
+    encoding::LargeContent,
+    large::{self, Large},
+    quarantine::CONTENT,
+    reader::{self, Failure},
     record::{At, HEADER, Header},
 };
 
@@ -39,14 +43,58 @@ pub(crate) fn keep(shared: &Shared, id: MessageId, at: At, octets: Option<u32>) 
     if large { keep_file(shared, id) } else { Ok(record) }
 }
 
+/// Takes content back whose record seemed lost and is there again: it was in a segment that could not be read at one start
+/// and can at the next. Only one that is what the record says; the rest stays.
+pub(crate) fn give_back(shared: &Shared) {
+    let kept = shared.journal.files.list(&shared.journal.damaged_directory()).unwrap_or_default();
+    let ids = kept.iter().filter_map(|name| large::id_of(name.strip_suffix(CONTENT)?.strip_suffix('.')?));
+    for id in ids {
+        let index = shared.index();
+        let known = index.message(id).filter(|_| !index.is_large(id));
+        drop(index);
+        let given = known.map(|message| take_back(shared, id, message.accepted));
+        match given {
+            None | Some(Ok(None)) => {}
+            Some(Ok(Some(octets))) => {
+                shared.index().has_large(id, octets);
+                tracing::warn!(message_id = %id, octets, "content whose record seemed lost has its record again");
+            }
+            Some(Err(failure)) => {
+                let failure = failure.about(id);
+                tracing::error!(message_id = %id, error = %failure, "content that was set aside stays there");
+            }
+        }
+    }
+}
+
+/// Moves the file of a message back, if it is one; returns its octets. A crash leaves it in one place or the other.
+fn take_back(shared: &Shared, id: MessageId, at: At) -> Result<Option<u64>, Failure> {
+    let journal = &shared.journal;
+    let Some(LargeContent { length, crc }) = reader::large(shared, id, at)? else {
+        return Ok(None);
+    };
+    let kept = journal.damaged_directory().join(format!("{id}.{CONTENT}"));
+    Large::open_at(journal, &kept, id, length, crc)?.check()?;
+    journal.files.rename(&kept, &journal.large(id))?;
+    // Should either fail, the next start finds the file in one of the two.
+    let synced =
+        journal.sync_dir(&journal.large_directory()).and(journal.sync_dir(&journal.damaged_directory()));
+    if let Err(failure) = synced {
+        tracing::warn!(message_id = %id, error = %failure, "a directory could not be synced");
+    }
+    Ok(Some(length))
+}
+
 fn keep_file(shared: &Shared, id: MessageId) -> io::Result<PathBuf> {
     let journal = &shared.journal;
-    let kept = journal.damaged_directory().join(format!("{id}.content"));
+    let kept = journal.damaged_directory().join(format!("{id}.{CONTENT}"));
     match journal.files.rename(&journal.large(id), &kept) {
         Err(failure) if failure.kind() == io::ErrorKind::NotFound => {}
         renamed => renamed?,
     }
     journal.files.sync_dir(&journal.damaged_directory())?;
+    // It is counted, and not refused: it takes no more space than before.
+    let _ = journal.damaged.octets();
     Ok(kept)
 }
 
@@ -66,5 +114,5 @@ fn keep_record(shared: &Shared, id: MessageId, at: At, octets: Option<u32>) -> i
     let range = from..(from + length).min(end.max(from));
     let damage = Damage { ids: vec![id], ..Damage::new(number, range, DamageReason::Message) };
     let epoch = used.map_or(0, |used| used.epoch);
-    quarantine(&*journal.files, &journal.damaged_directory(), &damage, epoch, &*file)
+    journal.damaged.keep(&damage, epoch, &*file)
 }

@@ -64,6 +64,7 @@ impl Compaction {
         let Some((number, used)) =
             shared.index().to_compact(shared.journal.segment_size, shared.is_starved())
         else {
+            shared.index().stuck(None);
             *self = Self::default();
             return false;
         };
@@ -158,6 +159,10 @@ impl Compaction {
             why,
             "a segment of the journal cannot be read to free its space; it is tried again"
         );
+        let mut index = shared.index();
+        index.stuck(Some(segment));
+        shared.metrics.holds(&index);
+        drop(index);
         *self = Self { not_before: Some(Instant::now() + PAUSE), ..Self::default() };
     }
 }

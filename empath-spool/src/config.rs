@@ -54,7 +54,16 @@ pub struct Config {
     /// `"64MiB"`. Default: `"1MiB"`.
     pub large_threshold: ByteSize,
 
-    /// How long to wait before a file that could not be deleted is tried again.
+    /// Octets of what is kept of damage.
+    ///
+    /// What does not verify is copied to `damaged/` in the spool, for an operator to look at and to discard. Where a copy
+    /// would make more of it than this, it is not made: the segment with the damage stays instead, with all younger
+    /// ones, until copies are discarded; the log says so as an error and `empath_spool_kept_segments` counts it. Large
+    /// content that has lost its record is moved there all the same, for that takes no space. At least `"1MiB"`.
+    /// Default: `"1GiB"`.
+    pub max_damaged: ByteSize,
+
+    /// How long to wait before a file that could not be deleted, or damage that could not be copied, is tried again.
     ///
     /// The wait doubles with each failure, up to an hour. Default: `"60s"`.
     #[serde(with = "humantime_serde")]
@@ -106,6 +115,7 @@ impl Default for Config {
             sync: Sync::default(),
             preallocate: true,
             large_threshold: ByteSize(1 << 20),
+            max_damaged: ByteSize(1 << 30),
             cleanup_interval: Duration::from_mins(1),
             max_cleanup_attempts: 3,
         }
@@ -124,6 +134,9 @@ impl Config {
         }
         if !(4 << 10..=64 << 20).contains(&self.large_threshold.0) {
             problems.push(Problem::new("large_threshold", "must be from 4KiB to 64MiB"));
+        }
+        if self.max_damaged.0 < 1 << 20 {
+            problems.push(Problem::new("max_damaged", "must be at least 1MiB"));
         }
         if self.cleanup_interval < Duration::from_secs(1) {
             problems.push(Problem::new("cleanup_interval", "must be at least 1s"));
@@ -207,6 +220,7 @@ mod tests {
             path: "/etc/spool".into(),
             segment_size: ByteSize(1),
             large_threshold: ByteSize(1),
+            max_damaged: ByteSize(1),
             cleanup_interval: Duration::ZERO,
             max_cleanup_attempts: 0,
             ..Config::default()
@@ -214,7 +228,14 @@ mod tests {
         let keys: Vec<_> = config.validate().into_iter().map(|problem| problem.key).collect();
         assert_eq!(
             keys,
-            ["path", "segment_size", "large_threshold", "cleanup_interval", "max_cleanup_attempts"]
+            [
+                "path",
+                "segment_size",
+                "large_threshold",
+                "max_damaged",
+                "cleanup_interval",
+                "max_cleanup_attempts"
+            ]
         );
         assert!(Config::default().validate().is_empty());
     }

@@ -12,8 +12,12 @@ use empath_common::MessageId;
 use crate::{
     content::PIECE,
     files::{File, Files},
+    quarantine::{COPY, Quarantine, REPORT},
     window::Window,
 };
+
+/// Most messages that a report names, so that it is read in one piece. Of more it gives the number.
+const MAX_NAMED: usize = 1000;
 
 /// A range of the journal that does not verify.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,31 +69,30 @@ impl Damage {
     }
 }
 
-/// Copies a damaged range of `file` to `damaged/`, the octets and a report, synced. Doing it again changes nothing.
-pub(crate) fn quarantine(
-    files: &dyn Files,
-    directory: &Path,
-    damage: &Damage,
-    epoch: u64,
-    file: &dyn File,
-) -> io::Result<PathBuf> {
-    let Damage { segment, offset, length, .. } = damage;
-    let name = format!("{segment:08}-{offset:010}-{length:010}-{epoch:016x}");
-    let copy = directory.join(&name).with_extension("octets");
-    let report = directory.join(&name).with_extension("report");
-    if files.list(directory)?.contains(&format!("{name}.report")) {
-        return Ok(copy);
+impl Quarantine {
+    /// Copies a damaged range of `file` to `damaged/`, the octets and a report, synced. Doing it again changes nothing.
+    pub(crate) fn keep(&self, damage: &Damage, epoch: u64, file: &dyn File) -> io::Result<PathBuf> {
+        let Self { files, directory, .. } = self;
+        let Damage { segment, offset, length, .. } = damage;
+        let name = format!("{segment:08}-{offset:010}-{length:010}-{epoch:016x}");
+        let copy = directory.join(format!("{name}.{COPY}"));
+        let report = directory.join(format!("{name}.{REPORT}"));
+        if files.list(directory)?.contains(&format!("{name}.{REPORT}")) {
+            return Ok(copy);
+        }
+        let description = describe(damage);
+        self.reserve(length + description.len() as u64)?;
+        let target = anew(&**files, &copy)?;
+        copy_range(file, damage.offset..damage.offset + damage.length, &*target)?;
+        target.sync()?;
+        files.sync_dir(directory)?;
+        // The report comes last: where it is, the copy is whole.
+        let target = anew(&**files, &report)?;
+        target.write_all_at(&mut [IoSlice::new(description.as_bytes())], 0)?;
+        target.sync()?;
+        files.sync_dir(directory)?;
+        Ok(copy)
     }
-    let target = anew(files, &copy)?;
-    copy_range(file, damage.offset..damage.offset + damage.length, &*target)?;
-    target.sync()?;
-    files.sync_dir(directory)?;
-    // The report comes last: where it is, the copy is whole.
-    let target = anew(files, &report)?;
-    target.write_all_at(&mut [IoSlice::new(describe(damage).as_bytes())], 0)?;
-    target.sync()?;
-    files.sync_dir(directory)?;
-    Ok(copy)
 }
 
 /// Copies a range of a file. What the disk cannot read is zeros in the copy.
@@ -107,9 +110,12 @@ fn copy_range(from: &dyn File, range: Range<u64>, to: &dyn File) -> io::Result<(
 fn describe(damage: &Damage) -> String {
     let Damage { segment, offset, length, reason, .. } = damage;
     let mut text = format!("segment: {segment:08}\noffset: {offset}\nlength: {length}\nreason: {reason}\n");
-    for id in &damage.ids {
+    for id in damage.ids.iter().take(MAX_NAMED) {
         // Writing to a string can't fail.
         let _ = writeln!(text, "message: {id}");
+    }
+    if damage.ids.len() > MAX_NAMED {
+        let _ = writeln!(text, "messages: {}", damage.ids.len());
     }
     text
 }
@@ -122,4 +128,43 @@ fn anew(files: &dyn Files, path: &Path) -> io::Result<Box<dyn File>> {
     };
     file.truncate(0)?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use empath_metrics::Registry;
+
+    use super::*;
+    use crate::{Metrics, files::Disk};
+
+    #[test]
+    fn what_differs_in_place_length_or_epoch_is_kept_side_by_side() {
+        let directory = tempfile::tempdir().unwrap();
+        let octets = Metrics::new(&Registry::default()).damaged_octets;
+        let damaged = directory.path().join("damaged");
+        fs::create_dir(&damaged).unwrap();
+        let quarantine =
+            Quarantine { files: std::sync::Arc::new(Disk), directory: damaged, most: 10_000, octets };
+        let source = directory.path().join("segment");
+        let mut copies = Vec::new();
+        for (number, (segment, range, epoch)) in
+            [(1, 0..9, 1), (1, 0..10, 1), (1, 1..10, 1), (1, 0..9, 2), (2, 0..9, 1), (11, 0..9, 1)]
+                .into_iter()
+                .enumerate()
+        {
+            let content = [b'a' + u8::try_from(number).unwrap(); 10];
+            fs::write(&source, content).unwrap();
+            let file = Disk.open(&source).unwrap();
+            let length = usize::try_from(range.end - range.start).unwrap();
+            let damage = Damage::new(segment, range, DamageReason::Message);
+            let copy = quarantine.keep(&damage, epoch, &*file).unwrap();
+            copies.push((copy, content[..length].to_vec()));
+        }
+        for (copy, content) in &copies {
+            assert_eq!(&fs::read(copy).unwrap(), content);
+        }
+        assert_eq!(quarantine.list().unwrap().len(), copies.len());
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    Batch, CommitError, Committed, Config, Entry, Metrics, OpenError, Report,
+    Batch, CommitError, Committed, Config, Entry, Metrics, OpenError, Quarantine, Report, aside,
     backlog::{Backlog, Class, Pending},
     committer::{Committer, Shared},
     deletions::Schedule,
@@ -42,17 +42,21 @@ impl Engine {
     ) -> Result<(Self, Report), OpenError> {
         let root = prepare(&*files, &config.path)?;
         let lock = lock(&*files, &root, Share::Nobody)?;
+        let (most, octets) = (config.max_damaged.0, metrics.damaged_octets.clone());
+        let damaged = Quarantine { files: Arc::clone(&files), directory: root.join("damaged"), most, octets };
+        // Where it fails, so will copies, and then it is found out again.
+        let _ = damaged.octets();
         let journal = Journal {
             files,
             root,
             segment_size: config.segment_size.0,
             sync: config.sync,
             preallocate: config.preallocate,
+            damaged,
         };
         let mut found = recover(&journal)?;
         let report = std::mem::take(&mut found.report);
         metrics.damaged.add(report.damaged.len() as u64);
-        metrics.holds(&found.index);
         let shared = Arc::new(Shared {
             journal,
             backlog: Backlog::default(),
@@ -62,6 +66,9 @@ impl Engine {
             starved: AtomicBool::new(false),
             metrics,
         });
+        aside::give_back(&shared);
+        let _ = shared.journal.damaged.octets();
+        shared.metrics.holds(&shared.index());
         let schedule =
             Schedule { interval: config.cleanup_interval, max_attempts: config.max_cleanup_attempts };
         let keeper = Keeper::new(Arc::clone(&shared), schedule, &found);

@@ -4,14 +4,15 @@ use empath_common::MessageId;
 use tokio::sync::watch;
 
 use crate::{
-    Batch, CommitError, Committed, Config, Content, Draft, LoadError, Loading, Metrics, Quarantine, Report,
-    Spool, Stored, Writing, aside,
+    Batch, CommitError, Committed, Config, Content, Draft, KeptSegment, LoadError, Loading, Metrics,
+    Quarantine, Report, Spool, Stored, Writing, aside,
     committer::Shared,
     config::PathProblem,
     directory::failed,
     engine::Engine,
     files::{Disk, Files, Free, Kind, Lock},
     keeper::Keeper,
+    kept,
     large::LargeDraft,
     reader,
     spool::{Closing, LoadingSome, Verifying},
@@ -202,8 +203,11 @@ impl Spool for FileSpool {
     }
 
     fn quarantine(&self) -> Option<Quarantine> {
-        let journal = &self.shared.journal;
-        Some(Quarantine { files: Arc::clone(&journal.files), directory: journal.damaged_directory() })
+        Some(self.shared.journal.damaged.clone())
+    }
+
+    fn kept(&self) -> Vec<KeptSegment> {
+        kept::segments(&self.shared)
     }
 
     fn is_healthy(&self) -> bool {

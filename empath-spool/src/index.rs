@@ -4,7 +4,12 @@ use std::{collections::BTreeMap, mem};
 
 use empath_common::MessageId;
 
-use crate::{record::At, segment::Previous};
+use crate::{
+    Damage,
+    kept::{Kept, KeptReason},
+    record::At,
+    segment::Previous,
+};
 
 /// What a record does to the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +75,8 @@ pub(crate) struct Index {
     live: u64,
     /// Octets of all files of messages.
     large_octets: u64,
+    /// Why segments stay that would go.
+    kept: BTreeMap<u32, Kept>,
     /// Messages that ended and have a file.
     ended_large: Vec<MessageId>,
 }
@@ -85,10 +92,45 @@ impl Index {
     }
 
     /// Keeps a segment, and so all younger ones, whatever is in it.
-    pub(crate) fn keep(&mut self, segment: u32) {
-        if let Some(segment) = self.segments.get_mut(&segment) {
-            segment.kept = true;
+    pub(crate) fn keep(&mut self, segment: u32, reason: KeptReason) {
+        if let Some(used) = self.segments.get_mut(&segment) {
+            used.kept = true;
+            let kept = self.kept.entry(segment).or_insert(Kept { reason, owed: Vec::new() });
+            // Copies do not make up for what cannot be read.
+            if kept.reason == KeptReason::NotCopied || reason != KeptReason::NotCopied {
+                kept.reason = reason;
+            }
         }
+    }
+
+    /// Keeps a segment until this damage is copied.
+    pub(crate) fn keep_for(&mut self, damage: Damage, epoch: u64) {
+        let segment = damage.segment;
+        self.keep(segment, KeptReason::NotCopied);
+        if let Some(kept) = self.kept.get_mut(&segment) {
+            kept.owed.push((damage, epoch));
+        }
+    }
+
+    /// Lets a segment go when its time comes.
+    pub(crate) fn release(&mut self, segment: u32) {
+        self.kept.remove(&segment);
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.kept = false;
+        }
+    }
+
+    /// Notes whether there is a segment whose messages cannot be written again, so that it stays.
+    pub(crate) fn stuck(&mut self, stuck: Option<u32>) {
+        self.kept.retain(|_, kept| kept.reason != KeptReason::Stuck);
+        if let Some(segment) = stuck {
+            self.kept.entry(segment).or_insert(Kept { reason: KeptReason::Stuck, owed: Vec::new() });
+        }
+    }
+
+    /// The segments that stay whatever is in them.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (u32, &Kept)> {
+        self.kept.iter().map(|(segment, kept)| (*segment, kept))
     }
 
     /// Notes up to where a segment is valid.
@@ -187,6 +229,7 @@ impl Index {
             && !oldest.get().kept
         {
             let (number, segment) = oldest.remove_entry();
+            self.kept.remove(&number);
             self.size -= segment.size;
             dead.push(number);
         }
@@ -286,6 +329,17 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_that_cannot_be_read_is_not_let_go_for_a_copy() {
+        let mut index = index(2);
+        index.keep(1, KeptReason::Unreadable);
+        index.keep_for(Damage::new(1, 0..1, crate::DamageReason::Begin), 7);
+        assert_eq!(index.kept().map(|(_, kept)| kept.reason).collect::<Vec<_>>(), [KeptReason::Unreadable]);
+        assert!(index.take_dead().is_empty());
+        index.release(1);
+        assert_eq!((index.take_dead(), index.kept().count()), (vec![1], 0));
+    }
+
+    #[test]
     fn progress_of_an_unknown_message_keeps_no_segment() {
         let mut index = index(2);
         index.apply(Effect::Progress(id(1)), at(1), 100);
@@ -314,7 +368,7 @@ mod tests {
         assert_eq!(index.to_compact(1000, true), None, "too little would come back");
         index.apply(Effect::Removed(id(1)), at(3), 0);
         index.apply(Effect::Accepted(id(3)), at(1), 500);
-        index.keep(1);
+        index.keep(1, KeptReason::Unreadable);
         assert_eq!(index.to_compact(1000, true), None, "it stays anyway");
     }
 

@@ -18,6 +18,7 @@ use crate::{
     contents::{Item, Items},
     deletions::{Deletions, Schedule},
     files::File,
+    kept,
     recovery::Recovered,
     scan::{Found, scan},
     segment::{BLANK, Journal, Previous},
@@ -49,6 +50,8 @@ struct Desk {
     dead: Deletions<u32>,
     /// Files of messages that have ended or were never committed.
     large: Deletions<MessageId>,
+    /// Segments that stay, to be tried again.
+    kept: Deletions<u32>,
     /// Segments to write down the contents of, which are read where they are not known.
     sealed: VecDeque<(Previous, Option<Vec<u8>>)>,
     /// Messages of the oldest segment on their way into the youngest. Taken out while the thread is at it.
@@ -81,6 +84,7 @@ enum Reserve {
 enum Task {
     Remove(u32),
     RemoveLarge(MessageId),
+    Release(u32),
     Prepare(u32),
     PrepareReserve(u32),
     WriteDown(Previous, Option<Vec<u8>>),
@@ -104,6 +108,7 @@ impl Keeper {
             preparing: Preparing::Not,
             dead: Deletions::new(schedule, true),
             large: Deletions::new(schedule, false),
+            kept: Deletions::new(schedule, false),
             sealed: VecDeque::new(),
             compaction: Compaction::default(),
             compact: true,
@@ -135,6 +140,7 @@ impl Keeper {
                 }
             }
         }
+        desk.kept.add(shared.index().kept().map(|(number, _)| number));
         Arc::new(Self { shared, schedule, desk: Mutex::new(desk), changed: Condvar::new() })
     }
 
@@ -187,8 +193,8 @@ impl Keeper {
         }
     }
 
-    /// A file of at least `size` octets: one that is ready, else a new one. While one is being prepared, a part of one
-    /// is enough.
+    /// A file of at least `size` octets: one that is ready, else a new one. While one is being filled, a part of one is
+    /// enough.
     pub(crate) fn spare(&self, size: u64) -> io::Result<Spare> {
         let journal = &self.shared.journal;
         let mut desk = self.desk();
@@ -198,7 +204,8 @@ impl Keeper {
             return Ok(spare);
         }
         let number = desk.take_number();
-        let usual = if desk.preparing == Preparing::Not { journal.segment_size } else { journal.part() };
+        let quickly = desk.preparing != Preparing::Not && journal.preallocate;
+        let usual = if quickly { journal.part() } else { journal.segment_size };
         drop(desk);
         let file = journal.prepare(&journal.spare(number), size.max(usual))?;
         Ok(Spare { number, file })
@@ -264,6 +271,7 @@ impl Keeper {
                 let removed = self.shared.journal.remove_name(&path);
                 self.removed(&path, removed, |desk, failed| desk.large.done(id, failed));
             }
+            Task::Release(number) => self.release(number),
             Task::Prepare(number) => self.prepare(number),
             Task::PrepareReserve(number) => {
                 let journal = &self.shared.journal;
@@ -319,6 +327,29 @@ impl Keeper {
             desk.spare = spare.or(desk.spare.take());
             desk.dead.done(segment, failed)
         });
+    }
+
+    /// Tries again what keeps a segment from being given up.
+    fn release(&self, segment: u32) {
+        let tried = kept::again(&self.shared, segment);
+        let failed = tried.as_ref().err().map(|_| Instant::now());
+        let failures = self.desk().kept.done(segment, failed);
+        match tried {
+            Ok(()) => {
+                let mut index = self.shared.index();
+                let dead = index.take_dead();
+                self.shared.metrics.holds(&index);
+                drop(index);
+                self.bury(dead, Vec::new(), true);
+            }
+            Err(failure) if failures == self.schedule.max_attempts => {
+                tracing::error!(segment, error = %failure, attempts = failures, "a segment stays, and all younger ones with it: its space does not come back");
+            }
+            Err(failure) if failures < self.schedule.max_attempts => {
+                tracing::warn!(segment, error = %failure, attempts = failures, "a segment stays; it is tried again");
+            }
+            Err(_) => {}
+        }
     }
 
     /// Notes whether something was deleted; what failed is tried again.
@@ -417,7 +448,10 @@ impl Desk {
         if let Some((segment, items)) = self.sealed.pop_front() {
             return Next::Task(Task::WriteDown(segment, items));
         }
-        let wait = self.dead.due().into_iter().chain(self.large.due()).min();
+        if let Some(segment) = self.kept.next(now, false) {
+            return Next::Task(Task::Release(segment));
+        }
+        let wait = [self.dead.due(), self.large.due(), self.kept.due()].into_iter().flatten().min();
         if mem::take(&mut self.compact) {
             return Next::Task(Task::Compact(mem::take(&mut self.compaction)));
         }

@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     mem,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -46,13 +46,18 @@ impl Drop for Unnamed {
 impl Large {
     /// Content that a record names.
     pub(crate) fn open(journal: &Journal, id: MessageId, length: u64, crc: u32) -> io::Result<Self> {
-        Ok(Self {
-            id,
-            file: Arc::from(journal.files.open_read(&journal.large(id))?),
-            length,
-            crc,
-            unnamed: None,
-        })
+        Self::open_at(journal, &journal.large(id), id, length, crc)
+    }
+
+    /// The same in another place.
+    pub(crate) fn open_at(
+        journal: &Journal,
+        path: &Path,
+        id: MessageId,
+        length: u64,
+        crc: u32,
+    ) -> io::Result<Self> {
+        Ok(Self { id, file: Arc::from(journal.files.open_read(path)?), length, crc, unnamed: None })
     }
 
     pub(crate) fn id(&self) -> MessageId {

@@ -19,6 +19,8 @@ pub struct Metrics {
     pub(crate) compacted: Counter,
     pub(crate) deletion_failures: Counter,
     pub(crate) undeleted: Gauge,
+    pub(crate) kept: Gauge,
+    pub(crate) damaged_octets: Gauge,
 }
 
 /// Octets that a spool takes.
@@ -79,6 +81,12 @@ impl Metrics {
                 "empath_spool_undeleted_files",
                 "Files that could not be deleted in max_cleanup_attempts attempts.",
             ),
+            kept: registry.gauge(
+                "empath_spool_kept_segments",
+                "Segments that stay, with all younger ones, because they cannot be read or their damage not be copied.",
+            ),
+            damaged_octets: registry
+                .gauge("empath_spool_damaged_bytes", "Octets of what is kept of damage; max_damaged bounds it."),
         }
     }
 
@@ -96,6 +104,7 @@ impl Metrics {
         self.segments.set(signed(segments));
         self.live.set(signed(live));
         self.large.set(signed(large));
+        self.kept.set(signed(index.kept().count() as u64));
         self.oldest.set(index.oldest().map_or(0, |id| signed(id.milliseconds() / 1000)));
     }
 }

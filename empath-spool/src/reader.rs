@@ -12,7 +12,7 @@ use empath_common::MessageId;
 use crate::{
     Content, LoadError, RecipientState, Stored,
     committer::Shared,
-    encoding,
+    encoding::{self, LargeContent},
     fields::FieldError,
     files::File,
     index::Known,
@@ -139,6 +139,12 @@ pub(crate) fn content(shared: &Shared, id: MessageId) -> Result<Content, LoadErr
             }
         }
     })
+}
+
+/// What the record of a message says about its file, if it has one.
+pub(crate) fn large(shared: &Shared, id: MessageId, at: At) -> Result<Option<LargeContent>, Failure> {
+    let (_, octets) = head(shared, id, at)?;
+    Ok(encoding::large(octets.get(HEADER..).unwrap_or_default())?)
 }
 
 fn missing(failure: io::Error) -> Failure {

@@ -8,10 +8,11 @@ use crate::{
     OpenError,
     content::PIECE,
     contents::Item,
-    damage::{Damage, DamageReason, quarantine},
+    damage::{Damage, DamageReason},
     directory::failed,
     files::File,
     index::{Effect, Index},
+    kept::KeptReason,
     large,
     listing::Listing,
     record::{At, Kind, RecordError},
@@ -205,7 +206,7 @@ impl Recovery<'_> {
                 Ok(_) => break,
                 Err(failure) => {
                     tracing::error!(segment = number, error = %failure, "the end of the journal cannot be read again");
-                    self.found.index.keep(number);
+                    self.found.index.keep(number, KeptReason::Unreadable);
                     break;
                 }
             }
@@ -247,7 +248,7 @@ impl Recovery<'_> {
         let unreadable = window.unreadable();
         if !unreadable.is_empty() {
             // Nobody knows how far it is valid; perhaps it can be read another day.
-            self.found.index.keep(number);
+            self.found.index.keep(number, KeptReason::Unreadable);
             valid = end.min(size);
             last_write = valid;
         }
@@ -263,7 +264,13 @@ impl Recovery<'_> {
     /// A segment of which nothing says what belongs to it.
     fn unknown(&mut self, number: u32, file: &dyn File, size: u64) {
         let mut window = Window::new(file, size);
-        match never_used(&mut window) {
+        let never_used = never_used(&mut window);
+        if window.is_unreadable() {
+            // What reads as zeros may be anything.
+            self.unreadable(number, size, &io::Error::other("its first record cannot be read"));
+            return;
+        }
+        match never_used {
             None => {}
             Some(0) => return,
             Some(begun) => {
@@ -296,7 +303,7 @@ impl Recovery<'_> {
             // Perhaps it can be read another day: younger segments say what in it is over, and the next one must
             // not say that nothing in it counts.
             self.found.index.begin(number, 0, 0);
-            self.found.index.keep(number);
+            self.found.index.keep(number, KeptReason::Unreadable);
             self.found.previous = None;
         }
     }
@@ -334,7 +341,7 @@ impl Recovery<'_> {
         let length = range.end - range.start;
         self.found.report.unfinished += length;
         let damage = Damage { ids, ..Damage::new(number, range, DamageReason::Unfinished) };
-        match quarantine(&*self.journal.files, &self.journal.damaged_directory(), &damage, epoch, file) {
+        match self.journal.damaged.keep(&damage, epoch, file) {
             Ok(copy) => {
                 tracing::info!(segment = number, length, copy = %copy.display(), "an unfinished write was dropped");
             }
@@ -346,11 +353,11 @@ impl Recovery<'_> {
 
     fn quarantine(&mut self, mut damage: Damage, epoch: u64, file: &dyn File) {
         let directory = self.journal.damaged_directory();
-        match quarantine(&*self.journal.files, &directory, &damage, epoch, file) {
+        match self.journal.damaged.keep(&damage, epoch, file) {
             Ok(copy) => damage.copy = Some(copy),
             Err(failure) => {
                 // What is not copied is not given up.
-                self.found.index.keep(damage.segment);
+                self.found.index.keep_for(damage.clone(), epoch);
                 tracing::error!(error = %failure, directory = %directory.display(), "damage could not be copied");
             }
         }

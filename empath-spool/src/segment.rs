@@ -12,6 +12,7 @@ use crate::{
     config::Sync,
     fields::{FieldError, fields, put},
     files::{File, Files},
+    quarantine::Quarantine,
     record::{Kind, Read, Record},
 };
 
@@ -91,6 +92,8 @@ pub(crate) struct Journal {
     pub(crate) segment_size: u64,
     pub(crate) sync: Sync,
     pub(crate) preallocate: bool,
+    /// What is kept of damage.
+    pub(crate) damaged: Quarantine,
 }
 
 /// A segment that is being written.

@@ -8,7 +8,7 @@ use std::{
 use empath_common::{Envelope, MessageId};
 use tokio::sync::oneshot;
 
-use crate::{Content, Progress, Quarantine, RecipientState, Verification, files::Free};
+use crate::{Content, KeptSegment, Progress, Quarantine, RecipientState, Verification, files::Free};
 
 /// Where messages live between acceptance and their end.
 ///
@@ -59,6 +59,12 @@ pub trait Spool: Send + Sync + 'static {
 
     /// Reads everything that is stored and checks that it is what was committed.
     fn verify(&self) -> Verifying<'_>;
+
+    /// Parts of the storage that are not given up although their time has come, because they cannot be read or what is
+    /// damaged in them is nowhere else.
+    fn kept(&self) -> Vec<KeptSegment> {
+        Vec::new()
+    }
 
     /// What is kept of damage; `None` for a storage that keeps none.
     fn quarantine(&self) -> Option<Quarantine>;

@@ -3,15 +3,17 @@
 use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use empath_common::MessageId;
+use empath_metrics::Registry;
 
 use crate::{
-    Damage, DamageReason, LoadError, OpenError,
+    Damage, DamageReason, KeptSegment, LoadError, Metrics, OpenError, Quarantine,
     committer::Shared,
     config::Config,
     directory::{failed, find, lock},
     encoding::{self, LargeContent},
     files::{Disk, Files, Share},
     index::Use,
+    kept,
     large::Large,
     reader,
     record::{HEADER, Kind},
@@ -38,12 +40,14 @@ pub struct Verification {
     pub damaged: Vec<Damage>,
     /// Messages that cannot be read, and why.
     pub unreadable: Vec<(MessageId, String)>,
+    /// Segments that the running spool keeps, and why.
+    pub kept: Vec<KeptSegment>,
 }
 
 impl Verification {
     /// Whether everything is as it was committed.
     pub fn is_clean(&self) -> bool {
-        self.damaged.is_empty() && self.unreadable.is_empty()
+        self.damaged.is_empty() && self.unreadable.is_empty() && self.kept.is_empty()
     }
 
     fn segment(
@@ -85,7 +89,11 @@ impl Verification {
     fn without_begin(&mut self, journal: &Journal, number: u32) -> io::Result<()> {
         let file = journal.files.open_read(&journal.segment(number))?;
         let size = file.size()?;
-        match never_used(&mut Window::new(&*file, size)) {
+        let mut window = Window::new(&*file, size);
+        match never_used(&mut window) {
+            _ if window.is_unreadable() => {
+                self.damaged.push(Damage::new(number, 0..size, DamageReason::Unreadable));
+            }
             Some(begun) => self.unfinished += begun,
             None => self.damaged.push(Damage::new(number, 0..size, DamageReason::Begin)),
         }
@@ -102,7 +110,7 @@ impl Verification {
 
 /// Checks a spool that is in use: what stands in segments, and that every message can be read.
 pub(crate) fn running(shared: &Shared) -> Verification {
-    let mut verification = Verification::default();
+    let mut verification = Verification { kept: kept::segments(shared), ..Verification::default() };
     let segments = shared.index().segments();
     for (number, Use { epoch, end, .. }) in segments.into_iter().filter(|(_, used)| used.end > 0) {
         let before = verification.clone();
@@ -168,7 +176,9 @@ pub fn verify(path: &Path) -> Result<Verification, OpenError> {
     let _lock = lock(&*files, &root, Share::Readers)?;
     let config = Config::default();
     let (segment_size, sync) = (config.segment_size.0, config.sync);
-    let journal = Journal { files, root, segment_size, sync, preallocate: false };
+    let (directory, octets) = (root.join("damaged"), Metrics::new(&Registry::default()).damaged_octets);
+    let damaged = Quarantine { files: Arc::clone(&files), directory, most: config.max_damaged.0, octets };
+    let journal = Journal { files, root, segment_size, sync, preallocate: false, damaged };
     let directory = journal.directory();
     let names = journal.files.list(&directory).map_err(failed("list", &directory))?;
     let mut segments: Vec<u32> = names.iter().filter_map(|name| segment(name)).collect();

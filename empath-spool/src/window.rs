@@ -78,6 +78,11 @@ impl<'a> Window<'a> {
         crc
     }
 
+    /// Whether there is something that could not be read so far.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        !self.unreadable.is_empty()
+    }
+
     /// What could not be read, in the order of the file.
     pub(crate) fn unreadable(self) -> Vec<Range<u64>> {
         self.unreadable

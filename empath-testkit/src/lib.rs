@@ -2,8 +2,10 @@
 //!
 //! - [`daemon`]: the real binary on free ports in a temporary directory
 //! - [`peer`]: a scripted SMTP server
+//! - [`spool`]: a spool in memory that does otherwise where a test says so
 //! - [`zone`]: a DNS server
 
 pub mod daemon;
 pub mod peer;
+pub mod spool;
 pub mod zone;

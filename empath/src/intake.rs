@@ -1,6 +1,7 @@
 //! Joins the protocol and the spool: what a client sends becomes a durable, queued message here.
 
 mod draft;
+mod refusals;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +12,7 @@ use empath_spool::{Config, Entry, Spool};
 use tracing::info;
 
 pub use draft::Draft;
-use draft::{Storage, refused};
+use draft::Storage;
 
 /// Accepts content into the spool and hands committed messages to delivery.
 pub struct Intake {
@@ -60,7 +61,9 @@ impl server::Intake for Intake {
         envelope.received_at = self.clock.now();
         let envelope = Arc::new(envelope);
         let entry = Entry::Accepted { id, envelope: Arc::clone(&envelope), content: content.clone() };
-        self.storage.spool.commit(entry.into()).await.map_err(|failure| refused(id, &failure))?;
+        let committed = self.storage.spool.commit(entry.into()).await;
+        committed.map_err(|failure| self.storage.refusals.refuse(id, &failure))?;
+        self.storage.refusals.stored();
         info!(
             message_id = %id,
             sender = envelope.reverse_path.as_str(),

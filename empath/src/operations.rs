@@ -90,6 +90,7 @@ impl Operations {
             uptime_seconds: self.started.elapsed().as_secs(),
             queue_size: self.processor.queue_len() as u64,
             recovering: self.processor.unread() as u64,
+            unreadable: self.processor.unreadable() as u64,
             ready: self.readiness.is_ready(),
             connections: Connections {
                 inbound: self.inbound.count() as u64,

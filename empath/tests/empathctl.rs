@@ -11,8 +11,8 @@ use std::{
 
 use empath_control::{
     Answers, Changed, Checked, Connections, ControlServer, Discarded, Failure, FailureCode, Finding, Handler,
-    HistoryEntry, Kept, LastReply, Piece, Pong, Priority, QueueEntry, QueueStats, QueueView, RecipientEntry,
-    Request, Selection, SpoolStats, Status, SystemStatus,
+    HistoryEntry, Kept, KeptSegment, LastReply, Piece, Pong, Priority, QueueEntry, QueueStats, QueueView,
+    RecipientEntry, Request, Selection, SpoolStats, Status, SystemStatus,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -42,6 +42,9 @@ impl Fake {
                     let damage = Finding::Damage { segment: 1, offset: 4096, length: 7, reason, messages };
                     answers.send(&damage).await?;
                 }
+                if self.copies > 0 {
+                    answers.send(&Finding::Kept(kept())).await?;
+                }
                 let checked = Checked {
                     clean: self.copies == 0,
                     segments: 2,
@@ -51,6 +54,7 @@ impl Fake {
                     unfinished: 0,
                     damaged: self.copies,
                     unreadable: 0,
+                    kept: self.copies.min(1),
                 };
                 answers.send(&Finding::Summary(checked)).await
             }
@@ -59,7 +63,8 @@ impl Fake {
                     [("segment", "00000001"), ("offset", "4096"), ("length", "7"), ("reason", &reason)];
                 let report = report.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
                 let messages = vec![entry().id];
-                answers.send(&Kept { name: KEPT.to_owned(), octets: 7, report, messages }).await
+                let name = KEPT.to_owned();
+                answers.send(&Kept { name, octets: 7, report, messages, problem: None }).await
             }
             Request::DamagedExport { name } if name == KEPT || name == BROKEN => {
                 answers.send(&Piece { at: 0, octets: b"\x00\xff\r\n".to_vec() }).await?;
@@ -80,6 +85,9 @@ impl Fake {
                     free_octets: Some(5),
                     free_inodes: None,
                     damaged: self.copies,
+                    damaged_octets: 6,
+                    kept: 1,
+                    kept_segments: vec![kept()],
                     healthy: true,
                 };
                 answers.send(&stats).await
@@ -87,6 +95,10 @@ impl Fake {
             _ => Err(unknown()),
         }
     }
+}
+
+fn kept() -> KeptSegment {
+    KeptSegment { segment: 7, path: "/spool/\u{1b}[31m".to_owned(), reason: "it cannot be read".to_owned() }
 }
 
 fn entry() -> QueueEntry {
@@ -126,6 +138,7 @@ impl Handler for Fake {
                     uptime_seconds,
                     queue_size,
                     recovering: 0,
+                    unreadable: 0,
                     ready,
                     connections,
                     dns_cache_entries,
@@ -216,7 +229,8 @@ async fn json_answers_have_the_documented_members() {
     assert_eq!(daemon.json(&["system", "ping"]).await, json!({"pong": true, "version": "1.2.3"}));
     assert_eq!(
         daemon.json(&["system", "status"]).await,
-        json!({"version": "1.2.3", "uptime_seconds": 93784, "queue_size": 1, "recovering": 0, "ready": true,
+        json!({"version": "1.2.3", "uptime_seconds": 93784, "queue_size": 1, "recovering": 0,
+               "unreadable": 0, "ready": true,
                "connections": {"inbound": 3, "outbound": 4}, "dns_cache_entries": 7})
     );
     let reply = json!({"code": 451, "enhanced": "4.3.2", "text": "later"});
@@ -272,6 +286,7 @@ async fn people_get_tables_in_which_nothing_steers_the_terminal() {
         (&["system", "ping"], "Empath 1.2.3 answers"),
         (&["spool", "damaged"], "7       a record does not verify \\x1b[31m  01ARZ"),
         (&["spool", "stats"], "free         5 octets, unbounded files"),
+        (&["spool", "stats"], "segment 00000007 stays: it cannot be read (/spool/\\x1b[31m)"),
         (&["spool", "damaged", "discard", KEPT], "1 were deleted"),
     ] {
         let (status, stdout, stderr) = daemon.run(arguments).await;
@@ -332,7 +347,7 @@ async fn a_check_of_the_spool_prints_what_it_finds_and_fails_if_that_is_damage()
     assert_eq!(status, 1);
     let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let kinds: Vec<_> = lines.iter().map(|line| line.get("kind").unwrap()).collect();
-    assert_eq!(kinds, ["damage", "summary"]);
+    assert_eq!(kinds, ["damage", "kept", "summary"]);
     assert_eq!(lines.last().unwrap().get("clean").unwrap(), false);
     let error: Value = serde_json::from_str(&stderr).unwrap();
     assert_eq!(error.pointer("/error/code").unwrap(), "damaged");
@@ -344,13 +359,15 @@ async fn answers_about_the_spool_have_the_documented_members() {
     assert_eq!(
         daemon.json(&["spool", "stats"]).await,
         json!({"messages": 1, "journal_octets": 2, "live_octets": 3, "large_octets": 4, "free_octets": 5,
-               "free_inodes": null, "damaged": 1, "healthy": true})
+               "free_inodes": null, "damaged": 1, "damaged_octets": 6, "kept": 1,
+               "kept_segments": [{"segment": 7, "path": "/spool/\u{1b}[31m", "reason": "it cannot be read"}],
+               "healthy": true})
     );
     let report = json!({"segment": "00000001", "offset": "4096", "length": "7",
                         "reason": "a record does not verify \u{1b}[31m"});
     assert_eq!(
         daemon.json(&["spool", "damaged", "list"]).await,
-        json!({"name": KEPT, "octets": 7, "report": report, "messages": [ID]})
+        json!({"name": KEPT, "octets": 7, "report": report, "messages": [ID], "problem": null})
     );
     assert_eq!(daemon.json(&["spool", "damaged", "discard", KEPT]).await, json!({"discarded": 1}));
 }

@@ -160,6 +160,21 @@ fn damage_is_found_listed_exported_and_discarded() {
 }
 
 #[test]
+fn what_somebody_put_beside_the_damage_breaks_no_command() {
+    let (daemon, _) = daemon(&[]);
+    let damaged = daemon.dir().join("spool/damaged");
+    fs::create_dir(damaged.join("x.report")).unwrap();
+    fs::write(damaged.join("notes"), b"mine").unwrap();
+    let listed = daemon.ctl(&["spool", "damaged"]);
+    let names: Vec<_> = listed.iter().map(|kept| kept["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["notes", "x.octets"]);
+    assert!(listed.iter().all(|kept| kept["problem"].is_string()), "{listed:?}");
+    let stats = &daemon.ctl(&["spool", "stats"])[0];
+    assert_eq!((&stats["damaged"], &stats["kept"]), (&2.into(), &0.into()));
+    assert!(stats["damaged_octets"].as_u64().unwrap() >= 4, "{stats}");
+}
+
+#[test]
 fn statistics_count_what_is_stored() {
     let (daemon, _) = daemon(&["one", "two"]);
     let stats = &daemon.ctl(&["spool", "stats"])[0];

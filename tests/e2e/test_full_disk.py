@@ -4,7 +4,7 @@ import pathlib
 import shutil
 import subprocess
 
-from harness import PATIENCE, TestCase, program, wait_until
+from harness import PATIENCE, TestCase, message, program, wait_until
 from load import STORAGE_FULL, Load
 
 SIZE = 64 << 20
@@ -58,6 +58,10 @@ class FullDisk(TestCase):
         wait_until(lambda: load.refused_in_a_row > 30, "messages are refused", LONG)
         load.stop()
         self.assertEqual({r for r in load.refused.values() if not r.startswith(STORAGE_FULL)}, set())
+        # Not a line for each: what is small may still find room in between.
+        said = [line for line in daemon.lines() if "messages are refused" in (message(line) or "")]
+        self.assertTrue(said)
+        self.assertLess(len(said), len(load.refused))
         self.assertEqual(set(attempts(daemon)), set(load.acknowledged.values()))
         # What arrived is not more than there is room for, and not much less.
         self.assertGreater(len(load.acknowledged) * load.octets, SIZE * 0.7)

@@ -157,7 +157,7 @@ impl Processor {
 
     /// How many messages have not ended, those not yet recovered among them.
     pub fn queue_len(&self) -> usize {
-        self.0.lock().queue.len() + self.unread()
+        self.0.lock().queue.len() + self.unread() + self.unreadable()
     }
 
     /// Outgoing connections, idle ones included.

@@ -1,12 +1,12 @@
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use empath_common::MessageId;
 use empath_spool::{Entry, LoadError, Stored};
 use tokio::{
     task::{JoinHandle, yield_now},
-    time::Instant,
+    time::{Instant, sleep},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Commits, Processor, Shared};
 use crate::log;
@@ -15,6 +15,9 @@ use crate::log;
 const CHUNK: usize = 256;
 /// How many chunks are read at the same time, or wait to be taken in.
 const AHEAD: usize = 4;
+/// How long messages that the disk did not give back are left alone, at first and at most.
+const AGAIN: Duration = Duration::from_secs(5);
+const MAX_AGAIN: Duration = Duration::from_mins(10);
 
 impl Processor {
     /// Takes over every message of the spool that is not in the queue: what was pending is due at once, what was
@@ -33,7 +36,7 @@ impl Processor {
             let mut ids = ids.into_iter();
             let mut reading = VecDeque::with_capacity(AHEAD);
             let mut commits = Commits::default();
-            let mut recovered = 0;
+            let (mut recovered, mut again) = (0, Vec::new());
             while !shared.stopping.is_cancelled() {
                 while reading.len() < AHEAD && !ids.as_slice().is_empty() {
                     reading.push_back(shared.read(ids.by_ref().take(CHUNK).collect()));
@@ -42,13 +45,24 @@ impl Processor {
                 let chunk = chunk.await.unwrap_or_default();
                 let looked_at = chunk.len();
                 for (id, loaded) in chunk {
-                    recovered += usize::from(shared.take_over(id, loaded, &mut commits).await);
+                    match shared.take_over(id, loaded, &mut commits).await {
+                        Ok(queued) => recovered += usize::from(queued),
+                        Err(failure) => {
+                            log::not_read(id, &failure);
+                            shared.metrics.unreadable.increment();
+                            again.push(id);
+                        }
+                    }
                 }
                 unread.less(looked_at);
                 // Sessions and deliveries have their turn.
                 yield_now().await;
             }
             commits.settled(&shared).await;
+            if !again.is_empty() {
+                // The others must not wait for them.
+                shared.tasks.spawn(Arc::clone(&shared).read_again(again));
+            }
             if unread.left == 0 {
                 let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
                 info!(messages = recovered, milliseconds, "queue recovered");
@@ -60,6 +74,11 @@ impl Processor {
     /// Messages of the spool that [`recover`](Self::recover) has not taken in yet.
     pub fn unread(&self) -> usize {
         *self.0.unread.borrow()
+    }
+
+    /// Messages that the disk did not give back, and that are tried again.
+    pub fn unreadable(&self) -> usize {
+        usize::try_from(self.0.metrics.unreadable.get()).unwrap_or(0)
     }
 
     /// Waits until there are none.
@@ -100,12 +119,46 @@ impl Shared {
         self.tasks.spawn(read)
     }
 
-    /// Whether the message is in the queue now.
-    async fn take_over(self: &Arc<Self>, id: MessageId, loaded: Loaded, commits: &mut Commits) -> bool {
+    /// Reads messages until the disk gives them back: the longer it takes, the less often.
+    async fn read_again(self: Arc<Self>, mut ids: Vec<MessageId>) {
+        let mut wait = AGAIN;
+        while !ids.is_empty() && self.stopping.run_until_cancelled(sleep(wait)).await.is_some() {
+            wait = MAX_AGAIN.min(2 * wait);
+            let mut commits = Commits::default();
+            let mut left = Vec::new();
+            for chunk in ids.chunks(CHUNK) {
+                for (id, loaded) in self.read(chunk.to_vec()).await.unwrap_or_default() {
+                    match self.take_over(id, loaded, &mut commits).await {
+                        Ok(_) => {
+                            self.metrics.unreadable.decrement();
+                            info!(message_id = %id, "the spool has given the message back");
+                        }
+                        Err(_) => left.push(id),
+                    }
+                }
+            }
+            commits.settled(&self).await;
+            if !left.is_empty() && !self.stopping.is_cancelled() {
+                warn!(messages = left.len(), next = ?wait, "the spool still does not give some messages back");
+            }
+            ids = left;
+        }
+        for _ in ids {
+            self.metrics.unreadable.decrement();
+        }
+    }
+
+    /// Whether the message is in the queue now. An error may go away.
+    async fn take_over(
+        self: &Arc<Self>,
+        id: MessageId,
+        loaded: Loaded,
+        commits: &mut Commits,
+    ) -> Result<bool, LoadError> {
         match loaded {
             Ok(stored) => {
                 if self.restored(id, stored) {
-                    return true;
+                    return Ok(true);
                 }
                 // The end of the last recipient was stored, the end of the message wasn't.
                 commits.push(self, id, Entry::Removed(id)).await;
@@ -114,16 +167,13 @@ impl Shared {
             Err(LoadError::Unknown(_)) => {}
             // Nobody can tell any more whose it was: what there is of it is kept for an operator.
             Err(failure @ LoadError::Damaged { .. }) => {
+                self.spool.set_aside(id).await?;
                 log::not_read(id, &failure);
-                match self.spool.set_aside(id).await {
-                    Ok(()) => commits.push(self, id, Entry::Removed(id)).await,
-                    Err(failure) => log::not_read(id, &failure),
-                }
+                commits.push(self, id, Entry::Removed(id)).await;
             }
-            // The others must not wait for it.
-            Err(failure @ LoadError::Io { .. }) => log::not_read(id, &failure),
+            Err(failure @ LoadError::Io { .. }) => return Err(failure),
         }
-        false
+        Ok(false)
     }
 
     fn restored(self: &Arc<Self>, id: MessageId, stored: Stored) -> bool {
@@ -135,73 +185,43 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::{io, time::Duration};
+    use std::{io, sync::Mutex};
 
     use bytes::Bytes;
     use empath_common::{Clock, Envelope, ReversePath, SystemClock};
     use empath_metrics::Registry;
-    use empath_spool::{
-        Batch, Closing, Committed, Content, Draft, Loading, LoadingSome, MemorySpool, Progress, Quarantine,
-        RecipientUpdate, Spool, Status, Verifying, Writing, files::Free,
-    };
+    use empath_spool::{Batch, LoadingSome, MemorySpool, Progress, RecipientUpdate, Spool as _, Status};
+    use empath_testkit::spool::{HookedSpool, Hooks};
     use tokio::{sync::Semaphore, time::timeout};
 
     use super::*;
     use crate::{Config, DsnConfig, Metrics, Parts, Resolver, Settings};
 
-    /// A spool whose disk is slow about one message.
+    /// A disk that is slow about one message, and may fail for another.
     struct Slow {
-        memory: MemorySpool,
         held_up: MessageId,
         ready: Semaphore,
+        bad: Mutex<Option<MessageId>>,
     }
 
-    impl Spool for Slow {
-        fn commit(&self, batch: Batch) -> Committed {
-            self.memory.commit(batch)
-        }
-        fn ids(&self) -> Vec<MessageId> {
-            self.memory.ids()
-        }
-        fn len(&self) -> usize {
-            self.memory.len()
-        }
-        fn load(&self, id: MessageId) -> Loading<'_, Stored> {
-            self.memory.load(id)
-        }
-        fn load_some(&self, ids: Vec<MessageId>) -> LoadingSome<'_> {
+    impl Hooks for Slow {
+        fn load_some<'a>(&'a self, memory: &'a MemorySpool, ids: Vec<MessageId>) -> LoadingSome<'a> {
             Box::pin(async move {
                 if ids.contains(&self.held_up) {
                     self.ready.acquire().await.unwrap().forget();
                 }
-                self.memory.load_some(ids).await
+                let mut loaded = memory.load_some(ids).await;
+                if let Some(bad) = *self.bad.lock().unwrap()
+                    && let Some((id, loaded)) = loaded.iter_mut().find(|(id, _)| *id == bad)
+                {
+                    *loaded = Err(LoadError::Io { id: *id, source: io::Error::other("bad block") });
+                }
+                loaded
             })
         }
-        fn content(&self, id: MessageId) -> Loading<'_, Content> {
-            self.memory.content(id)
-        }
-        fn set_aside(&self, id: MessageId) -> Loading<'_, ()> {
-            self.memory.set_aside(id)
-        }
-        fn draft(&self, id: MessageId) -> Writing<'_, Box<dyn Draft>> {
-            self.memory.draft(id)
-        }
-        fn free(&self) -> io::Result<Free> {
-            self.memory.free()
-        }
-        fn verify(&self) -> Verifying<'_> {
-            self.memory.verify()
-        }
-        fn quarantine(&self) -> Option<Quarantine> {
-            self.memory.quarantine()
-        }
-        fn is_healthy(&self) -> bool {
-            self.memory.is_healthy()
-        }
-        fn close(&self) -> Closing<'_> {
-            self.memory.close()
-        }
     }
+
+    type SlowSpool = HookedSpool<Slow>;
 
     const MESSAGES: usize = 3 * CHUNK - 1;
 
@@ -216,7 +236,7 @@ mod tests {
     }
 
     /// A processor and its spool with messages that are due in an hour. The spool is slow about one of them.
-    async fn processor(slow: usize) -> (Processor, Arc<Slow>) {
+    async fn processor(slow: usize) -> (Processor, Arc<SlowSpool>) {
         let (memory, ready) = (MemorySpool::new(), Semaphore::new(0));
         let due = SystemClock.now() + Duration::from_hours(1);
         for id in (1..=MESSAGES).map(id) {
@@ -232,7 +252,8 @@ mod tests {
             let accepted = Entry::Accepted { id, envelope: envelope(), content };
             memory.commit(Batch(vec![accepted, progress])).await.unwrap();
         }
-        let spool = Arc::new(Slow { memory, held_up: id(slow), ready });
+        let hooks = Slow { held_up: id(slow), ready, bad: Mutex::default() };
+        let spool = Arc::new(HookedSpool { memory, hooks });
         let mut delivery = Config::default();
         delivery.dns.servers = vec!["127.0.0.1:1".parse().unwrap()];
         let parts = Parts {
@@ -262,7 +283,7 @@ mod tests {
         assert!(timeout(Duration::from_mins(1), processor.all_read()).await.is_err());
         // The others have been read by now, and stand behind it.
         assert_eq!(processor.unread(), MESSAGES);
-        spool.ready.add_permits(1);
+        spool.hooks.ready.add_permits(1);
         processor.all_read().await;
         assert_eq!((processor.unread(), processor.queue_len()), (0, MESSAGES));
         assert_eq!(recovery.await.unwrap(), MESSAGES);
@@ -278,7 +299,7 @@ mod tests {
         spool.commit(new.into()).await.unwrap();
         processor.accepted(id(9999), envelope(), &Bytes::new().into());
         assert_eq!(processor.queue_len(), MESSAGES + 1);
-        spool.ready.add_permits(1);
+        spool.hooks.ready.add_permits(1);
         assert_eq!(recovery.await.unwrap(), MESSAGES);
         assert_eq!(processor.queue_len(), MESSAGES + 1);
     }
@@ -291,5 +312,32 @@ mod tests {
         assert!(processor.shutdown(Duration::from_hours(1)).await);
         assert_eq!(recovery.await.unwrap(), CHUNK);
         assert_eq!(processor.unread(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_disk_does_not_give_back_is_tried_again_until_it_does() {
+        let (processor, spool) = processor(0).await;
+        *spool.hooks.bad.lock().unwrap() = Some(id(7));
+        assert_eq!(processor.recover().await, MESSAGES - 1);
+        // Nobody waits for it, and it is not forgotten.
+        processor.all_read().await;
+        for _ in 0..3 {
+            assert_eq!((processor.unread(), processor.unreadable(), processor.queue_len()), (0, 1, MESSAGES));
+            assert!(processor.view(id(7)).await.is_none());
+            sleep(MAX_AGAIN).await;
+        }
+        *spool.hooks.bad.lock().unwrap() = None;
+        sleep(MAX_AGAIN).await;
+        assert_eq!((processor.unreadable(), processor.queue_len()), (0, MESSAGES));
+        assert!(processor.view(id(7)).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_to_stop_does_not_wait_for_a_bad_disk() {
+        let (processor, spool) = processor(0).await;
+        *spool.hooks.bad.lock().unwrap() = Some(id(7));
+        processor.recover().await;
+        assert!(processor.shutdown(Duration::from_secs(1)).await);
+        assert_eq!(processor.unreadable(), 0);
     }
 }

@@ -41,12 +41,12 @@ async fn a_bounce_waits_until_its_report_is_durable() {
     let home = Peer::start(Script::new()).await.unwrap();
     let mut world = World::new(routes(&[("one.test", &one), ("home.test", &home)]));
     let id = world.accept("alice@home.test", &["bob@one.test"]).await;
-    world.spool.full.store(true, Relaxed);
+    world.spool.hooks.full.store(true, Relaxed);
     world.rest().await;
     let recipient = world.recipient(id).await;
     assert_eq!((recipient.status, recipient.attempts), (RecipientStatus::Deferred, 1));
     assert_eq!(world.processor.queue_len(), 1);
-    world.spool.full.store(false, Relaxed);
+    world.spool.hooks.full.store(false, Relaxed);
     world.done().await;
     assert_eq!(home.messages().len(), 1);
 }
@@ -56,10 +56,10 @@ async fn the_end_of_a_message_that_the_spool_did_not_take_is_repeated() {
     let one = Peer::start(Script::new().on(At::EndOfData, Act::Delay(Duration::from_secs(5)))).await.unwrap();
     let mut world = World::new(routes(&[("one.test", &one)]));
     world.accept("alice@home.test", &["bob@one.test"]).await;
-    world.spool.full.store(true, Relaxed);
+    world.spool.hooks.full.store(true, Relaxed);
     until(async || world.processor.queue_len() == 0).await;
     assert_eq!(world.spool.len(), 1);
-    world.spool.full.store(false, Relaxed);
+    world.spool.hooks.full.store(false, Relaxed);
     world.done().await;
     assert_eq!(one.messages().len(), 1, "and it is not delivered again");
 }
@@ -154,9 +154,9 @@ async fn the_sender_of_a_message_that_is_damaged_in_the_spool_is_told() {
     let mut world = World::new(routes(&[("one.test", &one), ("home.test", &home)]));
     world.accept("alice@home.test", &["bob@one.test"]).await;
     until(async || one.transcript().contains("451 4.7.1")).await;
-    world.spool.damaged.store(true, Relaxed);
+    world.spool.hooks.damaged.store(true, Relaxed);
     world.done().await;
-    assert!(world.spool.set_aside.load(Relaxed), "what there is of it is kept");
+    assert!(world.spool.hooks.set_aside.load(Relaxed), "what there is of it is kept");
     let messages = home.messages();
     assert_eq!(messages.len(), 1);
     let report = String::from_utf8_lossy(&messages[0].content);

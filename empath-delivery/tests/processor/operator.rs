@@ -116,9 +116,9 @@ async fn a_removal_that_could_not_be_stored_is_refused_and_the_message_stays() {
     let id = world.accept("alice@home.test", &["bob@one.test"]).await;
     world.rest().await;
     let before = world.recipient(id).await.next_attempt_at;
-    world.spool.full.store(true, Relaxed);
+    world.spool.hooks.full.store(true, Relaxed);
     assert!(world.processor.delete(&this(id)).await.is_err());
-    world.spool.full.store(false, Relaxed);
+    world.spool.hooks.full.store(false, Relaxed);
     assert_eq!(world.recipient(id).await.next_attempt_at, before);
     one.restart().await.unwrap();
     world.done().await;

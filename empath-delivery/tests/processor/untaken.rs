@@ -19,13 +19,13 @@ async fn outcomes_that_a_full_spool_refused_are_stored_soon_after_it_has_recover
     let mut world = World::new(routes(&[("one.test", &one), ("two.test", &two)]));
     let delivered = world.accept("alice@home.test", &["bob@one.test"]).await;
     let half = world.accept("alice@home.test", &["carol@one.test", "dave@two.test"]).await;
-    world.spool.full.store(true, Relaxed);
+    world.spool.hooks.full.store(true, Relaxed);
     until(async || world.recipient_at(half, 1).await.attempts == 3).await;
     world.rest().await;
     assert_eq!(world.stored(half).await[1].attempts, 0);
     assert_eq!(world.spool.len(), 2);
 
-    world.spool.full.store(false, Relaxed);
+    world.spool.hooks.full.store(false, Relaxed);
     sleep(SOON).await;
     assert!(world.spool.load(delivered).await.is_err(), "the delivered message is gone");
     let stored = world.stored(half).await;
@@ -51,9 +51,9 @@ async fn what_was_delivered_beside_a_bounce_that_could_not_be_stored_is_not_deli
     let home = Peer::start(Script::new()).await.unwrap();
     let mut world = World::new(routes(&[("one.test", &one), ("home.test", &home)]));
     let id = world.accept("alice@home.test", &["ann@one.test", "bob@one.test"]).await;
-    world.spool.full.store(true, Relaxed);
+    world.spool.hooks.full.store(true, Relaxed);
     world.rest().await;
-    world.spool.full.store(false, Relaxed);
+    world.spool.hooks.full.store(false, Relaxed);
     sleep(SOON).await;
     assert_eq!(world.stored(id).await[0].status, Status::Ended(Ended::Delivered));
     one.restart_with(Script::new().on(At::RcptTo, Act::reply("550 5.1.1 no"))).await.unwrap();
@@ -68,10 +68,10 @@ async fn the_spool_gets_a_last_chance_when_the_processor_stops() {
     let one = Peer::start(Script::new().on(At::Greeting, Act::Delay(Duration::from_secs(5)))).await.unwrap();
     let mut world = World::new(routes(&[("one.test", &one)]));
     world.accept("alice@home.test", &["bob@one.test"]).await;
-    world.spool.full.store(true, Relaxed);
+    world.spool.hooks.full.store(true, Relaxed);
     until(async || world.processor.queue_len() == 0).await;
     sleep(SOON * 4).await;
-    world.spool.full.store(false, Relaxed);
+    world.spool.hooks.full.store(false, Relaxed);
     world.restart().await;
     assert!(world.spool.is_empty());
     assert_eq!(to(&one), ["bob@one.test"]);

@@ -18,10 +18,10 @@ use empath_delivery::{
 };
 use empath_metrics::Registry;
 use empath_spool::{
-    Batch, Closing, CommitError, Committed, Content, Draft, Entry, LoadError, Loading, LoadingSome,
-    MemorySpool, Quarantine, RecipientState, Spool, Stored, Verifying, Writing, files::Free,
+    Batch, CommitError, Committed, Content, Entry, LoadError, Loading, MemorySpool, RecipientState, Spool,
 };
 use empath_testkit::peer::Peer;
+use empath_testkit::spool::{HookedSpool, Hooks};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
@@ -39,10 +39,9 @@ impl Clock for VirtualClock {
     }
 }
 
-/// A spool in memory that fails on demand.
+/// How the spool fails on demand.
 #[derive(Default)]
-pub(crate) struct TestSpool {
-    memory: MemorySpool,
+pub(crate) struct Failing {
     /// Commits fail.
     pub(crate) full: AtomicBool,
     /// No content verifies.
@@ -51,56 +50,34 @@ pub(crate) struct TestSpool {
     pub(crate) set_aside: AtomicBool,
 }
 
-impl Spool for TestSpool {
-    fn commit(&self, batch: Batch) -> Committed {
+impl Hooks for Failing {
+    fn commit(&self, memory: &MemorySpool, batch: Batch) -> Committed {
         if self.full.load(Relaxed) {
             let error = io::Error::from(io::ErrorKind::StorageFull);
             return Committed::answered(Err(CommitError::Full(Arc::new(error))));
         }
-        self.memory.commit(batch)
+        memory.commit(batch)
     }
-    fn ids(&self) -> Vec<MessageId> {
-        self.memory.ids()
-    }
-    fn len(&self) -> usize {
-        self.memory.len()
-    }
-    fn load(&self, id: MessageId) -> Loading<'_, Stored> {
-        self.memory.load(id)
-    }
-    fn load_some(&self, ids: Vec<MessageId>) -> LoadingSome<'_> {
-        self.memory.load_some(ids)
-    }
-    fn content(&self, id: MessageId) -> Loading<'_, Content> {
+
+    fn content<'a>(&'a self, memory: &'a MemorySpool, id: MessageId) -> Loading<'a, Content> {
         if self.damaged.load(Relaxed) {
             let failure = LoadError::Damaged { id, reason: "a checksum does not match" };
             return Box::pin(std::future::ready(Err(failure)));
         }
-        self.memory.content(id)
+        memory.content(id)
     }
-    fn set_aside(&self, id: MessageId) -> Loading<'_, ()> {
+
+    fn set_aside<'a>(&'a self, memory: &'a MemorySpool, id: MessageId) -> Loading<'a, ()> {
         self.set_aside.store(true, Relaxed);
-        self.memory.set_aside(id)
+        memory.set_aside(id)
     }
-    fn draft(&self, id: MessageId) -> Writing<'_, Box<dyn Draft>> {
-        self.memory.draft(id)
-    }
-    fn free(&self) -> io::Result<Free> {
-        self.memory.free()
-    }
-    fn verify(&self) -> Verifying<'_> {
-        self.memory.verify()
-    }
-    fn quarantine(&self) -> Option<Quarantine> {
-        self.memory.quarantine()
-    }
-    fn is_healthy(&self) -> bool {
+
+    fn is_healthy(&self, _: &MemorySpool) -> bool {
         !self.full.load(Relaxed)
     }
-    fn close(&self) -> Closing<'_> {
-        self.memory.close()
-    }
 }
+
+type TestSpool = HookedSpool<Failing>;
 
 pub(crate) struct World {
     pub(crate) spool: Arc<TestSpool>,

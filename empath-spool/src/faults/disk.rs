@@ -79,6 +79,19 @@ impl SimDisk {
         self.state().fates.dawdles = true;
     }
 
+    /// Makes a sector of a file unreadable, for every reader and for as long as it is neither written nor mended.
+    pub(crate) fn spoil(&self, path: &Path, sector: usize) {
+        let mut state = self.state();
+        if let Ok(inode) = state.find(path) {
+            state.bad.insert((inode, sector));
+        }
+    }
+
+    /// Gives back what was in the sectors that could not be read.
+    pub(crate) fn mend(&self) {
+        self.state().bad.clear();
+    }
+
     /// Limits the space and the number of files and directories.
     pub(crate) fn limit(&self, octets: usize, inodes: usize) {
         let mut state = self.state();

@@ -72,6 +72,10 @@ impl File for Open {
         };
         let written = asked.min(state.most(self.inode).saturating_sub(at));
         state.content_mut(self.inode)?.write(octets, written, at);
+        // The disk takes other sectors in their place, without what was there.
+        for sector in state.bad(self.inode, at..at + written) {
+            state.bad.remove(&sector);
+        }
         match fate {
             Fate::Done if written == 0 && length > 0 => Err(Errno::NOSPC.into()),
             Fate::Done => Ok(written),
@@ -83,6 +87,9 @@ impl File for Open {
         let at = usize::try_from(offset).unwrap_or(usize::MAX);
         self.disk.look(format_args!("read {} {at} +{}", self.inode, octets.len()), |state| {
             let length = state.fates.some(octets.len());
+            if !state.bad(self.inode, at..at.saturating_add(length)).is_empty() {
+                return Err(Errno::IO.into());
+            }
             Ok(state.content_mut(self.inode)?.read(&mut octets[..length], at))
         })
     }

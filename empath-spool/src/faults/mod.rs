@@ -29,6 +29,7 @@ mod random;
 mod runs;
 mod state;
 mod stops;
+mod unreadable;
 mod workload;
 
 fn number(variable: &str) -> Option<u64> {
@@ -131,6 +132,13 @@ fn nothing_is_removed_because_of_what_a_start_found_and_could_not_make_durable()
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(unsettled.load(Relaxed) > 100, "{unsettled:?} starts did not settle what they found");
+}
+
+#[test]
+fn what_a_disk_refuses_to_read_is_there_when_it_reads_again() {
+    let (first, seeds) = (number("FAULT_FIRST").unwrap_or(0), number("FAULT_SEEDS").unwrap_or(500));
+    let failures = each(first..first + seeds, unreadable::run);
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]

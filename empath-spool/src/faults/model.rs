@@ -64,6 +64,17 @@ impl Model {
         self.messages.iter().map(|(id, message)| accepted(*id, message) + progress(*id, message)).sum()
     }
 
+    /// Whether no message is lost. Those that have ended may be back, and their recipients be tried again.
+    pub(super) fn nothing_lost(&self, found: &Messages) -> Result<(), String> {
+        for (id, message) in &self.messages {
+            let found = found.get(id).ok_or_else(|| format!("{id} is missing"))?;
+            if (&message.content, &message.envelope) != (&found.content, &found.envelope) {
+                return Err(format!("{id} has other content"));
+            }
+        }
+        Ok(())
+    }
+
     /// Compares with what a running spool has.
     pub(super) fn check(&self, found: &Messages) -> Result<(), String> {
         difference(&self.messages, found).map_or(Ok(()), Err)

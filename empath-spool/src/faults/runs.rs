@@ -23,8 +23,8 @@ pub(super) struct Run {
     /// What the spool shows while that may not be durable.
     shown: Option<Model>,
     pub(super) workload: Workload,
-    config: Config,
-    machine: Option<Machine>,
+    pub(super) config: Config,
+    pub(super) machine: Option<Machine>,
     /// Whether there was a start that made the spool.
     made: bool,
     /// Failures that a start may meet.

@@ -1,7 +1,9 @@
 //! What is on the disk: directories, files, space.
 
 use std::{
+    collections::BTreeSet,
     io,
+    ops::Range,
     path::{Component, Path},
 };
 
@@ -9,7 +11,7 @@ use fastrand::Rng;
 use rustix::io::Errno;
 
 use super::{
-    content::Content,
+    content::{Content, SECTOR},
     fate::Fates,
     names::{Inode, Name, Names},
 };
@@ -20,6 +22,8 @@ pub(super) struct State {
     pub(super) names: Names,
     pub(super) nodes: Vec<Option<Node>>,
     pub(super) locked: Vec<Inode>,
+    /// Sectors that cannot be read until they are written again or the disk is mended.
+    pub(super) bad: BTreeSet<(Inode, usize)>,
     /// Octets and inodes that there are.
     pub(super) octets: usize,
     pub(super) inodes: usize,
@@ -42,6 +46,7 @@ impl State {
             names: Names::default(),
             nodes: vec![Some(Node { content: None, named: true, opened: 0 })],
             locked: Vec::new(),
+            bad: BTreeSet::new(),
             octets: usize::MAX,
             inodes: usize::MAX,
         }
@@ -69,7 +74,13 @@ impl State {
     fn restart(&self) -> Self {
         let (octets, inodes) = (self.octets, self.inodes);
         let (fates, names) = (self.fates.after(), self.names.clone());
-        Self { fates, names, nodes: Vec::new(), locked: Vec::new(), octets, inodes }
+        Self { fates, names, nodes: Vec::new(), locked: Vec::new(), bad: self.bad.clone(), octets, inodes }
+    }
+
+    /// The bad sectors of a file among some octets.
+    pub(super) fn bad(&self, inode: Inode, octets: Range<usize>) -> Vec<(Inode, usize)> {
+        let sectors = octets.start / SECTOR..octets.end.div_ceil(SECTOR);
+        self.bad.range((inode, sectors.start)..(inode, sectors.end)).copied().collect()
     }
 
     pub(super) fn content(&self, inode: Inode) -> Option<&Content> {

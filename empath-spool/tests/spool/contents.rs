@@ -3,9 +3,16 @@
 use std::{fs, path::Path, time::Duration};
 
 use crate::support::{
-    accepted, assert_whole, commit, contents, deferred, everything, forget_contents, id, open, segments,
+    accepted, assert_whole, commit, config, contents, deferred, everything, forget_contents, id, metrics,
+    segments,
 };
-use empath_spool::{Entry, FileSpool, Spool, verify};
+use empath_spool::{Config, Entry, FileSpool, Report, Spool, verify};
+
+/// A spool whose segments are quickly prepared, and so all of the full size: each has messages.
+fn open(directory: &Path) -> (FileSpool, Report) {
+    let config = Config { preallocate: false, ..config(directory) };
+    FileSpool::open(&config, metrics()).expect("the spool opens")
+}
 
 /// Messages in several segments, some with progress, some gone.
 async fn fill(directory: &Path) -> FileSpool {

@@ -153,6 +153,54 @@ async fn content_that_has_lost_its_record_is_kept_beside_the_damage() {
     }
 }
 
+/// What seemed lost at one start, and is there again at the next, is whole.
+#[tokio::test]
+async fn content_comes_back_with_its_record_if_it_is_what_the_record_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    for number in [1, 2] {
+        let drafted = draft(&spool, number).await;
+        commit(&spool, entry(number, drafted)).await;
+    }
+    commit(&spool, accepted(3, 100)).await;
+    spool.close().await;
+    drop(spool);
+    let segment = &crate::support::segments(directory.path())[0];
+    let whole = fs::read(segment).unwrap();
+    let mut octets = whole.clone();
+    for name in [b"bob1", b"bob2"] {
+        let at = octets.windows(4).position(|part| part == name).unwrap();
+        octets[at] ^= 1;
+    }
+    fs::write(segment, octets).unwrap();
+    crate::support::forget_contents(directory.path());
+    let (spool, _) = open(directory.path());
+    assert_eq!((spool.ids(), files(directory.path())), (vec![id(3)], vec![]));
+    spool.close().await;
+    drop(spool);
+
+    fs::write(segment, whole).unwrap();
+    let set_aside = |number| directory.path().join("spool/damaged").join(format!("{}.content", id(number)));
+    let mut other = fs::read(set_aside(2)).unwrap();
+    other[300_000] ^= 1;
+    fs::write(set_aside(2), other).unwrap();
+    crate::support::forget_contents(directory.path());
+    let (spool, report) = open(directory.path());
+    assert_eq!((spool.ids(), report.damaged), (vec![id(1), id(2), id(3)], vec![]));
+    assert_large(&spool, 1).await;
+    assert_eq!(files(directory.path()), [id(1).to_string()]);
+    assert!(!set_aside(1).exists() && set_aside(2).exists(), "what is damaged stays where it is");
+    // And it goes with its message.
+    commit(&spool, Entry::Removed(id(1))).await;
+    let mut polls = tokio::time::interval(Duration::from_millis(20));
+    let gone = async {
+        while !files(directory.path()).is_empty() {
+            polls.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), gone).await.unwrap();
+}
+
 #[tokio::test]
 async fn damage_in_it_shows_before_its_end_is_reached() {
     let directory = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@
 mod compaction;
 mod contents;
 mod contract;
+mod damaged;
 mod directory;
 mod failing;
 mod failures;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use empath_common::MessageId;
-use empath_control::{Checked, Client, Discarded, Finding, Kept, Piece, Request, SpoolStats};
+use empath_control::{Checked, Client, Discarded, Finding, Kept, KeptSegment, Piece, Request, SpoolStats};
 
 use super::{
     CtlError,
@@ -19,13 +19,15 @@ pub(super) async fn stats(client: &mut Client, output: &mut Output) -> Result<()
     output.answer(&stats, || {
         let SpoolStats { messages, journal_octets, live_octets, large_octets, .. } = &stats;
         let bound = |bound: Option<u64>| bound.map_or_else(|| "unbounded".to_owned(), |n| n.to_string());
+        let kept = stats.kept_segments.iter().map(stays).collect::<String>();
         format!(
             "messages     {messages}\njournal      {journal_octets} octets, {live_octets} of them live\n\
-             large        {large_octets} octets\nfree         {} octets, {} files\ndamaged      {}\n\
-             healthy      {}\n",
+             large        {large_octets} octets\nfree         {} octets, {} files\n\
+             damaged      {}, {} octets\nhealthy      {}\n{kept}",
             bound(stats.free_octets),
             bound(stats.free_inodes),
             stats.damaged,
+            stats.damaged_octets,
             if stats.healthy { "yes" } else { "no" },
         )
     })?;
@@ -60,18 +62,28 @@ pub(crate) fn describe(finding: &Finding) -> String {
             format!("segment {segment:08}, offset {offset}, {length} octets: {reason}{about}\n")
         }
         Finding::Unreadable { id, reason } => format!("message {id}: {}\n", escaped(reason)),
+        Finding::Kept(kept) => stays(kept),
         Finding::Summary(checked) => {
-            let Checked { segments, records, octets, large, unfinished, damaged, unreadable, .. } = checked;
+            let Checked { segments, records, octets, large, unfinished, damaged, unreadable, kept, .. } =
+                checked;
+            let kept = match kept {
+                0 => String::new(),
+                n => format!("{n} segments stay, and all younger ones with them\n"),
+            };
             let unfinished = match unfinished {
                 0 => String::new(),
                 n => format!("{n} octets of a last write that did not finish, and was never acknowledged\n"),
             };
             format!(
                 "checked {segments} segments with {records} records and {octets} octets, and {large} large messages\n\
-                 {unfinished}{damaged} damaged ranges, {unreadable} unreadable messages\n"
+                 {unfinished}{damaged} damaged ranges, {unreadable} unreadable messages\n{kept}"
             )
         }
     }
+}
+
+fn stays(KeptSegment { segment, path, reason }: &KeptSegment) -> String {
+    format!("segment {segment:08} stays: {} ({})\n", escaped(reason), escaped(path))
 }
 
 fn names(messages: &[MessageId], separator: &str) -> String {
@@ -88,8 +100,9 @@ pub(super) async fn list(client: &mut Client, output: &mut Output) -> Result<(),
             output.answer(&kept, String::new)?;
             continue;
         }
-        let reason = kept.report.get("reason").map(String::as_str).unwrap_or_default();
-        table.row([&kept.name, &kept.octets.to_string(), reason, &names(&kept.messages, " ")]);
+        let reason = kept.report.get("reason").into_iter().chain(&kept.problem);
+        let reason = reason.map(String::as_str).collect::<Vec<_>>().join("; ");
+        table.row([&kept.name, &kept.octets.to_string(), &reason, &names(&kept.messages, " ")]);
         rows += 1;
         if rows == PIECE {
             output.text(&table.render())?;

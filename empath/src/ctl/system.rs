@@ -14,13 +14,17 @@ pub(super) async fn ping(client: &mut Client, output: &mut Output) -> Result<(),
 pub(super) async fn status(client: &mut Client, output: &mut Output) -> Result<(), CtlError> {
     let status: SystemStatus = client.ask(&Request::Status {}).await?;
     output.answer(&status, || {
-        let SystemStatus { uptime_seconds: up, queue_size, recovering, ready, connections, .. } = &status;
+        let SystemStatus { uptime_seconds: up, queue_size, recovering, unreadable, ready, connections, .. } = &status;
         let reading = match recovering {
             0 => String::new(),
             n => format!(", {n} of them are still being read from the spool"),
         };
+        let lost = match unreadable {
+            0 => String::new(),
+            n => format!(", {n} of them cannot be read from the disk and are tried again"),
+        };
         format!(
-            "version      {}\nup           {}d {:02}:{:02}:{:02}\nready        {}\nqueue        {queue_size} messages{reading}\n\
+            "version      {}\nup           {}d {:02}:{:02}:{:02}\nready        {}\nqueue        {queue_size} messages{reading}{lost}\n\
              connections  {} in, {} out\n",
             escaped(&status.version),
             up / 86_400,

@@ -9,8 +9,9 @@ use std::{
 use bytes::Bytes;
 use empath_common::MessageId;
 use empath_smtp::server::{self, IntakeError};
-use empath_spool::{Backend, CommitError, Config, Content, Spool};
-use tracing::error;
+use empath_spool::{Backend, Config, Content, Spool};
+
+use super::refusals::Refusals;
 
 /// What a message that is written to a file as it arrives has in memory.
 const BUFFER: usize = 64 << 10;
@@ -24,6 +25,10 @@ pub(super) struct Storage {
     memory: Arc<Budget>,
     /// For content that is written to files: apart, so that mail is still taken when the other is used up.
     buffers: Arc<Budget>,
+    /// Refusals by the journal.
+    pub(super) refusals: Refusals,
+    /// Refusals of content that was to go into a file of its own: they come apart from the others.
+    large_refusals: Refusals,
 }
 
 /// Octets that all messages share.
@@ -65,7 +70,8 @@ impl Storage {
         };
         let buffers = threshold.map_or(0, |_| BUFFER.max(content_memory / 4));
         let memory = Budget::new(content_memory.saturating_sub(buffers));
-        Self { spool, threshold, memory, buffers: Budget::new(buffers) }
+        let (refusals, large_refusals) = <(Refusals, Refusals)>::default();
+        Self { spool, threshold, memory, buffers: Budget::new(buffers), refusals, large_refusals }
     }
 }
 
@@ -116,9 +122,14 @@ impl Draft {
 
     /// All of it, to be committed.
     pub(super) async fn finish(self) -> Result<Content, IntakeError> {
-        let Self { id, content, reserved, large, .. } = self;
+        let Self { id, content, reserved, large, storage } = self;
         match large {
-            Some(large) => large.finish().await.map_err(|failure| refused(id, &failure)),
+            Some(large) => {
+                let finished = large.finish().await;
+                let content = finished.map_err(|failure| storage.large_refusals.refuse(id, &failure))?;
+                storage.large_refusals.stored();
+                Ok(content)
+            }
             None => Ok(Bytes::from_owner(Held { content, _reserved: reserved }).into()),
         }
     }
@@ -144,7 +155,7 @@ impl Draft {
 
     /// Appends to what is in the spool, where everything is from now on.
     async fn write_large(&mut self, octets: &[u8]) -> Result<(), IntakeError> {
-        let refused = |failure| refused(self.id, &failure);
+        let refused = |failure| self.storage.large_refusals.refuse(self.id, &failure);
         let large = match &mut self.large {
             Some(large) => large,
             none => {
@@ -173,16 +184,6 @@ impl server::Draft for Draft {
             return Err(IntakeError::Full);
         }
         self.write_large(octets).await
-    }
-}
-
-/// What the client is told of a failure of the spool.
-pub(super) fn refused(id: MessageId, failure: &CommitError) -> IntakeError {
-    error!(message_id = %id, error = %failure, "message refused: it could not be stored");
-    match failure {
-        CommitError::Full(_) => IntakeError::Full,
-        CommitError::TooLarge(_) => IntakeError::TooLarge,
-        CommitError::Io(_) | CommitError::Unsettled(_) | CommitError::Closed => IntakeError::Failed,
     }
 }
 

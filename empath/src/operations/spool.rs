@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, io, sync::Arc};
 
-use empath_control::{Answers, Checked, Discarded, Failure, FailureCode, Finding, Kept, Piece, SpoolStats};
+use empath_control::{
+    Answers, Checked, Discarded, Failure, FailureCode, Finding, Kept, KeptSegment, Piece, SpoolStats,
+};
 use empath_spool::{Damage, Metrics, Quarantine, Spool, Usage, Verification};
 use tokio::{
     sync::Semaphore,
@@ -11,6 +13,9 @@ use tokio::{
 
 /// Most messages that are named for one damaged range: they fit into one answer.
 const MAX_NAMED: usize = 100_000;
+
+/// Most segments that are named in the statistics.
+const MAX_SEGMENTS: usize = 100;
 
 /// The spool as the control socket sees it.
 pub struct SpoolOperations {
@@ -29,11 +34,14 @@ impl SpoolOperations {
     pub(super) async fn stats(&self, answers: &mut Answers) -> Result<(), Failure> {
         let spool = Arc::clone(&self.spool);
         let looked = spawn_blocking(move || {
-            let kept =
-                spool.quarantine().map_or(Ok(0), |quarantine| quarantine.list().map(|kept| kept.len()));
-            (spool.free().ok(), kept)
+            let damaged = spool
+                .quarantine()
+                .map_or(Ok((0, 0)), |quarantine| Ok((quarantine.list()?.len() as u64, quarantine.octets()?)));
+            (spool.free().ok(), damaged)
         });
-        let (free, kept) = looked.await.map_err(stopped)?;
+        let (free, damaged) = looked.await.map_err(stopped)?;
+        let (damaged, damaged_octets) = damaged.map_err(|failure| failed(&failure))?;
+        let kept = self.spool.kept();
         let Usage { journal, live, large } = self.metrics.usage();
         let bounded = |n: &u64| *n != u64::MAX;
         let stats = SpoolStats {
@@ -43,7 +51,10 @@ impl SpoolOperations {
             large_octets: large,
             free_octets: free.map(|free| free.octets).filter(bounded),
             free_inodes: free.map(|free| free.inodes).filter(bounded),
-            damaged: kept.map_err(|failure| failed(&failure))? as u64,
+            damaged,
+            damaged_octets,
+            kept: kept.len() as u64,
+            kept_segments: kept.into_iter().take(MAX_SEGMENTS).map(shown).collect(),
             healthy: self.spool.is_healthy(),
         };
         answers.send(&stats).await
@@ -74,8 +85,9 @@ impl SpoolOperations {
         };
         let kept = spawn_blocking(move || quarantine.list()).await.map_err(stopped)?;
         for kept in kept.map_err(|failure| failed(&failure))? {
-            let empath_spool::Kept { name, octets, report, messages } = kept;
-            answers.send(&Kept { name, octets, report: report.into_iter().collect(), messages }).await?;
+            let empath_spool::Kept { name, octets, report, messages, problem } = kept;
+            let report = report.into_iter().collect();
+            answers.send(&Kept { name, octets, report, messages, problem }).await?;
         }
         Ok(())
     }
@@ -134,6 +146,7 @@ pub(crate) fn findings(verification: Verification) -> impl Iterator<Item = Findi
         unfinished: verification.unfinished,
         damaged: verification.damaged.len() as u64,
         unreadable: verification.unreadable.len() as u64,
+        kept: verification.kept.len() as u64,
     };
     let damaged = verification.damaged.into_iter().map(|damage| {
         let Damage { segment, offset, length, reason, ids: mut messages, .. } = damage;
@@ -142,7 +155,13 @@ pub(crate) fn findings(verification: Verification) -> impl Iterator<Item = Findi
     });
     let unreadable =
         verification.unreadable.into_iter().map(|(id, reason)| Finding::Unreadable { id, reason });
-    damaged.chain(unreadable).chain([Finding::Summary(summary)])
+    let kept = verification.kept.into_iter().map(|kept| Finding::Kept(shown(kept)));
+    damaged.chain(unreadable).chain(kept).chain([Finding::Summary(summary)])
+}
+
+fn shown(kept: empath_spool::KeptSegment) -> KeptSegment {
+    let empath_spool::KeptSegment { segment, path, reason } = kept;
+    KeptSegment { segment, path: path.display().to_string(), reason: reason.to_string() }
 }
 
 fn unknown(name: &str) -> Failure {
@@ -169,49 +188,19 @@ mod tests {
     use empath_common::MessageId;
     use empath_control::{Client, ClientError, ControlServer, Handler, Request};
     use empath_metrics::Registry;
-    use empath_spool::{
-        Batch, Closing, Committed, Content, DamageReason, Draft, Loading, LoadingSome, MemorySpool, Stored,
-        Verifying, Writing, files::Free,
-    };
+    use empath_spool::{DamageReason, KeptReason, MemorySpool, Verifying};
+    use empath_testkit::spool::{HookedSpool, Hooks};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
 
-    /// A spool that is checked when the test says so, and then found damaged.
+    /// It is checked when the test says so, and then found damaged.
     struct Slow {
-        memory: MemorySpool,
         checked: Semaphore,
     }
 
-    impl Spool for Slow {
-        fn commit(&self, batch: Batch) -> Committed {
-            self.memory.commit(batch)
-        }
-        fn ids(&self) -> Vec<MessageId> {
-            self.memory.ids()
-        }
-        fn len(&self) -> usize {
-            self.memory.len()
-        }
-        fn load(&self, id: MessageId) -> Loading<'_, Stored> {
-            self.memory.load(id)
-        }
-        fn load_some(&self, ids: Vec<MessageId>) -> LoadingSome<'_> {
-            self.memory.load_some(ids)
-        }
-        fn content(&self, id: MessageId) -> Loading<'_, Content> {
-            self.memory.content(id)
-        }
-        fn set_aside(&self, id: MessageId) -> Loading<'_, ()> {
-            self.memory.set_aside(id)
-        }
-        fn draft(&self, id: MessageId) -> Writing<'_, Box<dyn Draft>> {
-            self.memory.draft(id)
-        }
-        fn free(&self) -> io::Result<Free> {
-            self.memory.free()
-        }
-        fn verify(&self) -> Verifying<'_> {
+    impl Hooks for Slow {
+        fn verify<'a>(&'a self, _: &'a MemorySpool) -> Verifying<'a> {
             Box::pin(async move {
                 self.checked.acquire().await.unwrap().forget();
                 let ids = vec![MessageId::from_bytes([0; 16]); MAX_NAMED + 1];
@@ -220,14 +209,14 @@ mod tests {
                 Verification { damaged: vec![damage], ..Verification::default() }
             })
         }
-        fn quarantine(&self) -> Option<Quarantine> {
-            self.memory.quarantine()
-        }
-        fn is_healthy(&self) -> bool {
-            self.memory.is_healthy()
-        }
-        fn close(&self) -> Closing<'_> {
-            self.memory.close()
+
+        fn kept(&self, _: &MemorySpool) -> Vec<empath_spool::KeptSegment> {
+            let kept = |segment| empath_spool::KeptSegment {
+                segment,
+                path: format!("{segment:08}.seg").into(),
+                reason: KeptReason::Unreadable,
+            };
+            (1..1000).map(kept).collect()
         }
     }
 
@@ -246,7 +235,8 @@ mod tests {
     async fn one_check_runs_at_a_time_whatever_becomes_of_who_asked_for_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
-        let spool = Arc::new(Slow { memory: MemorySpool::new(), checked: Semaphore::new(0) });
+        let spool =
+            Arc::new(HookedSpool { memory: MemorySpool::new(), hooks: Slow { checked: Semaphore::new(0) } });
         let operations = SpoolOperations::new(Arc::clone(&spool) as _, Metrics::new(&Registry::default()));
         let check = Arc::clone(&operations.check);
         let server = ControlServer::bind(&path).unwrap();
@@ -270,8 +260,10 @@ mod tests {
         // Others are not held up.
         let stats: SpoolStats = client.ask(&Request::SpoolStats {}).await.unwrap();
         assert_eq!((stats.messages, stats.free_octets, stats.damaged), (0, None, 0));
+        assert_eq!((stats.kept, stats.kept_segments.len()), (999, MAX_SEGMENTS));
+        assert_eq!(stats.kept_segments[0].path, "00000001.seg");
 
-        spool.checked.add_permits(2);
+        spool.hooks.checked.add_permits(2);
         drop(check.acquire().await.unwrap());
         client.send(&Request::SpoolVerify {}).await.unwrap();
         let Some(Finding::Damage { messages, .. }) = client.next().await.unwrap() else {
