@@ -12,6 +12,7 @@ use empath_common::MessageId;
 use crate::{
     content::PIECE,
     files::{File, Files},
+    scan::Damaged,
     window::Window,
 };
 
@@ -26,8 +27,10 @@ pub struct Damage {
     pub length: u64,
     /// Why it does not verify.
     pub reason: DamageReason,
-    /// The messages that were lost or lost some of their progress, as far as the damage shows.
+    /// The messages that were lost or lost some of their progress, as far as the damage shows: the first of them.
     pub ids: Vec<MessageId>,
+    /// How many more there are.
+    pub more_ids: u64,
     /// The copy; `None` if it could not be made, and then the segment stays until it can.
     pub copy: Option<PathBuf>,
 }
@@ -61,7 +64,12 @@ pub enum DamageReason {
 impl Damage {
     pub(crate) fn new(segment: u32, range: Range<u64>, reason: DamageReason) -> Self {
         let (offset, length) = (range.start, range.end.saturating_sub(range.start));
-        Self { segment, offset, length, reason, ids: Vec::new(), copy: None }
+        Self { segment, offset, length, reason, ids: Vec::new(), more_ids: 0, copy: None }
+    }
+
+    pub(crate) fn of(segment: u32, damaged: Damaged, reason: DamageReason) -> Self {
+        let Damaged { range, ids, more_ids, .. } = damaged;
+        Self { ids, more_ids, ..Self::new(segment, range, reason) }
     }
 }
 
@@ -110,6 +118,9 @@ fn describe(damage: &Damage) -> String {
     for id in &damage.ids {
         // Writing to a string can't fail.
         let _ = writeln!(text, "message: {id}");
+    }
+    if damage.more_ids > 0 {
+        let _ = writeln!(text, "more messages: {}", damage.more_ids);
     }
     text
 }

@@ -1,6 +1,10 @@
 //! Which messages there are, and where in the journal they stand.
 
-use std::{collections::BTreeMap, mem};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    ops::Bound,
+};
 
 use empath_common::MessageId;
 
@@ -11,25 +15,41 @@ use crate::{record::At, segment::Previous};
 pub(crate) enum Effect {
     Accepted(MessageId),
     Progress(MessageId),
+    /// A `Progress` that takes the place of all before it, or is the first.
+    Condensed(MessageId),
     Removed(MessageId),
 }
 
 impl Effect {
     pub(crate) fn id(self) -> MessageId {
         match self {
-            Self::Accepted(id) | Self::Progress(id) | Self::Removed(id) => id,
+            Self::Accepted(id) | Self::Progress(id) | Self::Condensed(id) | Self::Removed(id) => id,
         }
     }
 }
 
-/// A message: no content, no envelope, 36 octets with its id.
+/// A message: no content, no envelope, 44 octets with its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) accepted: At,
+    /// Of the `Accepted`.
+    pub(crate) accepted_octets: u32,
     /// The last `Progress`, which knows the one before.
     pub(crate) progress: Option<At>,
-    /// Of all its records.
-    pub(crate) octets: u32,
+    /// Of all `Progress` that count.
+    pub(crate) progress_octets: u32,
+    /// How many they are.
+    pub(crate) links: u32,
+}
+
+/// A message with more `Progress` than this has them condensed: each is to be read when it is loaded.
+pub(crate) const MAX_LINKS: u32 = 16;
+
+impl Message {
+    /// Octets of all its records.
+    pub(crate) fn octets(&self) -> u64 {
+        u64::from(self.accepted_octets) + u64::from(self.progress_octets)
+    }
 }
 
 /// A message, and where damage has parted its `Progress`: a record, and the last good one before it.
@@ -72,6 +92,8 @@ pub(crate) struct Index {
     large_octets: u64,
     /// Messages that ended and have a file.
     ended_large: Vec<MessageId>,
+    /// Messages with too many `Progress`.
+    long: BTreeSet<MessageId>,
 }
 
 impl Index {
@@ -137,24 +159,41 @@ impl Index {
             Effect::Accepted(id) => {
                 // Compaction writes a message again.
                 self.forget(id);
-                self.messages.insert(id, Message { accepted: at, progress: None, octets });
+                let message = Message {
+                    accepted: at,
+                    accepted_octets: octets,
+                    progress: None,
+                    progress_octets: 0,
+                    links: 0,
+                };
+                self.messages.insert(id, message);
                 if let Some(segment) = self.segments.get_mut(&at.segment.get()) {
                     segment.messages += 1;
                     segment.live += u64::from(octets);
                 }
                 self.live += u64::from(octets);
             }
-            Effect::Progress(id) => {
+            Effect::Progress(id) | Effect::Condensed(id) => {
                 let Some(message) = self.messages.get_mut(&id) else {
                     return;
                 };
-                message.progress = Some(at);
-                let more = octets.min(u32::MAX - message.octets);
-                message.octets += more;
-                if let Some(segment) = self.segments.get_mut(&message.accepted.segment.get()) {
-                    segment.live += u64::from(more);
+                let before = message.octets();
+                if effect == Effect::Condensed(id) {
+                    (message.links, message.progress_octets) = (0, 0);
+                    self.gaps.remove(&id);
+                    self.long.remove(&id);
                 }
-                self.live += u64::from(more);
+                message.progress = Some(at);
+                message.progress_octets = message.progress_octets.saturating_add(octets);
+                message.links = message.links.saturating_add(1);
+                if message.links > MAX_LINKS {
+                    self.long.insert(id);
+                }
+                let after = message.octets();
+                if let Some(segment) = self.segments.get_mut(&message.accepted.segment.get()) {
+                    segment.live = segment.live - before + after;
+                }
+                self.live = self.live - before + after;
             }
             Effect::Removed(id) => {
                 self.forget(id);
@@ -171,10 +210,11 @@ impl Index {
             return;
         };
         self.gaps.remove(&id);
-        self.live -= u64::from(message.octets);
+        self.long.remove(&id);
+        self.live -= message.octets();
         if let Some(segment) = self.segments.get_mut(&message.accepted.segment.get()) {
             segment.messages -= 1;
-            segment.live -= u64::from(message.octets);
+            segment.live -= message.octets();
         }
     }
 
@@ -208,6 +248,20 @@ impl Index {
         (self.segments.len() > 1 && !oldest.kept && (sparse || worthwhile)).then_some((*number, *oldest))
     }
 
+    /// Takes some of the messages that have too many `Progress`. Their next `Progress` brings them back.
+    pub(crate) fn take_long(&mut self, most: usize) -> Vec<MessageId> {
+        std::iter::from_fn(|| self.long.pop_first()).take(most).collect()
+    }
+
+    pub(crate) fn has_long(&self) -> bool {
+        !self.long.is_empty()
+    }
+
+    /// Whether there is something to write again.
+    pub(crate) fn wants_compaction(&self, segment_size: u64, full: bool) -> bool {
+        self.has_long() || self.to_compact(segment_size, full).is_some()
+    }
+
     pub(crate) fn ids(&self) -> Vec<MessageId> {
         self.messages.keys().copied().collect()
     }
@@ -224,10 +278,23 @@ impl Index {
         self.messages.get(&id).copied()
     }
 
-    /// The messages whose `Accepted` stands in a segment. Looks at all that there are.
-    pub(crate) fn in_segment(&self, number: u32) -> Vec<(MessageId, Message)> {
-        let there = self.messages.iter().filter(|(_, message)| message.accepted.segment.get() == number);
-        there.map(|(id, message)| (*id, *message)).collect()
+    /// The messages whose `Accepted` stands in a segment, among the next `most` behind one; and the last of those, if
+    /// there are any.
+    pub(crate) fn in_segment(
+        &self,
+        number: u32,
+        behind: Option<MessageId>,
+        most: usize,
+    ) -> (Vec<MessageId>, Option<MessageId>) {
+        let (mut there, mut last) = (Vec::new(), None);
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        for (id, message) in self.messages.range((from, Bound::Unbounded)).take(most) {
+            last = Some(*id);
+            if message.accepted.segment.get() == number {
+                there.push(*id);
+            }
+        }
+        (there, last)
     }
 
     /// The message, and where damage parted its `Progress`.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::{
     committer::Shared,
     compaction::Compaction,
-    contents::{Item, Items},
+    contents::{Item, Writing},
     deletions::{Deletions, Schedule},
     files::File,
     recovery::Recovered,
@@ -324,11 +324,10 @@ impl Keeper {
                 file.truncate(sealed.end)?;
                 self.shared.index().resized(sealed.segment, sealed.end);
             }
-            match items.or_else(|| read_items(&*file, sealed)) {
-                Some(items) => journal.write_contents(sealed, items),
-                // The next start will say what is wrong with it.
-                None => Ok(()),
-            }
+            journal.write_contents(sealed, |out| match &items {
+                Some(items) => out.octets(items).map(|()| true),
+                None => read_items(&*file, sealed, out),
+            })
         });
         if let Err(failure) = written {
             tracing::warn!(segment = sealed.segment, error = %failure, "the contents of a segment were not written down; the next start reads all of it");
@@ -336,17 +335,16 @@ impl Keeper {
     }
 }
 
-/// All records of a segment that has no damage, as they are written down.
-fn read_items(file: &dyn File, sealed: Previous) -> Option<Vec<u8>> {
+/// Writes down all records of a segment; false if it has damage, of which the next start will say what it is.
+fn read_items(file: &dyn File, sealed: Previous, out: &mut Writing) -> io::Result<bool> {
     let mut window = Window::new(file, sealed.end);
-    let mut items = Vec::new();
     for found in scan(&mut window, sealed.epoch, true) {
-        match found {
-            Found::Batch(batch) => items.extend(batch.iter().filter_map(Item::of)),
-            Found::Damage(_) | Found::Unfinished(_) => return None,
-        }
+        let Found::Record(record) = found else {
+            return Ok(false);
+        };
+        Item::of(&record).map_or(Ok(()), |item| out.push(&item))?;
     }
-    if window.unreadable().is_empty() { items.into_iter().collect::<Items>().complete() } else { None }
+    Ok(window.is_sound())
 }
 
 /// Takes away the first record, so that a file which was renamed and not yet written looks unused. What is behind
