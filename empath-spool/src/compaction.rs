@@ -85,10 +85,10 @@ impl Compaction {
             let read = reader::condensed(shared, id, &known, Damaged::Fails);
             let read = damaged_or(read, || reader::condensed(shared, id, &known, Damaged::Ends));
             // Where it fails, the next `Progress` brings the message back, and whoever loads it says what is wrong.
-            if let Ok(updates) = read {
-                if self.send(shared, id, known.0, vec![condensed(id, updates, 0)]) {
-                    shared.metrics.condensed.increment();
-                }
+            if let Ok(updates) = read
+                && self.send(shared, id, known.0, vec![condensed(id, updates, 0)])
+            {
+                shared.metrics.condensed.increment();
             }
         }
     }

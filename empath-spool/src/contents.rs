@@ -16,7 +16,7 @@ use crate::{
     fields::{fields, put},
     files::File,
     index::Effect,
-    record::{At, HEADER, Header, Kind, Record},
+    record::{self, At, HEADER, Header, Kind, Record},
     scan::Scanned,
     segment::{Journal, Previous},
     window::Window,
@@ -236,7 +236,9 @@ impl Journal {
             }
         }
         let expected = (Kind::Contents, Some(sealed.segment), Some(sealed.end), size);
-        if (header.kind, segment, end, header.len()) != expected || header.body % ITEM as u32 != 0 {
+        if (header.kind, segment, end, header.len()) != expected
+            || !record::size(header.body).is_multiple_of(ITEM)
+        {
             return None;
         }
         let items = (HEADER + head.len()) as u64..size;

@@ -234,7 +234,7 @@ impl Keeper {
                 self.removed(&path, removed, |desk, failed| desk.large.done(id, failed));
             }
             Task::Prepare(number) => self.prepare(number),
-            Task::WriteDown(segment, items) => self.write_down(segment, items),
+            Task::WriteDown(segment, items) => self.write_down(segment, items.as_deref()),
             Task::Compact(mut compaction) => {
                 let again = compaction.step(&self.shared);
                 let mut desk = self.desk();
@@ -311,7 +311,7 @@ impl Keeper {
     }
 
     /// Writes down what is in a segment, and cuts off what is not used of it.
-    fn write_down(&self, sealed: Previous, items: Option<Vec<u8>>) {
+    fn write_down(&self, sealed: Previous, items: Option<&[u8]>) {
         let journal = &self.shared.journal;
         let segment = self.shared.index().segment(sealed.segment);
         // One without messages goes as soon as those before it have gone.
@@ -324,7 +324,7 @@ impl Keeper {
                 file.truncate(sealed.end)?;
                 self.shared.index().resized(sealed.segment, sealed.end);
             }
-            journal.write_contents(sealed, |out| match &items {
+            journal.write_contents(sealed, |out| match items {
                 Some(items) => out.octets(items).map(|()| true),
                 None => read_items(&*file, sealed, out),
             })

@@ -64,8 +64,12 @@ impl Damaged {
         Self { range, reason, ids: Vec::new(), more_ids: 0 }
     }
 
-    fn about(&mut self, id: MessageId) {
-        if self.ids.len() < MAX_IDS { self.ids.push(id) } else { self.more_ids += 1 }
+    fn about(&mut self, id: Option<MessageId>) {
+        match id {
+            Some(id) if self.ids.len() < MAX_IDS => self.ids.push(id),
+            Some(_) => self.more_ids += 1,
+            None => {}
+        }
     }
 }
 
@@ -210,7 +214,7 @@ impl<'a, 'w> Scan<'a, 'w> {
         while at < range.end
             && let Ok(record) = self.read(at)
         {
-            record.id.into_iter().for_each(|id| damaged.about(id));
+            damaged.about(record.id);
             at = record.end();
         }
         damaged
@@ -226,7 +230,7 @@ impl<'a, 'w> Scan<'a, 'w> {
         let id = self.seeming_id(from);
         let damage = self.damage.get_or_insert(Damaged::new(from..to, reason));
         damage.range.end = to;
-        id.into_iter().for_each(|id| damage.about(id));
+        damage.about(id);
         self.at = to;
     }
 
@@ -442,6 +446,38 @@ mod tests {
         assert_eq!(scan(&broken(3), false)[3..], [range("unfinished", 3, all)]);
         // A later segment says that all of them were finished.
         assert_eq!(scan(&broken(3), true)[3..], [range("damage", 3, 4), "1".into()]);
+    }
+
+    #[test]
+    fn a_batch_of_more_records_than_are_held_in_memory_is_found_whole() {
+        let count = u32::try_from(MAX_RECORDS).unwrap() + 10;
+        let octets = [batch(count), batch(1)].concat();
+        assert_eq!(scan(&octets, true), [count.to_string(), "1".to_owned()]);
+        assert_eq!(scan(&octets, false), [count.to_string(), "1".to_owned()]);
+    }
+
+    #[test]
+    fn a_damaged_batch_names_some_of_its_messages_and_counts_the_others() {
+        let mut octets = batch(3000);
+        let end = octets.len();
+        octets[end - 1] ^= 1;
+        octets.extend(batch(1));
+        let file = Octets(octets);
+        let mut window = Window::new(&file, file.0.len() as u64);
+        let found: Vec<_> = super::scan(&mut window, EPOCH, true).collect();
+        let [Found::Damage(damaged), Found::Record(_)] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((damaged.range.end, damaged.ids.len(), damaged.more_ids), (end as u64, MAX_IDS, 2000));
+    }
+
+    #[test]
+    fn a_batch_that_makes_no_sense_is_one_stretch_and_no_gap_in_the_last_write() {
+        let mut senseless = Record::new(Kind::Removed, 0, Bytes::new(), |_| {}).last(true);
+        senseless.seal(EPOCH, 0, None);
+        let (first, length) = (batch_of(0, 1), senseless.head.len());
+        let octets = [first.clone(), senseless.head.clone(), first.clone()].concat();
+        let expected =
+            ["1".to_owned(), format!("senseless {}..{}", first.len(), first.len() + length), "1".to_owned()];
+        assert_eq!(scan(&octets, false), expected);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A start takes memory for messages, and little for records. Each has a process of its own, to be measured alone.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{env, fs, path::Path, process::Command, sync::Arc, time::Duration};
 
@@ -47,16 +47,17 @@ fn largest_memory(directory: &Path) -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
-#[test]
-fn the_process_that_is_measured() {
+#[tokio::test]
+async fn the_process_that_is_measured() {
     let Some(directory) = env::var_os(SPOOL) else {
         return;
     };
     let spool = open(directory.as_ref());
     assert_eq!(spool.ids(), [id(0)]);
     let contents = Path::new(&directory).join("spool/journal/00000001.contents");
+    let mut polls = tokio::time::interval(Duration::from_millis(10));
     while !contents.exists() {
-        std::thread::sleep(Duration::from_millis(10));
+        polls.tick().await;
     }
     // The keeper's thread ends with the last of what it has begun.
     drop(spool);
