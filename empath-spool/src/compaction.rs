@@ -5,7 +5,7 @@
 //! leaves it out if the message has changed since it was read. Where only the `Progress` of a message have become too many,
 //! the one that takes their place goes alone.
 
-use std::{collections::VecDeque, mem, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use empath_common::MessageId;
 use tokio::{
@@ -32,6 +32,10 @@ const PAUSE: Duration = Duration::from_mins(1);
 /// Messages that are looked at in the index at a time.
 const LOOK: usize = 4096;
 
+/// How long a message whose `Progress` have become too many is left alone after a try: as long as more come at once, each
+/// try to condense them is in vain.
+const ROUND: Duration = Duration::from_secs(1);
+
 /// How far the oldest segment is done.
 #[derive(Default)]
 pub(crate) struct Compaction {
@@ -41,6 +45,9 @@ pub(crate) struct Compaction {
     sent: usize,
     answers: VecDeque<oneshot::Receiver<Result<(), CommitError>>>,
     not_before: Option<Instant>,
+    /// The last message whose `Progress` were condensed, and when the next round of that begins.
+    condensed: Option<MessageId>,
+    next_round: Option<Instant>,
 }
 
 impl Compaction {
@@ -63,21 +70,42 @@ impl Compaction {
         self.condense(shared);
         let Some((number, _)) = shared.index().to_compact(shared.journal.segment_size, shared.is_starved())
         else {
-            *self = Self { answers: mem::take(&mut self.answers), ..Self::default() };
-            return self.answers.is_empty() && shared.index().has_long();
+            self.turn_to(None);
+            return self.answers.is_empty() && self.next_round.is_none() && shared.index().has_long();
         };
         if self.segment != Some(number) {
-            let answers = mem::take(&mut self.answers);
-            *self = Self { segment: Some(number), answers, ..Self::default() };
+            self.turn_to(Some(number));
         }
         self.some(shared, number);
         self.answers.is_empty() && self.not_before.is_none()
     }
 
+    fn turn_to(&mut self, segment: Option<u32>) {
+        (self.segment, self.behind, self.sent) = (segment, None, 0);
+    }
+
+    /// When there may be something to do again.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.next_round
+    }
+
+    /// Begins the round that is due.
+    pub(crate) fn begin_round(&mut self) {
+        (self.condensed, self.next_round) = (None, None);
+    }
+
     /// Writes what the `Progress` of some messages come to, where there are too many of them.
     fn condense(&mut self, shared: &Shared) {
         const SOME: usize = 64;
-        let long = shared.index().take_long(SOME);
+        if self.next_round.is_some() {
+            return;
+        }
+        let long = shared.index().take_long(self.condensed, SOME);
+        if let Some(last) = long.last() {
+            self.condensed = Some(*last);
+        } else if self.condensed.is_some() {
+            self.next_round = Some(Instant::now() + ROUND);
+        }
         for id in long {
             let Some(known) = shared.index().message_and_gaps(id) else {
                 continue;

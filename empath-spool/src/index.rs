@@ -248,9 +248,14 @@ impl Index {
         (self.segments.len() > 1 && !oldest.kept && (sparse || worthwhile)).then_some((*number, *oldest))
     }
 
-    /// Takes some of the messages that have too many `Progress`. Their next `Progress` brings them back.
-    pub(crate) fn take_long(&mut self, most: usize) -> Vec<MessageId> {
-        std::iter::from_fn(|| self.long.pop_first()).take(most).collect()
+    /// Takes some of the messages behind one that have too many `Progress`. Their next `Progress` brings them back.
+    pub(crate) fn take_long(&mut self, behind: Option<MessageId>, most: usize) -> Vec<MessageId> {
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let taken: Vec<_> = self.long.range((from, Bound::Unbounded)).take(most).copied().collect();
+        for id in &taken {
+            self.long.remove(id);
+        }
+        taken
     }
 
     pub(crate) fn has_long(&self) -> bool {
@@ -383,6 +388,29 @@ mod tests {
         index.apply(Effect::Accepted(id(3)), at(1), 500);
         index.keep(1);
         assert_eq!(index.to_compact(1000, true), None, "it stays anyway");
+    }
+
+    #[test]
+    fn too_much_progress_is_marked_until_one_takes_its_place() {
+        let mut index = index(2);
+        index.apply(Effect::Accepted(id(1)), at(1), 100);
+        for number in 1..=MAX_LINKS {
+            assert!(!index.has_long(), "{number}");
+            index.apply(Effect::Progress(id(1)), At::new(1, number).unwrap(), 50);
+        }
+        let last = At::new(2, 9).unwrap();
+        index.follows(id(1), last, At::new(2, 8));
+        index.apply(Effect::Progress(id(1)), last, 50);
+        assert_eq!(index.take_long(None, 9), [id(1)]);
+        assert!(!index.has_long());
+        index.apply(Effect::Progress(id(1)), At::new(2, 10).unwrap(), 50);
+        assert!(index.has_long(), "it comes back");
+        let condensed = At::new(2, 11).unwrap();
+        index.apply(Effect::Condensed(id(1)), condensed, 70);
+        let (message, gaps) = index.message_and_gaps(id(1)).unwrap();
+        assert_eq!((message.progress, message.links, message.octets()), (Some(condensed), 1, 170));
+        assert_eq!((gaps, index.has_long()), (vec![], false));
+        assert_eq!((index.octets().1, index.segment(1).unwrap().live), (170, 170));
     }
 
     #[test]

@@ -375,7 +375,11 @@ impl Desk {
         if let Some((segment, items)) = self.sealed.pop_front() {
             return Next::Task(Task::WriteDown(segment, items));
         }
-        let wait = self.dead.due().into_iter().chain(self.large.due()).min();
+        if self.compaction.due().is_some_and(|due| due <= now) {
+            self.compaction.begin_round();
+            self.compact = true;
+        }
+        let wait = [self.dead.due(), self.large.due(), self.compaction.due()].into_iter().flatten().min();
         if mem::take(&mut self.compact) {
             return Next::Task(Task::Compact(mem::take(&mut self.compaction)));
         }
