@@ -148,7 +148,7 @@ pub struct QueueView {
     pub entry: QueueEntry,
     /// The fields of its header, in order.
     pub headers: Vec<(String, String)>,
-    /// Every attempt for every recipient, oldest first.
+    /// The first and the last seven attempts for each recipient, oldest first.
     pub history: Vec<HistoryEntry>,
 }
 

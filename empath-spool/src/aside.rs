@@ -9,14 +9,12 @@ use crate::{
     committer::Shared,
     damage::{Damage, DamageReason},
     encoding::LargeContent,
+    index::Message,
     large::{self, Large},
     quarantine::CONTENT,
     reader::{self, Failure},
-    record::{At, HEADER, Header},
+    record::At,
 };
-
-/// Octets that are kept of a record whose length nobody knows.
-const SOME: u64 = 4096;
 
 /// Copies the record of a message to `damaged/`, and moves the file of a large one there. Blocks.
 pub(crate) fn set_aside(shared: &Shared, id: MessageId) -> Result<(), LoadError> {
@@ -24,7 +22,7 @@ pub(crate) fn set_aside(shared: &Shared, id: MessageId) -> Result<(), LoadError>
     let Some(message) = shared.index().message(id) else {
         return Ok(());
     };
-    let kept = keep(shared, id, message.accepted, None);
+    let kept = keep(shared, id, &message);
     match kept {
         Ok(copy) => {
             shared.metrics.damaged.increment();
@@ -35,9 +33,9 @@ pub(crate) fn set_aside(shared: &Shared, id: MessageId) -> Result<(), LoadError>
     }
 }
 
-/// Keeps the record of a message, of so many octets if that is known, and its file, if it has one.
-pub(crate) fn keep(shared: &Shared, id: MessageId, at: At, octets: Option<u32>) -> io::Result<PathBuf> {
-    let record = keep_record(shared, id, at, octets)?;
+/// Keeps the `Accepted` of a message, and its file, if it has one.
+pub(crate) fn keep(shared: &Shared, id: MessageId, message: &Message) -> io::Result<PathBuf> {
+    let record = keep_record(shared, id, message)?;
     // Not in the condition: the index is not locked while files are moved.
     let large = shared.index().is_large(id);
     if large { keep_file(shared, id) } else { Ok(record) }
@@ -98,20 +96,14 @@ fn keep_file(shared: &Shared, id: MessageId) -> io::Result<PathBuf> {
     Ok(kept)
 }
 
-fn keep_record(shared: &Shared, id: MessageId, at: At, octets: Option<u32>) -> io::Result<PathBuf> {
+fn keep_record(shared: &Shared, id: MessageId, message: &Message) -> io::Result<PathBuf> {
     let journal = &shared.journal;
-    let (number, from) = (at.segment.get(), u64::from(at.offset));
+    let (number, from) = (message.accepted.segment.get(), u64::from(message.accepted.offset));
     let file = journal.files.open_read(&journal.segment(number))?;
     let used = shared.index().segment(number);
     let end = used.map_or(u64::MAX, |used| used.end).min(file.size()?);
-    let length = if let Some(octets) = octets {
-        octets.into()
-    } else {
-        let mut header = [0; HEADER];
-        file.read_all_at(&mut header, from)?;
-        Header::parse(&header, used.map(|used| used.epoch)).map_or(SOME, |header| header.len())
-    };
-    let range = from..(from + length).min(end.max(from));
+    // The header may be what is damaged; the index knows where the record ends.
+    let range = from..(from + u64::from(message.accepted_octets)).min(end.max(from));
     let damage = Damage { ids: vec![id], ..Damage::new(number, range, DamageReason::Message) };
     let epoch = used.map_or(0, |used| used.epoch);
     journal.damaged.keep(&damage, epoch, &*file)

@@ -228,7 +228,7 @@ impl Committer {
         }
         index.written(segment, at);
         let (dead, ended_large) = (index.take_dead(), index.take_ended_large());
-        let compact = index.to_compact(self.shared.journal.segment_size, self.shared.is_starved()).is_some();
+        let compact = index.wants_compaction(self.shared.journal.segment_size, self.shared.is_starved());
         self.shared.metrics.holds(&index);
         drop(index);
         let metrics = &self.shared.metrics;
@@ -313,6 +313,10 @@ fn seal(shared: &Shared, segment: &Segment, start: u64, group: &mut [Pending]) -
                 let previous = last.get(&id).copied().unwrap_or_else(before);
                 last.insert(id, At::new(segment.number, offset(at)));
                 previous
+            }
+            (Effect::Condensed(id), Some(_)) => {
+                last.insert(id, At::new(segment.number, offset(at)));
+                None
             }
             (Effect::Accepted(id) | Effect::Removed(id), Some(_)) => {
                 last.insert(id, None);

@@ -1,12 +1,12 @@
 //! Writing the messages of the oldest segment again, at the end of the journal, so that the segment can be given up.
 //!
-//! A message goes as one batch: its `Accepted` and all its `Progress`, as they stand. Where the batch is durable it takes
-//! the place of what stood before; where it is not, nothing has changed. The committer leaves it out if the message has
-//! changed since it was read.
+//! A message goes as one batch: its `Accepted` as it stands, and one `Progress` that says what all its `Progress` come to.
+//! Where the batch is durable it takes the place of what stood before; where it is not, nothing has changed. The committer
+//! leaves it out if the message has changed since it was read. Where only the `Progress` of a message have become too many,
+//! the one that takes their place goes alone.
 
-use std::{collections::VecDeque, time::Duration, vec};
+use std::{collections::VecDeque, time::Duration};
 
-use bytes::Bytes;
 use empath_common::MessageId;
 use tokio::{
     sync::oneshot::{self, error::TryRecvError},
@@ -14,16 +14,13 @@ use tokio::{
 };
 
 use crate::{
-    CommitError, aside,
+    CommitError, Entry, Progress, RecipientUpdate, aside,
     backlog::{Class, Pending},
     committer::Shared,
-    contents::Item,
-    index::{Effect, Known, Message, Use},
+    encoding,
+    index::{Effect, Known, Message},
     reader::{self, Damaged, Failure},
-    record::{At, Kind, Record},
-    scan::{Found, scan},
-    segment::Previous,
-    window::Window,
+    record::Record,
 };
 
 /// Octets that are read and written again at a time: what commits beside them may have to wait for.
@@ -32,16 +29,25 @@ const STEP: u64 = 512 << 10;
 /// How long a segment that cannot be read is left alone.
 const PAUSE: Duration = Duration::from_mins(1);
 
+/// Messages that are looked at in the index at a time.
+const LOOK: usize = 4096;
+
+/// How long a message whose `Progress` have become too many is left alone after a try: as long as more come at once, each
+/// try to condense them is in vain.
+const ROUND: Duration = Duration::from_secs(1);
+
 /// How far the oldest segment is done.
 #[derive(Default)]
 pub(crate) struct Compaction {
     segment: Option<u32>,
-    items: vec::IntoIter<Item>,
-    /// Whether the items are those of the index, because none of the segment's records led to a message that is left.
-    stuck: bool,
+    /// The last message that was looked at, and how many were written again since the first.
+    behind: Option<MessageId>,
     sent: usize,
     answers: VecDeque<oneshot::Receiver<Result<(), CommitError>>>,
     not_before: Option<Instant>,
+    /// The last message whose `Progress` were condensed, and when the next round of that begins.
+    condensed: Option<MessageId>,
+    next_round: Option<Instant>,
 }
 
 impl Compaction {
@@ -61,67 +67,120 @@ impl Compaction {
         if self.not_before.is_some_and(|time| Instant::now() < time) {
             return false;
         }
-        let Some((number, used)) =
-            shared.index().to_compact(shared.journal.segment_size, shared.is_starved())
+        self.condense(shared);
+        let Some((number, _)) = shared.index().to_compact(shared.journal.segment_size, shared.is_starved())
         else {
             shared.index().stuck(None);
-            *self = Self::default();
-            return false;
+            self.turn_to(None);
+            return self.answers.is_empty() && self.next_round.is_none() && shared.index().has_long();
         };
-        if self.segment != Some(number) || self.items.len() == 0 {
-            let stuck = self.segment == Some(number) && self.sent == 0;
-            if stuck && self.stuck {
-                self.give_up(shared, number, "its messages are not where they were");
-                return false;
-            }
-            let items = if stuck { left(shared, number) } else { items(shared, number, used) };
-            *self = Self { segment: Some(number), items, stuck, ..Self::default() };
+        if self.segment != Some(number) {
+            self.turn_to(Some(number));
         }
         self.some(shared, number);
-        self.answers.is_empty()
+        self.answers.is_empty() && self.not_before.is_none()
     }
 
+    fn turn_to(&mut self, segment: Option<u32>) {
+        (self.segment, self.behind, self.sent) = (segment, None, 0);
+    }
+
+    /// When there may be something to do again.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.next_round
+    }
+
+    /// Begins the round that is due.
+    pub(crate) fn begin_round(&mut self) {
+        (self.condensed, self.next_round) = (None, None);
+    }
+
+    /// Writes what the `Progress` of some messages come to, where there are too many of them.
+    fn condense(&mut self, shared: &Shared) {
+        const SOME: usize = 64;
+        if self.next_round.is_some() {
+            return;
+        }
+        let long = shared.index().take_long(self.condensed, SOME);
+        if let Some(last) = long.last() {
+            self.condensed = Some(*last);
+        } else if self.condensed.is_some() {
+            self.next_round = Some(Instant::now() + ROUND);
+        }
+        for id in long {
+            let Some(known) = shared.index().message_and_gaps(id) else {
+                continue;
+            };
+            let read = reader::condensed(shared, id, &known, Damaged::Fails);
+            let read = damaged_or(read, || reader::condensed(shared, id, &known, Damaged::Ends));
+            // Where it fails, the next `Progress` brings the message back, and whoever loads it says what is wrong.
+            if let Ok(updates) = read
+                && self.send(shared, id, known.0, vec![condensed(id, updates, 0)])
+            {
+                shared.metrics.condensed.increment();
+            }
+        }
+    }
+
+    /// Goes on with the messages of a segment.
     fn some(&mut self, shared: &Shared, number: u32) {
+        let (there, last) = shared.index().in_segment(number, self.behind, LOOK);
+        if last.is_none() {
+            if self.sent == 0 {
+                self.give_up(shared, number, "its messages are not where they were");
+            }
+            (self.behind, self.sent) = (None, 0);
+            return;
+        }
         let mut octets = 0;
-        while octets < STEP
-            && let Some(item) = self.items.next()
-        {
-            let (id, Some(at)) = (item.effect.id(), At::new(number, item.offset)) else {
+        for id in there {
+            self.behind = Some(id);
+            let known = shared.index().message_and_gaps(id);
+            let Some(known) = known.filter(|known| known.0.accepted.segment.get() == number) else {
                 continue;
             };
-            let Some(known) = shared.index().message_and_gaps(id).filter(|known| known.0.accepted == at)
-            else {
-                continue;
-            };
-            octets += u64::from(known.0.octets);
+            octets += known.0.octets();
             let read = again(shared, id, &known, Damaged::Fails);
-            let read = if let Err(Failure::Record | Failure::Fields | Failure::Other) = read {
-                again(shared, id, &known, Damaged::Ends)
-            } else {
-                read
-            };
+            let read = damaged_or(read, || again(shared, id, &known, Damaged::Ends));
             let records = match read {
                 Ok(records) => records,
                 Err(_) if shared.index().message_and_gaps(id).as_ref() != Some(&known) => continue,
                 Err(Failure::Io(failure)) => return self.give_up(shared, number, &failure.to_string()),
-                Err(failure) => match self.bury(shared, number, &item, &known.0, failure) {
+                Err(failure) => match self.bury(shared, number, id, &known.0, failure) {
                     Some(records) => records,
                     None => return,
                 },
             };
-            let class = match records.first() {
-                Some((_, Effect::Removed(_))) => Class::Outcome,
-                _ => Class::Moved(id, known.0),
-            };
-            let octets = records.iter().map(|(record, _)| record.len()).sum();
-            let (answer, answered) = oneshot::channel();
-            let pending = Pending { records, octets, class, large: Vec::new(), answer };
-            if shared.backlog.push(pending).is_ok() {
+            if self.send(shared, id, known.0, records) {
                 shared.metrics.compacted.increment();
                 self.sent += 1;
-                self.answers.push_back(answered);
+            }
+            if octets >= STEP {
+                return;
             }
         }
+        self.behind = last;
+    }
+
+    fn send(
+        &mut self,
+        shared: &Shared,
+        id: MessageId,
+        then: Message,
+        records: Vec<(Record, Effect)>,
+    ) -> bool {
+        let class = match records.first() {
+            Some((_, Effect::Removed(_))) => Class::Outcome,
+            _ => Class::Moved(id, then),
+        };
+        let octets = records.iter().map(|(record, _)| record.len()).sum();
+        let (answer, answered) = oneshot::channel();
+        let pending = Pending { records, octets, class, large: Vec::new(), answer };
+        let sent = shared.backlog.push(pending).is_ok();
+        if sent {
+            self.answers.push_back(answered);
+        }
+        sent
     }
 
     /// A message that is damaged where it stands: a copy goes to `damaged/`, and the message with it, as it would at the
@@ -130,18 +189,17 @@ impl Compaction {
         &mut self,
         shared: &Shared,
         number: u32,
-        item: &Item,
+        id: MessageId,
         message: &Message,
         failure: Failure,
     ) -> Option<Vec<(Record, Effect)>> {
-        let id = item.effect.id();
         let failure = failure.about(id);
-        let copied = aside::keep(shared, id, message.accepted, Some(item.octets));
+        let copied = aside::keep(shared, id, message);
         match copied {
             Ok(copy) => {
                 shared.metrics.damaged.increment();
                 tracing::error!(message_id = %id, error = %failure, copy = %copy.display(), "a message is damaged and was taken out");
-                let removed = crate::encoding::encode(crate::Entry::Removed(id), 0).last(true);
+                let removed = encoding::encode(Entry::Removed(id), 0).last(true);
                 Some(vec![(removed, Effect::Removed(id))])
             }
             Err(failure) => {
@@ -167,6 +225,14 @@ impl Compaction {
     }
 }
 
+/// What was read, or what is left of it where it is damaged.
+fn damaged_or<T>(read: Result<T, Failure>, left: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    match read {
+        Err(Failure::Record | Failure::Fields | Failure::Other) => left(),
+        read => read,
+    }
+}
+
 /// The records of a message to be written again.
 fn again(
     shared: &Shared,
@@ -176,43 +242,14 @@ fn again(
 ) -> Result<Vec<(Record, Effect)>, Failure> {
     let (header, octets, body) = reader::whole(shared, id, known.0.accepted)?;
     header.verify_body(&body)?;
-    let progress = reader::progress(shared, id, known, damaged)?;
-    let count = progress.len();
-    let records = progress.into_iter().map(|(_, octets)| (octets, Bytes::new(), Effect::Progress(id)));
-    let records = [(octets, body, Effect::Accepted(id))].into_iter().chain(records);
-    let record = |(place, (octets, body, effect)): (u32, _)| {
-        (Record::again(octets, body, place).last(crate::record::size(place) == count), effect)
-    };
-    Ok((0..).zip(records).map(record).collect())
+    let updates = reader::condensed(shared, id, known, damaged)?;
+    let accepted = Record::again(octets, body, 0).last(updates.is_empty());
+    let progress = (!updates.is_empty()).then(|| condensed(id, updates, 1));
+    Ok([(accepted, Effect::Accepted(id))].into_iter().chain(progress).collect())
 }
 
-/// The messages whose `Accepted` stands in a segment, as the index knows them.
-fn left(shared: &Shared, number: u32) -> vec::IntoIter<Item> {
-    let item = |(id, message): (MessageId, Message)| Item {
-        effect: Effect::Accepted(id),
-        offset: message.accepted.offset,
-        octets: message.octets,
-        previous: None,
-    };
-    shared.index().in_segment(number).into_iter().map(item).collect::<Vec<_>>().into_iter()
-}
-
-/// The `Accepted` records of a sealed segment, of messages that live and of others.
-fn items(shared: &Shared, number: u32, used: Use) -> vec::IntoIter<Item> {
-    let sealed = Previous { segment: number, epoch: used.epoch, end: used.end };
-    let accepted = |item: &Item| matches!(item.effect, Effect::Accepted(_));
-    if let Some(items) = shared.journal.read_contents(sealed) {
-        return items.into_iter().filter(accepted).collect::<Vec<_>>().into_iter();
-    }
-    let Ok(file) = shared.journal.files.open_read(&shared.journal.segment(number)) else {
-        return Vec::new().into_iter();
-    };
-    let mut items = Vec::new();
-    for found in scan(&mut Window::new(&*file, used.end), used.epoch, true) {
-        if let Found::Batch(batch) = found {
-            let batch = batch.iter().filter(|record| record.header.kind == Kind::Accepted);
-            items.extend(batch.filter_map(Item::of));
-        }
-    }
-    items.into_iter()
+/// The one `Progress` that takes the place of all before it, at the end of a batch.
+fn condensed(id: MessageId, updates: Vec<RecipientUpdate>, place: u32) -> (Record, Effect) {
+    let record = encoding::encode(Entry::Progress(Progress { id, updates }), place);
+    (record.last(true), Effect::Condensed(id))
 }

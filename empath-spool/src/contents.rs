@@ -4,19 +4,22 @@
 
 use std::{
     io::{self, IoSlice},
-    iter,
+    mem,
+    ops::Range,
 };
 
 use bytes::Bytes;
 use empath_common::MessageId;
 
 use crate::{
+    content::PIECE,
     fields::{fields, put},
     files::File,
     index::Effect,
-    record::{self, At, Kind, Record},
+    record::{self, At, HEADER, Header, Kind, Record},
     scan::Scanned,
     segment::{Journal, Previous},
+    window::Window,
 };
 
 const SEGMENT: u16 = 1;
@@ -61,22 +64,13 @@ impl Items {
     }
 }
 
-impl FromIterator<Item> for Items {
-    fn from_iter<I: IntoIterator<Item = Item>>(items: I) -> Self {
-        let mut octets = Vec::new();
-        for item in items {
-            item.put(&mut octets);
-        }
-        Self { octets, too_many: false }
-    }
-}
-
 impl Item {
     /// `None` for records that are about no message.
     pub(crate) fn of(scanned: &Scanned) -> Option<Self> {
-        let effect = effect(scanned.header.kind, scanned.id?)?;
+        let previous = scanned.header.previous;
+        let effect = effect(scanned.header.kind, scanned.id?, previous)?;
         let (offset, octets) = (scanned.at.try_into().ok()?, scanned.header.len().try_into().ok()?);
-        Some(Self { effect, offset, octets, previous: scanned.header.previous })
+        Some(Self { effect, offset, octets, previous })
     }
 
     /// A record that was just written.
@@ -85,10 +79,15 @@ impl Item {
         Self { effect, offset: at.offset, octets, previous: record.previous() }
     }
 
+    /// The first octet behind the record.
+    pub(crate) fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.octets)
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         let kind = match self.effect {
             Effect::Accepted(_) => Kind::Accepted,
-            Effect::Progress(_) => Kind::Progress,
+            Effect::Progress(_) | Effect::Condensed(_) => Kind::Progress,
             Effect::Removed(_) => Kind::Removed,
         };
         let (segment, offset) = self.previous.map_or((0, 0), |at| (at.segment.get(), at.offset));
@@ -104,43 +103,131 @@ impl Item {
         let mut words = words.chunks_exact(4).map(|word| word.try_into().map_or(0, u32::from_le_bytes));
         let mut word = || words.next();
         let kind = Kind::of(word()?.try_into().ok()?);
-        let effect = effect(kind, MessageId::from_bytes(*id))?;
-        let (offset, octets) = (word()?, word()?);
-        Some(Self { effect, offset, octets, previous: At::new(word()?, word()?) })
+        let (offset, octets, previous) = (word()?, word()?, At::new(word()?, word()?));
+        let effect = effect(kind, MessageId::from_bytes(*id), previous)?;
+        Some(Self { effect, offset, octets, previous })
     }
 }
 
-fn effect(kind: Kind, id: MessageId) -> Option<Effect> {
+fn effect(kind: Kind, id: MessageId, previous: Option<At>) -> Option<Effect> {
     match kind {
         Kind::Accepted => Some(Effect::Accepted(id)),
+        Kind::Progress if previous.is_none() => Some(Effect::Condensed(id)),
         Kind::Progress => Some(Effect::Progress(id)),
         Kind::Removed => Some(Effect::Removed(id)),
         Kind::Begin | Kind::End | Kind::Contents | Kind::Unknown(_) => None,
     }
 }
 
+/// What is written down about a segment, verified.
+pub(crate) struct Contents {
+    file: Box<dyn File>,
+    items: Range<u64>,
+    /// The end of the segment.
+    end: u64,
+}
+
+impl Contents {
+    /// Takes the items in their order; false if they cannot be read to the end, and then some were taken.
+    pub(crate) fn each(&self, mut take: impl FnMut(&Item)) -> bool {
+        self.walk(|_, item| take(item)).is_some()
+    }
+
+    fn walk(&self, mut take: impl FnMut(&[u8], &Item)) -> Option<()> {
+        let mut window = Window::new(&*self.file, self.items.end);
+        let (mut at, mut last) = (self.items.start, 0);
+        while at < self.items.end {
+            let octets: [u8; ITEM] = window.get(at, ITEM).try_into().ok()?;
+            let item = Item::decode(&octets).filter(|_| !window.is_unreadable())?;
+            // Records stand one behind the other.
+            if u64::from(item.offset) < last || item.end() > self.end {
+                return None;
+            }
+            take(&octets, &item);
+            (at, last) = (at + ITEM as u64, item.end());
+        }
+        Some(())
+    }
+}
+
+/// A file about a segment's contents that is being written: what it begins with comes last.
+pub(crate) struct Writing {
+    file: Box<dyn File>,
+    piece: Vec<u8>,
+    at: u64,
+    length: u32,
+    crc: u32,
+}
+
+impl Writing {
+    pub(crate) fn push(&mut self, item: &Item) -> io::Result<()> {
+        item.put(&mut self.piece);
+        if self.piece.len() < PIECE {
+            return Ok(());
+        }
+        let piece = mem::take(&mut self.piece);
+        self.octets(&piece)?;
+        self.piece = piece;
+        self.piece.clear();
+        Ok(())
+    }
+
+    /// Items as they are written down.
+    pub(crate) fn octets(&mut self, items: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(&mut [IoSlice::new(items)], self.at)?;
+        self.at += items.len() as u64;
+        self.length = self.length.saturating_add(u32::try_from(items.len()).unwrap_or(u32::MAX));
+        self.crc = crc32c::crc32c_append(self.crc, items);
+        Ok(())
+    }
+}
+
+/// The record of a file about the contents of a segment, up to the items.
+fn record(sealed: Previous) -> Record {
+    let record = Record::new(Kind::Contents, 0, Bytes::new(), |out| {
+        put(out, SEGMENT, &sealed.segment.to_le_bytes());
+        put(out, END, &sealed.end.to_le_bytes());
+    });
+    record.last(true)
+}
+
 impl Journal {
-    /// Writes down what is in a segment that is valid up to where `sealed` says.
-    pub(crate) fn write_contents(&self, sealed: Previous, items: Vec<u8>) -> io::Result<()> {
-        let mut record = Record::new(Kind::Contents, 0, Bytes::from(items), |out| {
-            put(out, SEGMENT, &sealed.segment.to_le_bytes());
-            put(out, END, &sealed.end.to_le_bytes());
-        })
-        .last(true);
-        record.seal(sealed.epoch, 0, None);
+    /// Writes down what is in a segment that is valid up to where `sealed` says. `write` writes the items, and says
+    /// whether they are all.
+    pub(crate) fn write_contents(
+        &self,
+        sealed: Previous,
+        write: impl FnOnce(&mut Writing) -> io::Result<bool>,
+    ) -> io::Result<()> {
         let path = self.contents(sealed.segment);
         self.remove_name(&path)?;
         let file = self.files.create(&path)?;
+        let (record, piece) = (record(sealed), Vec::new());
+        let mut writing = Writing { file, piece, at: record.len(), length: 0, crc: 0 };
+        if !write(&mut writing)? {
+            return self.remove_name(&path);
+        }
+        let piece = mem::take(&mut writing.piece);
+        writing.octets(&piece)?;
+        let mut record = record.before(writing.length, writing.crc);
+        record.seal(sealed.epoch, 0, None);
         // Not synced: one that a power loss damages is made anew.
-        file.write_all_at(&mut [IoSlice::new(&record.head), IoSlice::new(&record.body)], 0)
+        writing.file.write_all_at(&mut [IoSlice::new(&record.head)], 0)
     }
 
     /// What was written down about a segment in exactly this state.
-    pub(crate) fn read_contents(&self, sealed: Previous) -> Option<Vec<Item>> {
-        let octets = whole(&*self.files.open_read(&self.contents(sealed.segment)).ok()?)?;
-        let read = record::read(&octets).ok()?;
+    pub(crate) fn read_contents(&self, sealed: Previous) -> Option<Contents> {
+        /// What the file begins with is shorter by far.
+        const FIRST: usize = 1024;
+        let file = self.files.open_read(&self.contents(sealed.segment)).ok()?;
+        let size = file.size().ok()?;
+        let mut octets = vec![0; FIRST];
+        let length = file.read_all_at(&mut octets, 0).ok()?;
+        octets.truncate(length);
+        let header = Header::parse(&octets, Some(sealed.epoch)).ok()?;
+        let head = header.verify_head(&octets).ok()?;
         let (mut segment, mut end) = (None, None);
-        for field in fields(read.head) {
+        for field in fields(head) {
             let field = field.ok()?;
             match field.number {
                 SEGMENT => segment = Some(field.word().ok()?),
@@ -148,22 +235,17 @@ impl Journal {
                 _ => {}
             }
         }
-        let found = Previous { segment: segment?, epoch: read.header.epoch, end: end? };
-        if read.header.kind != Kind::Contents || found != sealed {
+        let expected = (Kind::Contents, Some(sealed.segment), Some(sealed.end), size);
+        if (header.kind, segment, end, header.len()) != expected
+            || !record::size(header.body).is_multiple_of(ITEM)
+        {
             return None;
         }
-        let (items, rest) = read.body.as_chunks::<ITEM>();
-        if !rest.is_empty() {
-            return None;
-        }
-        items.iter().map(Item::decode).collect()
+        let items = (HEADER + head.len()) as u64..size;
+        let contents = Contents { file, items, end: sealed.end };
+        let mut crc = 0;
+        contents.walk(|octets, _| crc = crc32c::crc32c_append(crc, octets))?;
+        header.verify_checksum(crc).ok()?;
+        Some(contents)
     }
-}
-
-fn whole(file: &dyn File) -> Option<Vec<u8>> {
-    let size = usize::try_from(file.size().ok()?).ok()?;
-    let mut octets = Vec::new();
-    octets.try_reserve_exact(size).ok()?;
-    octets.extend(iter::repeat_n(0, size));
-    (file.read_all_at(&mut octets, 0).ok()? == size).then_some(octets)
 }

@@ -13,11 +13,9 @@ use crate::{
     content::PIECE,
     files::{File, Files},
     quarantine::{COPY, Quarantine, REPORT},
+    scan::Damaged,
     window::Window,
 };
-
-/// Most messages that a report names, so that it is read in one piece. Of more it gives the number.
-const MAX_NAMED: usize = 1000;
 
 /// A range of the journal that does not verify.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +28,10 @@ pub struct Damage {
     pub length: u64,
     /// Why it does not verify.
     pub reason: DamageReason,
-    /// The messages that were lost or lost some of their progress, as far as the damage shows.
+    /// The messages that were lost or lost some of their progress, as far as the damage shows: the first of them.
     pub ids: Vec<MessageId>,
+    /// How many more there are.
+    pub more_ids: u64,
     /// The copy; `None` if it could not be made, and then the segment stays until it can.
     pub copy: Option<PathBuf>,
 }
@@ -65,7 +65,12 @@ pub enum DamageReason {
 impl Damage {
     pub(crate) fn new(segment: u32, range: Range<u64>, reason: DamageReason) -> Self {
         let (offset, length) = (range.start, range.end.saturating_sub(range.start));
-        Self { segment, offset, length, reason, ids: Vec::new(), copy: None }
+        Self { segment, offset, length, reason, ids: Vec::new(), more_ids: 0, copy: None }
+    }
+
+    pub(crate) fn of(segment: u32, damaged: Damaged, reason: DamageReason) -> Self {
+        let Damaged { range, ids, more_ids, .. } = damaged;
+        Self { ids, more_ids, ..Self::new(segment, range, reason) }
     }
 }
 
@@ -110,12 +115,12 @@ fn copy_range(from: &dyn File, range: Range<u64>, to: &dyn File) -> io::Result<(
 fn describe(damage: &Damage) -> String {
     let Damage { segment, offset, length, reason, .. } = damage;
     let mut text = format!("segment: {segment:08}\noffset: {offset}\nlength: {length}\nreason: {reason}\n");
-    for id in damage.ids.iter().take(MAX_NAMED) {
+    for id in &damage.ids {
         // Writing to a string can't fail.
         let _ = writeln!(text, "message: {id}");
     }
-    if damage.ids.len() > MAX_NAMED {
-        let _ = writeln!(text, "messages: {}", damage.ids.len());
+    if damage.more_ids > 0 {
+        let _ = writeln!(text, "more messages: {}", damage.more_ids);
     }
     text
 }

@@ -1,6 +1,10 @@
 //! Which messages there are, and where in the journal they stand.
 
-use std::{collections::BTreeMap, mem};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    ops::Bound,
+};
 
 use empath_common::MessageId;
 
@@ -16,25 +20,41 @@ use crate::{
 pub(crate) enum Effect {
     Accepted(MessageId),
     Progress(MessageId),
+    /// A `Progress` that takes the place of all before it, or is the first.
+    Condensed(MessageId),
     Removed(MessageId),
 }
 
 impl Effect {
     pub(crate) fn id(self) -> MessageId {
         match self {
-            Self::Accepted(id) | Self::Progress(id) | Self::Removed(id) => id,
+            Self::Accepted(id) | Self::Progress(id) | Self::Condensed(id) | Self::Removed(id) => id,
         }
     }
 }
 
-/// A message: no content, no envelope, 36 octets with its id.
+/// A message: no content, no envelope, 44 octets with its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) accepted: At,
+    /// Of the `Accepted`.
+    pub(crate) accepted_octets: u32,
     /// The last `Progress`, which knows the one before.
     pub(crate) progress: Option<At>,
-    /// Of all its records.
-    pub(crate) octets: u32,
+    /// Of all `Progress` that count.
+    pub(crate) progress_octets: u32,
+    /// How many they are.
+    pub(crate) links: u32,
+}
+
+/// A message with more `Progress` than this has them condensed: each is to be read when it is loaded.
+pub(crate) const MAX_LINKS: u32 = 16;
+
+impl Message {
+    /// Octets of all its records.
+    pub(crate) fn octets(&self) -> u64 {
+        u64::from(self.accepted_octets) + u64::from(self.progress_octets)
+    }
 }
 
 /// A message, and where damage has parted its `Progress`: a record, and the last good one before it.
@@ -79,6 +99,8 @@ pub(crate) struct Index {
     kept: BTreeMap<u32, Kept>,
     /// Messages that ended and have a file.
     ended_large: Vec<MessageId>,
+    /// Messages with too many `Progress`.
+    long: BTreeSet<MessageId>,
 }
 
 impl Index {
@@ -179,24 +201,41 @@ impl Index {
             Effect::Accepted(id) => {
                 // Compaction writes a message again.
                 self.forget(id);
-                self.messages.insert(id, Message { accepted: at, progress: None, octets });
+                let message = Message {
+                    accepted: at,
+                    accepted_octets: octets,
+                    progress: None,
+                    progress_octets: 0,
+                    links: 0,
+                };
+                self.messages.insert(id, message);
                 if let Some(segment) = self.segments.get_mut(&at.segment.get()) {
                     segment.messages += 1;
                     segment.live += u64::from(octets);
                 }
                 self.live += u64::from(octets);
             }
-            Effect::Progress(id) => {
+            Effect::Progress(id) | Effect::Condensed(id) => {
                 let Some(message) = self.messages.get_mut(&id) else {
                     return;
                 };
-                message.progress = Some(at);
-                let more = octets.min(u32::MAX - message.octets);
-                message.octets += more;
-                if let Some(segment) = self.segments.get_mut(&message.accepted.segment.get()) {
-                    segment.live += u64::from(more);
+                let before = message.octets();
+                if effect == Effect::Condensed(id) {
+                    (message.links, message.progress_octets) = (0, 0);
+                    self.gaps.remove(&id);
+                    self.long.remove(&id);
                 }
-                self.live += u64::from(more);
+                message.progress = Some(at);
+                message.progress_octets = message.progress_octets.saturating_add(octets);
+                message.links = message.links.saturating_add(1);
+                if message.links > MAX_LINKS {
+                    self.long.insert(id);
+                }
+                let after = message.octets();
+                if let Some(segment) = self.segments.get_mut(&message.accepted.segment.get()) {
+                    segment.live = segment.live - before + after;
+                }
+                self.live = self.live - before + after;
             }
             Effect::Removed(id) => {
                 self.forget(id);
@@ -213,10 +252,11 @@ impl Index {
             return;
         };
         self.gaps.remove(&id);
-        self.live -= u64::from(message.octets);
+        self.long.remove(&id);
+        self.live -= message.octets();
         if let Some(segment) = self.segments.get_mut(&message.accepted.segment.get()) {
             segment.messages -= 1;
-            segment.live -= u64::from(message.octets);
+            segment.live -= message.octets();
         }
     }
 
@@ -251,6 +291,25 @@ impl Index {
         (self.segments.len() > 1 && !oldest.kept && (sparse || worthwhile)).then_some((*number, *oldest))
     }
 
+    /// Takes some of the messages behind one that have too many `Progress`. Their next `Progress` brings them back.
+    pub(crate) fn take_long(&mut self, behind: Option<MessageId>, most: usize) -> Vec<MessageId> {
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let taken: Vec<_> = self.long.range((from, Bound::Unbounded)).take(most).copied().collect();
+        for id in &taken {
+            self.long.remove(id);
+        }
+        taken
+    }
+
+    pub(crate) fn has_long(&self) -> bool {
+        !self.long.is_empty()
+    }
+
+    /// Whether there is something to write again.
+    pub(crate) fn wants_compaction(&self, segment_size: u64, full: bool) -> bool {
+        self.has_long() || self.to_compact(segment_size, full).is_some()
+    }
+
     pub(crate) fn ids(&self) -> Vec<MessageId> {
         self.messages.keys().copied().collect()
     }
@@ -267,10 +326,23 @@ impl Index {
         self.messages.get(&id).copied()
     }
 
-    /// The messages whose `Accepted` stands in a segment. Looks at all that there are.
-    pub(crate) fn in_segment(&self, number: u32) -> Vec<(MessageId, Message)> {
-        let there = self.messages.iter().filter(|(_, message)| message.accepted.segment.get() == number);
-        there.map(|(id, message)| (*id, *message)).collect()
+    /// The messages whose `Accepted` stands in a segment, among the next `most` behind one; and the last of those, if
+    /// there are any.
+    pub(crate) fn in_segment(
+        &self,
+        number: u32,
+        behind: Option<MessageId>,
+        most: usize,
+    ) -> (Vec<MessageId>, Option<MessageId>) {
+        let (mut there, mut last) = (Vec::new(), None);
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        for (id, message) in self.messages.range((from, Bound::Unbounded)).take(most) {
+            last = Some(*id);
+            if message.accepted.segment.get() == number {
+                there.push(*id);
+            }
+        }
+        (there, last)
     }
 
     /// The message, and where damage parted its `Progress`.
@@ -297,93 +369,4 @@ impl Index {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(number: u8) -> MessageId {
-        MessageId::from_bytes([number; 16])
-    }
-
-    fn at(segment: u32) -> At {
-        At::new(segment, 0).unwrap()
-    }
-
-    fn index(segments: u32) -> Index {
-        let mut index = Index::default();
-        (1..=segments).for_each(|segment| index.begin(segment, 0, 1000));
-        index
-    }
-
-    #[test]
-    fn a_segment_goes_only_after_all_older_ones() {
-        let mut index = index(4);
-        index.apply(Effect::Accepted(id(1)), at(1), 100);
-        index.apply(Effect::Accepted(id(2)), at(1), 100);
-        index.apply(Effect::Removed(id(1)), at(2), 100);
-        assert!(index.take_dead().is_empty(), "segment 2 holds what keeps message 1 from rising again");
-        index.apply(Effect::Progress(id(2)), at(3), 100);
-        index.apply(Effect::Removed(id(2)), at(4), 100);
-        assert_eq!(index.take_dead(), [1, 2, 3]);
-        assert!(index.take_dead().is_empty(), "the youngest is being written");
-        assert_eq!(index.octets(), (1000, 0, 0));
-    }
-
-    #[test]
-    fn a_segment_that_cannot_be_read_is_not_let_go_for_a_copy() {
-        let mut index = index(2);
-        index.keep(1, KeptReason::Unreadable);
-        index.keep_for(Damage::new(1, 0..1, crate::DamageReason::Begin), 7);
-        assert_eq!(index.kept().map(|(_, kept)| kept.reason).collect::<Vec<_>>(), [KeptReason::Unreadable]);
-        assert!(index.take_dead().is_empty());
-        index.release(1);
-        assert_eq!((index.take_dead(), index.kept().count()), (vec![1], 0));
-    }
-
-    #[test]
-    fn progress_of_an_unknown_message_keeps_no_segment() {
-        let mut index = index(2);
-        index.apply(Effect::Progress(id(1)), at(1), 100);
-        assert_eq!(index.take_dead(), [1]);
-    }
-
-    #[test]
-    fn a_message_that_is_written_again_frees_the_segment_where_it_stood() {
-        let mut index = index(3);
-        index.apply(Effect::Accepted(id(1)), at(1), 100);
-        index.apply(Effect::Progress(id(1)), at(2), 50);
-        assert_eq!(index.segment(1).unwrap().live, 150);
-        index.apply(Effect::Accepted(id(1)), at(3), 100);
-        index.apply(Effect::Progress(id(1)), at(3), 50);
-        assert_eq!(index.take_dead(), [1, 2]);
-        assert_eq!(index.octets(), (1000, 150, 0));
-    }
-
-    #[test]
-    fn the_oldest_segment_is_compacted_when_the_journal_is_twice_what_it_holds() {
-        let mut index = index(4);
-        index.apply(Effect::Accepted(id(1)), at(1), 900);
-        assert_eq!(index.to_compact(1000, false).map(|(number, _)| number), Some(1));
-        index.apply(Effect::Accepted(id(2)), at(2), 100);
-        assert_eq!(index.to_compact(1000, false), None);
-        assert_eq!(index.to_compact(1000, true), None, "too little would come back");
-        index.apply(Effect::Removed(id(1)), at(3), 0);
-        index.apply(Effect::Accepted(id(3)), at(1), 500);
-        index.keep(1, KeptReason::Unreadable);
-        assert_eq!(index.to_compact(1000, true), None, "it stays anyway");
-    }
-
-    #[test]
-    fn progress_that_does_not_know_the_one_before_marks_a_gap() {
-        let mut index = index(1);
-        index.apply(Effect::Accepted(id(1)), at(1), 100);
-        let place = |offset| At::new(1, offset);
-        let mut progress = |offset, previous| {
-            index.follows(id(1), place(offset).unwrap(), previous);
-            index.apply(Effect::Progress(id(1)), place(offset).unwrap(), 1);
-            index.message_and_gaps(id(1)).unwrap().1
-        };
-        assert_eq!(progress(1, None), []);
-        assert_eq!(progress(2, place(1)), []);
-        assert_eq!(progress(4, place(3)), [(place(4).unwrap(), place(2))]);
-    }
-}
+mod tests;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::{
     committer::Shared,
     compaction::Compaction,
-    contents::{Item, Items},
+    contents::{Item, Writing},
     deletions::{Deletions, Schedule},
     files::File,
     kept,
@@ -280,7 +280,7 @@ impl Keeper {
                     self.desk().reserve = Reserve::Ready(Spare { number, file });
                 }
             }
-            Task::WriteDown(segment, items) => self.write_down(segment, items),
+            Task::WriteDown(segment, items) => self.write_down(segment, items.as_deref()),
             Task::Compact(mut compaction) => {
                 let again = compaction.step(&self.shared);
                 let mut desk = self.desk();
@@ -378,7 +378,7 @@ impl Keeper {
     }
 
     /// Writes down what is in a segment, and cuts off what is not used of it.
-    fn write_down(&self, sealed: Previous, items: Option<Vec<u8>>) {
+    fn write_down(&self, sealed: Previous, items: Option<&[u8]>) {
         let journal = &self.shared.journal;
         let segment = self.shared.index().segment(sealed.segment);
         // One without messages goes as soon as those before it have gone.
@@ -391,11 +391,10 @@ impl Keeper {
                 file.truncate(sealed.end)?;
                 self.shared.index().resized(sealed.segment, sealed.end);
             }
-            match items.or_else(|| read_items(&*file, sealed)) {
-                Some(items) => journal.write_contents(sealed, items),
-                // The next start will say what is wrong with it.
-                None => Ok(()),
-            }
+            journal.write_contents(sealed, |out| match items {
+                Some(items) => out.octets(items).map(|()| true),
+                None => read_items(&*file, sealed, out),
+            })
         });
         if let Err(failure) = written {
             tracing::warn!(segment = sealed.segment, error = %failure, "the contents of a segment were not written down; the next start reads all of it");
@@ -403,17 +402,16 @@ impl Keeper {
     }
 }
 
-/// All records of a segment that has no damage, as they are written down.
-fn read_items(file: &dyn File, sealed: Previous) -> Option<Vec<u8>> {
+/// Writes down all records of a segment; false if it has damage, of which the next start will say what it is.
+fn read_items(file: &dyn File, sealed: Previous, out: &mut Writing) -> io::Result<bool> {
     let mut window = Window::new(file, sealed.end);
-    let mut items = Vec::new();
     for found in scan(&mut window, sealed.epoch, true) {
-        match found {
-            Found::Batch(batch) => items.extend(batch.iter().filter_map(Item::of)),
-            Found::Damage(_) | Found::Unfinished(_) => return None,
-        }
+        let Found::Record(record) = found else {
+            return Ok(false);
+        };
+        Item::of(&record).map_or(Ok(()), |item| out.push(&item))?;
     }
-    if window.unreadable().is_empty() { items.into_iter().collect::<Items>().complete() } else { None }
+    Ok(!window.is_unreadable())
 }
 
 /// Takes away the first record, so that a file which was renamed and not yet written looks unused. What is behind
@@ -451,7 +449,12 @@ impl Desk {
         if let Some(segment) = self.kept.next(now, false) {
             return Next::Task(Task::Release(segment));
         }
-        let wait = [self.dead.due(), self.large.due(), self.kept.due()].into_iter().flatten().min();
+        if self.compaction.due().is_some_and(|due| due <= now) {
+            self.compaction.begin_round();
+            self.compact = true;
+        }
+        let dues = [self.dead.due(), self.large.due(), self.kept.due(), self.compaction.due()];
+        let wait = dues.into_iter().flatten().min();
         if mem::take(&mut self.compact) {
             return Next::Task(Task::Compact(mem::take(&mut self.compaction)));
         }

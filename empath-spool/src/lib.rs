@@ -14,6 +14,7 @@ mod aside;
 mod backlog;
 mod committer;
 mod compaction;
+mod condensed;
 mod config;
 mod content;
 mod contents;

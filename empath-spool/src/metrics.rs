@@ -17,6 +17,7 @@ pub struct Metrics {
     pub(crate) large: Gauge,
     pub(crate) oldest: Gauge,
     pub(crate) compacted: Counter,
+    pub(crate) condensed: Counter,
     pub(crate) deletion_failures: Counter,
     pub(crate) undeleted: Gauge,
     pub(crate) kept: Gauge,
@@ -72,6 +73,10 @@ impl Metrics {
             compacted: registry.counter(
                 "empath_spool_compacted_total",
                 "Messages written again so that the segment where they stood can be given up.",
+            ),
+            condensed: registry.counter(
+                "empath_spool_condensed_total",
+                "Messages whose history was written again in one record because it was in too many.",
             ),
             deletion_failures: registry.counter(
                 "empath_spool_deletion_failures_total",

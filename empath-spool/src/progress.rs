@@ -43,6 +43,9 @@ pub struct Attempt {
     pub detail: String,
 }
 
+/// Attempts of a recipient that are kept: the first and the last.
+pub(crate) const HISTORY: usize = 8;
+
 /// The state of one recipient after all updates.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecipientState {
@@ -52,7 +55,7 @@ pub struct RecipientState {
     pub attempts: u32,
     /// When it is due again; `None` when it has ended or was not tried yet.
     pub next_attempt_at: Option<Timestamp>,
-    /// Every attempt, oldest first.
+    /// The first attempt and the last seven, oldest first.
     pub history: Vec<Attempt>,
 }
 
@@ -93,6 +96,9 @@ impl Progress {
             state.attempts = update.attempts;
             state.next_attempt_at = update.next_attempt_at;
             state.history.extend(update.attempt);
+            if state.history.len() > HISTORY {
+                state.history.remove(1);
+            }
         }
     }
 }

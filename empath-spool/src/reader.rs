@@ -10,8 +10,9 @@ use bytes::Bytes;
 use empath_common::MessageId;
 
 use crate::{
-    Content, LoadError, RecipientState, Stored,
+    Content, LoadError, Progress, RecipientState, RecipientUpdate, Stored,
     committer::Shared,
+    condensed::Condensed,
     encoding::{self, LargeContent},
     fields::FieldError,
     files::File,
@@ -117,9 +118,8 @@ fn load_or(shared: &Shared, id: MessageId, damaged: Damaged) -> Result<Stored, L
         let envelope = encoding::envelope(head)?;
         let size = encoding::large(head)?.map_or(u64::from(header.body), |large| large.length);
         let mut recipients = vec![RecipientState::default(); envelope.recipients().len()];
-        for (_, octets) in progress(shared, id, known, damaged)? {
-            outcome::progress(octets.get(HEADER..).unwrap_or_default())?.apply(&mut recipients);
-        }
+        let updates = condensed(shared, id, known, damaged)?;
+        Progress { id, updates }.apply(&mut recipients);
         Ok(Stored { envelope: Arc::new(envelope), recipients, size })
     })
 }
@@ -172,17 +172,20 @@ fn read<T>(
     }
 }
 
-/// All `Progress` of a message, oldest first: header, and header and fields as octets.
-pub(crate) fn progress(
+/// What all `Progress` of a message come to, read from the youngest to the oldest.
+pub(crate) fn condensed(
     shared: &Shared,
     id: MessageId,
     (message, gaps): &Known,
     damaged: Damaged,
-) -> Result<Vec<(Header, Vec<u8>)>, Failure> {
-    let mut found = Vec::new();
+) -> Result<Vec<RecipientUpdate>, Failure> {
+    let mut condensed = Condensed::default();
     let mut next = message.progress;
     while let Some(at) = next {
-        let (header, octets) = match head(shared, id, at) {
+        let read = head(shared, id, at).and_then(|(header, octets)| {
+            Ok((header, outcome::progress(octets.get(HEADER..).unwrap_or_default())?))
+        });
+        let (header, progress) = match read {
             Err(Failure::Record | Failure::Fields | Failure::Other) if damaged == Damaged::Ends => break,
             read => read?,
         };
@@ -192,10 +195,9 @@ pub(crate) fn progress(
         if next.is_some_and(|next| (next.segment, next.offset) >= (at.segment, at.offset)) {
             return Err(Failure::Fields);
         }
-        found.push((header, octets));
+        condensed.before(progress);
     }
-    found.reverse();
-    Ok(found)
+    Ok(condensed.updates())
 }
 
 /// Header, and header and fields as octets, of a record: verified.

@@ -91,7 +91,6 @@ pub(crate) struct Record {
 pub(crate) struct Read<'a> {
     pub(crate) header: Header,
     pub(crate) head: &'a [u8],
-    pub(crate) body: &'a [u8],
 }
 
 /// Octets of a header.
@@ -143,6 +142,13 @@ impl Record {
         let (head_length, head_crc) = (length(fields.len()), crc32c::crc32c(fields));
         set(&mut head, 24, &head_length.to_le_bytes());
         Self { head, body, head_crc }
+    }
+
+    /// Says of a record without a body that one of so many octets follows, with this CRC-32C, that is written apart.
+    pub(crate) fn before(mut self, body: u32, crc: u32) -> Self {
+        set(&mut self.head, 28, &body.to_le_bytes());
+        set(&mut self.head, 32, &crc.to_le_bytes());
+        self
     }
 
     /// Says whether the batch ends with this record.
@@ -233,14 +239,16 @@ impl Header {
 
     /// Checks header and head. `octets` begin with the header.
     pub(crate) fn verify_head<'a>(&self, octets: &'a [u8]) -> Result<&'a [u8], RecordError> {
-        let (header, rest) = octets.split_at_checked(HEADER).ok_or(RecordError::CutOff)?;
+        let rest = octets.get(HEADER..).ok_or(RecordError::CutOff)?;
         let head = rest.get(..size(self.head)).ok_or(RecordError::CutOff)?;
-        let covered = header.get(..HEADER - 4).unwrap_or_default();
-        if crc32c::crc32c_append(crc32c::crc32c(head), covered) == self.crc {
-            Ok(head)
-        } else {
-            Err(RecordError::Head)
-        }
+        self.verify_head_checksum(octets, crc32c::crc32c(head))?;
+        Ok(head)
+    }
+
+    /// The same by the CRC-32C of the head.
+    pub(crate) fn verify_head_checksum(&self, octets: &[u8], head: u32) -> Result<(), RecordError> {
+        let covered = octets.get(..HEADER - 4).ok_or(RecordError::CutOff)?;
+        if crc32c::crc32c_append(head, covered) == self.crc { Ok(()) } else { Err(RecordError::Head) }
     }
 
     /// Checks the body.
@@ -266,7 +274,7 @@ pub(crate) fn read(octets: &[u8]) -> Result<Read<'_>, RecordError> {
     let body = octets.get(HEADER + head.len()..).and_then(|rest| rest.get(..size(header.body)));
     let body = body.ok_or(RecordError::CutOff)?;
     header.verify_body(body)?;
-    Ok(Read { header, head, body })
+    Ok(Read { header, head })
 }
 
 pub(crate) fn size(octets: u32) -> usize {

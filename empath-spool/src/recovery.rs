@@ -15,8 +15,8 @@ use crate::{
     kept::KeptReason,
     large,
     listing::Listing,
-    record::{At, Kind, RecordError},
-    scan::{Damaged, Found, Scanned, scan},
+    record::{At, RecordError},
+    scan::{Damaged, Found, scan},
     segment::{BLANK, Begin, Journal, OVERHEAD, Previous},
     settling::Unsettled,
     window::Window,
@@ -173,14 +173,20 @@ impl Recovery<'_> {
     fn segment(&mut self, number: u32, file: &dyn File, size: u64, known: Known) {
         let sealed = known.end.map(|end| Previous { segment: number, epoch: known.epoch, end });
         let contents = sealed.and_then(|sealed| self.journal.read_contents(sealed));
-        let end = if let (Some(items), Some(end)) = (contents, known.end) {
-            self.enter(number, &items);
+        let mut entered = 0;
+        let whole = contents.is_some_and(|contents| {
+            contents.each(|item| {
+                self.enter(number, item);
+                entered = item.end();
+            })
+        });
+        let end = if let (true, Some(end)) = (whole, known.end) {
             if end > size {
                 self.report(Damage::new(number, size..end, DamageReason::CutOff));
             }
             end
         } else {
-            let (last_write, end) = self.read(number, file, size, known);
+            let (last_write, end) = self.read(number, file, size, known, entered);
             if sealed.is_some() {
                 self.found.without_contents.push(number);
             } else {
@@ -225,22 +231,27 @@ impl Recovery<'_> {
         }
     }
 
-    /// Reads all of a segment; returns where the last write to it began, and up to where it is valid.
-    fn read(&mut self, number: u32, file: &dyn File, size: u64, known: Known) -> (u64, u64) {
+    /// Reads all of a segment, and enters what has not been; returns where the last write to it began, and up to where
+    /// it is valid.
+    fn read(&mut self, number: u32, file: &dyn File, size: u64, known: Known, entered: u64) -> (u64, u64) {
         let end = known.end.unwrap_or(size);
         let mut window = Window::new(file, end.min(size));
         let (mut last_write, mut valid) = (0, 0);
         for found in scan(&mut window, known.epoch, known.end.is_some()) {
             match found {
-                Found::Batch(batch) => {
-                    if let Some(last) = batch.last() {
-                        (last_write, valid) = (last.header.start.into(), last.end());
+                Found::Record(record) => {
+                    (last_write, valid) = (record.header.start.into(), record.end());
+                    if let Some(item) = Item::of(&record).filter(|_| record.at >= entered) {
+                        self.enter(number, &item);
                     }
-                    self.batch(number, known.epoch, file, &batch);
                 }
-                Found::Damage(Damaged { range, reason, ids }) => {
-                    let damage = Damage { ids, ..Damage::new(number, range, reason.into()) };
-                    self.quarantine(damage, known.epoch, file);
+                Found::Senseless { start, damaged } => {
+                    (last_write, valid) = (start, damaged.range.end);
+                    self.quarantine(Damage::of(number, damaged, DamageReason::Fields), known.epoch, file);
+                }
+                Found::Damage(damaged) => {
+                    let reason = damaged.reason.into();
+                    self.quarantine(Damage::of(number, damaged, reason), known.epoch, file);
                 }
                 Found::Unfinished(tail) => self.unfinished(number, known.epoch, file, tail),
             }
@@ -274,7 +285,7 @@ impl Recovery<'_> {
             None => {}
             Some(0) => return,
             Some(begun) => {
-                let tail = Damaged { range: 0..begun, reason: RecordError::Head, ids: Vec::new() };
+                let tail = Damaged::new(0..begun, RecordError::Head);
                 self.unfinished(number, 0, file, tail);
                 return;
             }
@@ -285,8 +296,9 @@ impl Recovery<'_> {
             (1..OVERHEAD).filter_map(|at| crate::record::Header::parse(first.get(at..)?, None).ok());
         let epochs: Vec<u64> = headers.map(|header| header.epoch).collect();
         for epoch in epochs {
-            let found = scan(&mut window, epoch, false);
-            if found.iter().any(|found| matches!(found, Found::Batch(_))) {
+            // The first whole batch is enough, wherever the last write is.
+            let mut found = scan(&mut window, epoch, true);
+            if found.any(|found| matches!(found, Found::Record(_) | Found::Senseless { .. })) {
                 return self.segment(number, file, size, Known { epoch, end: None });
             }
         }
@@ -308,39 +320,21 @@ impl Recovery<'_> {
         }
     }
 
-    fn batch(&mut self, number: u32, epoch: u64, file: &dyn File, batch: &[Scanned]) {
-        let about_a_message =
-            |record: &&Scanned| matches!(record.header.kind, Kind::Accepted | Kind::Progress | Kind::Removed);
-        let items: Option<Vec<_>> = batch.iter().filter(about_a_message).map(Item::of).collect();
-        if let Some(items) = items {
-            self.enter(number, &items);
-        } else {
-            let from = batch.first().map_or(0, |first| first.at);
-            let to = batch.last().map_or(from, Scanned::end);
-            let ids = batch.iter().filter_map(|record| record.id).collect();
-            let damage = Damage { ids, ..Damage::new(number, from..to, DamageReason::Fields) };
-            self.quarantine(damage, epoch, file);
-        }
-    }
-
-    fn enter(&mut self, number: u32, items: &[Item]) {
-        for item in items {
-            if let Some(at) = At::new(number, item.offset) {
-                if let Effect::Progress(id) = item.effect {
-                    self.found.index.follows(id, at, item.previous);
-                }
-                self.found.index.apply(item.effect, at, item.octets.into());
+    fn enter(&mut self, number: u32, item: &Item) {
+        if let Some(at) = At::new(number, item.offset) {
+            if let Effect::Progress(id) = item.effect {
+                self.found.index.follows(id, at, item.previous);
             }
+            self.found.index.apply(item.effect, at, item.octets.into());
         }
     }
 
     /// A write that did not finish was never acknowledged and is dropped. A copy is kept all the same: nobody can tell
     /// it from a finished one that was damaged.
     fn unfinished(&mut self, number: u32, epoch: u64, file: &dyn File, tail: Damaged) {
-        let Damaged { range, ids, .. } = tail;
-        let length = range.end - range.start;
+        let length = tail.range.end - tail.range.start;
         self.found.report.unfinished += length;
-        let damage = Damage { ids, ..Damage::new(number, range, DamageReason::Unfinished) };
+        let damage = Damage::of(number, tail, DamageReason::Unfinished);
         match self.journal.damaged.keep(&damage, epoch, file) {
             Ok(copy) => {
                 tracing::info!(segment = number, length, copy = %copy.display(), "an unfinished write was dropped");

@@ -61,16 +61,19 @@ impl Verification {
         let size = file.size()?;
         let end = known.end.unwrap_or(size);
         let mut window = Window::new(&*file, end.min(size));
-        for found in scan(&mut window, known.epoch, known.end.is_some()) {
+        let mut scan = scan(&mut window, known.epoch, known.end.is_some());
+        while let Some(found) = scan.next() {
             match found {
-                Found::Batch(batch) => {
-                    self.records += batch.len() as u64;
-                    for record in &batch {
-                        named(&mut window, record, large);
-                    }
+                Found::Record(record) => {
+                    self.records += 1;
+                    named(scan.window, &record, large);
                 }
-                Found::Damage(Damaged { range, reason, ids }) => {
-                    self.damaged.push(Damage { ids, ..Damage::new(number, range, reason.into()) });
+                Found::Damage(damaged) => {
+                    let reason = damaged.reason.into();
+                    self.damaged.push(Damage::of(number, damaged, reason));
+                }
+                Found::Senseless { damaged, .. } => {
+                    self.damaged.push(Damage::of(number, damaged, DamageReason::Fields));
                 }
                 Found::Unfinished(Damaged { range, .. }) => self.unfinished += range.end - range.start,
             }

@@ -52,12 +52,12 @@ impl<'a> Window<'a> {
             if self.file.read_all_at(block, offset).is_err() {
                 block.fill(0);
                 let range = offset..offset + block.len() as u64;
-                match self.unreadable.last_mut() {
-                    Some(last) if last.end >= range.start && last.start <= range.start => {
-                        last.end = last.end.max(range.end);
-                    }
-                    _ => self.unreadable.push(range),
-                }
+                // What is read twice is noted once.
+                let from = self.unreadable.partition_point(|known| known.end < range.start);
+                let to = self.unreadable.partition_point(|known| known.start <= range.end);
+                let joined = self.unreadable.drain(from..to);
+                let joined = joined.fold(range, |a, b| a.start.min(b.start)..a.end.max(b.end));
+                self.unreadable.insert(from, joined);
             }
             offset += block.len() as u64;
         }

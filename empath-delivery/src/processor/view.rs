@@ -137,7 +137,7 @@ fn reply(attempt: &Attempt) -> ReplyView {
     }
 }
 
-/// Every attempt for every recipient, oldest first.
+/// The first and the last seven attempts for each recipient, oldest first.
 pub(super) fn history(stored: &Stored) -> Vec<HistoryView> {
     let mut history: Vec<_> = stored
         .envelope

@@ -178,6 +178,18 @@ impl Machine {
         self.engine.shared.metrics.compacted.get()
     }
 
+    /// How many messages had their `Progress` condensed.
+    pub(super) fn condensed(&self) -> u64 {
+        self.engine.shared.metrics.condensed.get()
+    }
+
+    /// Octets of records that matter, and the most `Progress` of a message.
+    pub(super) fn live(&self) -> (usize, u32) {
+        let index = self.engine.shared.index();
+        let links = index.ids().into_iter().filter_map(|id| index.message(id)).map(|message| message.links);
+        (usize::try_from(index.octets().1).unwrap_or(usize::MAX), links.max().unwrap_or(0))
+    }
+
     /// Octets in the journal's directory.
     pub(super) fn journal(&self) -> usize {
         self.files("journal").iter().map(|(_, length)| length).sum()

@@ -88,8 +88,8 @@ fn random_schedules_of_work_failures_and_stops_lose_and_invent_nothing() {
 
 #[test]
 fn a_stop_at_every_operation_loses_and_invents_nothing() {
-    let (points, trace, compacted) = stops::points().unwrap();
-    assert!(compacted > 0, "the course lacks compaction");
+    let (points, trace, [compacted, condensed]) = stops::points().unwrap();
+    assert!(compacted > 0 && condensed > 0, "the course lacks compaction: {compacted}, {condensed}");
     for feature in
         ["create /mail/spool/large/", ".spare /mail/spool/journal/", ".seg /mail/spool/journal/", "remove "]
     {

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use empath_common::{Envelope, MessageId};
 
-use crate::{Attempt, Entry, Progress, RecipientState, RecipientUpdate, Status, encoding::encode};
+use crate::{
+    Attempt, Entry, Progress, RecipientState, RecipientUpdate, Status, encoding::encode, index::MAX_LINKS,
+    progress::HISTORY,
+};
 
 /// A message as it was given to the spool or read from it.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +27,9 @@ pub(super) enum Change {
     Progress(Progress),
     Removed(MessageId),
 }
+
+/// Octets of a `Progress` of the workload, at most.
+const LARGEST_PROGRESS: usize = 1000;
 
 /// Changes that happen together.
 pub(super) type Changes = Vec<Change>;
@@ -59,9 +65,13 @@ impl Model {
         self.gaps = false;
     }
 
-    /// Octets of the records that say all this; content in files of its own not counted.
+    /// Most octets of the records that say all this when all is at rest: of each message its acceptance, its history
+    /// condensed, and as many `Progress` as are left alone. Content in files of its own is not counted.
     pub(super) fn live(&self) -> usize {
-        self.messages.iter().map(|(id, message)| accepted(*id, message) + progress(*id, message)).sum()
+        let most = |(id, message): (&MessageId, &Message)| {
+            accepted(*id, message) + progress(*id, message) + MAX_LINKS as usize * LARGEST_PROGRESS
+        };
+        self.messages.iter().map(most).sum()
     }
 
     /// Whether no message is lost. Those that have ended may be back, and their recipients be tried again.
@@ -148,10 +158,12 @@ fn some_of(messages: &Messages, open: &[Changes], found: &Messages) -> Result<Op
 fn happened(changes: &Changes, found: &Messages) -> Result<Option<bool>, String> {
     let traces = changes.iter().map(|change| match change {
         Change::Accepted(id, _) => found.contains_key(id).then_some(true),
-        Change::Progress(progress) => found.get(&progress.id).map(|message| {
-            let mut attempts = message.recipients.iter().flat_map(|recipient| &recipient.history);
-            let wanted = progress.updates.iter().find_map(|update| update.attempt.as_ref());
-            attempts.any(|attempt| Some(attempt) == wanted)
+        Change::Progress(progress) => found.get(&progress.id).and_then(|message| {
+            let update = progress.updates.first()?;
+            let history = &message.recipients[update.recipient as usize].history;
+            let there = history.iter().any(|attempt| Some(attempt) == update.attempt.as_ref());
+            // Later attempts may have pushed it out.
+            (there || history.len() < HISTORY).then_some(there)
         }),
         Change::Removed(id) => found.contains_key(id).then_some(false),
     });

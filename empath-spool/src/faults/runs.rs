@@ -11,7 +11,7 @@ use super::{
     model::{Changes, Model},
     workload::Workload,
 };
-use crate::{CommitError, Config, files::Files as _};
+use crate::{CommitError, Config, files::Files as _, index::MAX_LINKS};
 
 /// More turns than the keeper ever needs.
 const MANY: usize = 500;
@@ -180,6 +180,10 @@ impl Run {
         self.machine().compacted()
     }
 
+    pub(super) fn condensed(&mut self) -> u64 {
+        self.machine().condensed()
+    }
+
     pub(super) fn files(&mut self) -> Vec<(String, usize)> {
         self.machine().files("journal")
     }
@@ -202,6 +206,12 @@ impl Run {
         let count = self.rng.usize(1..=4);
         let batches: Vec<_> = (0..count).map(|_| self.workload.batch()).collect();
         self.commit(batches)
+    }
+
+    /// Tries the oldest message in vain for long.
+    pub(super) fn attempt(&mut self) -> Outcome {
+        let attempts = self.workload.attempts();
+        self.commit(attempts)
     }
 
     /// Ends all messages but some.
@@ -350,7 +360,11 @@ impl Run {
 
     /// Disk use stays below 2 × live content + 4 segments, and large files belong to messages.
     fn bounds(&mut self) -> Outcome {
-        let live = self.model.live();
+        let (live, longest) = self.machine().live();
+        let most = self.model.live();
+        if live > most || longest > MAX_LINKS {
+            return Err(format!("{live} octets live, {most} at most; {longest} progress of a message"));
+        }
         let used = self.machine().journal();
         let segment = usize::try_from(self.config.segment_size.0).unwrap_or(usize::MAX);
         let most = 2 * live + 4 * segment;

@@ -19,13 +19,15 @@ type Step = fn(&mut Run) -> Outcome;
 /// Commits of all kinds, large content, new segments, compaction, contents, deletions, and starts after each kind of
 /// end.
 fn course(run: &mut Run) -> Outcome {
-    let steps: [(usize, Step); 16] = [
+    let steps: [(usize, Step); 19] = [
         (1, Run::open),
         (8, Run::work),
         (1, |run| run.tidy(2)),
         (6, Run::work),
         (1, Run::reopen),
         (4, Run::work),
+        (1, Run::attempt),
+        (1, |run| run.tidy(1)),
         (1, Run::rest),
         (1, Run::kill),
         (8, |run| Ok(run.work()?.max(run.tidy(1)?))),
@@ -35,6 +37,7 @@ fn course(run: &mut Run) -> Outcome {
         (1, |run| run.remove(2)),
         (1, Run::rest),
         (6, Run::work),
+        (1, Run::attempt),
         (1, Run::rest),
     ];
     for (times, step) in steps {
@@ -47,15 +50,16 @@ fn course(run: &mut Run) -> Outcome {
     run.check()
 }
 
-/// The operations at which the course can be stopped, all that were done, and how many messages were compacted.
-pub(super) fn points() -> Outcome<(Vec<u64>, Vec<String>, u64)> {
+/// The operations at which the course can be stopped, all that were done, and how many messages were compacted and
+/// how many had their `Progress` condensed.
+pub(super) fn points() -> Outcome<(Vec<u64>, Vec<String>, [u64; 2])> {
     let mut run = Run::new(SEED, SEGMENT_SIZE);
     run.disk.keep_trace(usize::MAX);
     let before = run.disk.operations();
     match course(&mut run)? {
         Reached => {
             let points = run.disk.changes().into_iter().filter(|number| *number > before);
-            Ok((points.collect(), run.disk.trace(), run.compacted()))
+            Ok((points.collect(), run.disk.trace(), [run.compacted(), run.condensed()]))
         }
         Crashed => Err("a stop that nobody ordered".to_owned()),
     }

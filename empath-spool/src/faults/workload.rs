@@ -8,7 +8,7 @@ use fastrand::Rng;
 use jiff::Timestamp;
 
 use super::model::{Change, Changes, Message, Messages};
-use crate::{Attempt, Ended, Progress, RecipientState, RecipientUpdate, Status};
+use crate::{Attempt, Ended, Progress, RecipientState, RecipientUpdate, Status, index::MAX_LINKS};
 
 /// Messages that are there at a time, about.
 const MESSAGES: usize = 10;
@@ -44,6 +44,11 @@ impl Workload {
                 let Some(at) = self.any() else { return vec![self.accepted()] };
                 vec![self.progress(at), self.removed(at)]
             }
+            4 if self.rng.u8(..3) == 0 => {
+                // A message that has waited for long.
+                let Some(at) = self.any() else { return vec![self.accepted()] };
+                (0..self.rng.usize(4..16)).map(|_| self.progress(at)).collect()
+            }
             4..8 => self.any().map(|at| self.progress(at)).into_iter().collect(),
             8 => {
                 // A bounce and its DSN.
@@ -78,6 +83,12 @@ impl Workload {
         let progress: Vec<_> = (0..self.ids.len()).map(|at| self.progress(at)).collect();
         let ends = self.ids.drain(..).map(|(id, _)| Change::Removed(id));
         progress.into_iter().zip(ends).map(|(progress, end)| vec![progress, end]).collect()
+    }
+
+    /// More progress of the oldest message than is left alone, a batch for each.
+    pub(super) fn attempts(&mut self) -> Vec<Changes> {
+        let many = 0..=MAX_LINKS;
+        if self.ids.is_empty() { Vec::new() } else { many.map(|_| vec![self.progress(0)]).collect() }
     }
 
     /// The removal of all messages but some, a batch for each.

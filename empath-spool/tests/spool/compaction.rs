@@ -2,8 +2,8 @@
 
 use std::{fs, os::unix::fs::FileExt as _, path::Path, time::Duration};
 
-use crate::support::{accepted, assert_whole, commit, deferred, id, open, segments};
-use empath_spool::{Batch, Entry, FileSpool, Spool};
+use crate::support::{accepted, assert_whole, commit, config, deferred, id, metrics, open, segments};
+use empath_spool::{Batch, Entry, FileSpool, Spool, Status};
 
 const SEGMENT: u64 = 64 << 10;
 const SIZE: usize = 3000;
@@ -150,4 +150,60 @@ async fn a_damaged_message_in_the_oldest_segment_is_set_aside_and_keeps_no_space
     assert_kept(&spool, 1..2).await;
     let kept = spool.quarantine().unwrap().list().unwrap();
     assert_eq!(kept.iter().flat_map(|kept| &kept.messages).collect::<Vec<_>>(), [&id(0)]);
+}
+
+#[tokio::test]
+async fn the_history_of_a_message_does_not_grow_with_its_attempts() {
+    let directory = tempfile::tempdir().unwrap();
+    let metrics = metrics();
+    let (spool, _) = FileSpool::open(&config(directory.path()), metrics.clone()).unwrap();
+    commit(&spool, accepted(0, SIZE)).await;
+    let accepted = metrics.usage().live;
+    commit(&spool, deferred(0, 1, 1)).await;
+    let one = metrics.usage().live - accepted;
+    for attempt in 2..=1000 {
+        commit(&spool, deferred(0, 1, attempt)).await;
+    }
+    // A message is left alone with 16 records; one of them may stand for eight attempts.
+    let most = accepted + 24 * one;
+    let mut polls = tokio::time::interval(Duration::from_millis(20));
+    let condensed = async {
+        while metrics.usage().live > most {
+            polls.tick().await;
+        }
+    };
+    let found = tokio::time::timeout(Duration::from_mins(1), condensed).await;
+    assert!(found.is_ok(), "{} octets, {most} at most", metrics.usage().live);
+    let check = async |spool: &FileSpool| {
+        assert_whole(spool, 0, SIZE).await;
+        let recipient = spool.load(id(0)).await.unwrap().recipients.swap_remove(1);
+        let kept: Vec<_> = recipient.history.iter().map(|one| one.at.as_second() - 1_700_000_000).collect();
+        assert_eq!(kept, [1, 994, 995, 996, 997, 998, 999, 1000]);
+        assert_eq!((recipient.attempts, recipient.status), (1000, Status::Deferred));
+    };
+    check(&spool).await;
+    spool.close().await;
+    drop(spool);
+    let (spool, report) = open(directory.path());
+    assert!(report.damaged.is_empty(), "{report:?}");
+    check(&spool).await;
+}
+
+#[tokio::test]
+async fn a_copy_of_a_damaged_message_has_no_octets_of_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    commit(&spool, accepted(0, SIZE)).await;
+    commit(&spool, deferred(0, 1, 1)).await;
+    commit(&spool, accepted(1, SIZE)).await;
+    let segment = &segments(directory.path())[0];
+    let octets = fs::read(segment).unwrap();
+    let mut records = octets.windows(4).enumerate().filter(|(_, part)| part == b"EMPR").map(|(at, _)| at);
+    let (from, to) = (records.nth(1).unwrap(), records.next().unwrap());
+    // The length of its content.
+    let length = (from + 30) as u64;
+    fs::OpenOptions::new().write(true).open(segment).unwrap().write_all_at(&[9], length).unwrap();
+    spool.set_aside(id(0)).await.unwrap();
+    let kept = spool.quarantine().unwrap().list().unwrap();
+    assert_eq!(kept.iter().map(|kept| kept.octets).collect::<Vec<_>>(), [(to - from) as u64]);
 }

@@ -1,12 +1,19 @@
 //! What is written down about sealed segments is an aid and never a truth of its own.
 
-use std::{fs, path::Path, time::Duration};
-
-use crate::support::{
-    accepted, assert_whole, commit, config, contents, deferred, everything, forget_contents, id, metrics,
-    segments,
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
 };
-use empath_spool::{Config, Entry, FileSpool, Report, Spool, verify};
+
+use crate::{
+    failing::Failing,
+    support::{
+        accepted, assert_whole, commit, config, contents, deferred, everything, forget_contents, id, metrics,
+        segments,
+    },
+};
+use empath_spool::{Batch, Config, Entry, FileSpool, Report, Spool, verify};
 
 /// A spool whose segments are quickly prepared, and so all of the full size: each has messages.
 fn open(directory: &Path) -> (FileSpool, Report) {
@@ -30,7 +37,8 @@ async fn fill(directory: &Path) -> FileSpool {
 async fn written_down(directory: &Path, count: usize) {
     let mut polls = tokio::time::interval(Duration::from_millis(20));
     let written = async {
-        while contents(directory).len() < count {
+        let written = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.len() > 0);
+        while contents(directory).iter().filter(|path| written(path)).count() < count {
             polls.tick().await;
         }
     };
@@ -123,4 +131,67 @@ async fn those_of_another_segment_or_another_state_are_not_believed() {
     let (spool, report) = open(directory.path());
     assert!(report.damaged.is_empty(), "{report:?}");
     assert_eq!(before, format!("{:?}", everything(&spool).await));
+}
+
+#[tokio::test]
+async fn one_that_is_too_long_is_made_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = fill(directory.path()).await;
+    let sealed = segments(directory.path()).len() - 1;
+    written_down(directory.path(), sealed).await;
+    spool.close().await;
+    drop(spool);
+    let first = &contents(directory.path())[0];
+    let length = fs::metadata(first).unwrap().len();
+    fs::OpenOptions::new().write(true).open(first).unwrap().set_len(length + (1 << 40)).unwrap();
+    let (_spool, report) = open(directory.path());
+    assert!(report.damaged.is_empty(), "{report:?}");
+    let mut polls = tokio::time::interval(Duration::from_millis(20));
+    let anew = async {
+        while fs::metadata(first).map(|found| found.len()).ok() != Some(length) {
+            polls.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), anew).await.expect("it is made anew");
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_read_to_the_end_does_not_count_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    commit(&spool, accepted(0, 100)).await;
+    commit(&spool, deferred(0, 1, 1)).await;
+    // A segment with more records than are read at a time, and content enough not to be compacted.
+    let mut entries = vec![accepted(1, 1_000_000), deferred(0, 1, 2), deferred(1, 1, 1)];
+    entries.extend((10..10_000).map(|number| Entry::Removed(id(number))));
+    entries.push(deferred(0, 1, 3));
+    spool.commit(Batch(entries)).await.unwrap();
+    commit(&spool, accepted(2, 60_000)).await;
+    written_down(directory.path(), 2).await;
+    let before = format!("{:?}", everything(&spool).await);
+    spool.close().await;
+    drop(spool);
+    let kept = tempfile::tempdir().unwrap();
+    for reads in 0..9 {
+        let again = kept.path().join(reads.to_string());
+        crate::support::copy(directory.path(), &again);
+        let files = Failing::default();
+        files.fail_reads("00000002.contents", reads);
+        let (metrics, config) = (metrics(), config(&again));
+        let (spool, report) =
+            FileSpool::open_on(std::sync::Arc::new(files), &config, metrics.clone()).unwrap();
+        assert!(report.damaged.is_empty(), "{reads} reads: {report:?}");
+        assert_eq!(before, format!("{:?}", everything(&spool).await), "{reads} reads");
+        assert_eq!(metrics.usage().live, live(&again), "{reads} reads");
+    }
+}
+
+/// What a spool that is read from its segments alone has live.
+fn live(directory: &Path) -> u64 {
+    let other = tempfile::tempdir().unwrap();
+    crate::support::copy(directory, other.path());
+    forget_contents(other.path());
+    let metrics = metrics();
+    let _spool = FileSpool::open(&config(other.path()), metrics.clone()).unwrap();
+    metrics.usage().live
 }

@@ -191,9 +191,10 @@ async fn a_report_of_very_many_messages_names_some_and_counts_all() {
     flip(&segment, b"bob0@");
     forget_contents(directory.path());
     let (spool, report) = open(directory.path());
-    assert!(report.damaged[0].ids.len() > 4000, "{:?}", report.damaged[0].ids.len());
+    let more = report.damaged[0].more_ids;
+    assert!(more > 3000, "{more}");
     let kept = spool.quarantine().unwrap().list().unwrap().remove(0);
     assert_eq!((kept.problem, kept.messages.len()), (None, 1000));
-    let number = ("messages".to_owned(), report.damaged[0].ids.len().to_string());
+    let number = ("more messages".to_owned(), more.to_string());
     assert!(kept.report.contains(&number), "{:?}", kept.report);
 }

@@ -31,6 +31,8 @@ struct Faults {
     unlisted: Mutex<Option<String>>,
     /// No directory can be synced.
     no_directory_syncs: AtomicBool,
+    /// A file of this name can be read so many times.
+    brittle: Mutex<Option<(String, u32)>>,
     /// Nothing can be cut off a file.
     no_truncate: AtomicBool,
     /// We are another user than the owner of the files.
@@ -75,6 +77,11 @@ impl Failing {
         self.0.no_directory_syncs.store(fail, SeqCst);
     }
 
+    /// Lets a file of this name be read so many times.
+    pub(crate) fn fail_reads(&self, name: &str, after: u32) {
+        *self.0.brittle.lock().unwrap_or_else(PoisonError::into_inner) = Some((name.to_owned(), after));
+    }
+
     pub(crate) fn write_short(&self, short: bool) {
         self.0.short.store(short, SeqCst);
     }
@@ -101,8 +108,11 @@ impl Failing {
         self.0.stranger.store(true, SeqCst);
     }
 
-    fn wrap(&self, file: Box<dyn File>) -> Box<dyn File> {
-        Box::new(FailingFile { faults: Arc::clone(&self.0), file })
+    fn wrap(&self, path: &Path, file: Box<dyn File>) -> Box<dyn File> {
+        let brittle = self.0.brittle.lock().unwrap_or_else(PoisonError::into_inner);
+        let reads = brittle.as_ref().filter(|(name, _)| path.ends_with(name));
+        let reads = reads.map_or(u32::MAX, |(_, reads)| *reads).into();
+        Box::new(FailingFile { faults: Arc::clone(&self.0), reads, file })
     }
 
     fn may_open(&self, path: &Path) -> io::Result<()> {
@@ -147,17 +157,17 @@ impl Files for Failing {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
         self.new_name()?;
-        Disk.create(path).map(|file| self.wrap(file))
+        Disk.create(path).map(|file| self.wrap(path, file))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
         self.may_open(path)?;
-        Disk.open(path).map(|file| self.wrap(file))
+        Disk.open(path).map(|file| self.wrap(path, file))
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>> {
         self.may_open(path)?;
-        Disk.open_read(path).map(|file| self.wrap(file))
+        Disk.open_read(path).map(|file| self.wrap(path, file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -199,6 +209,8 @@ impl Files for Failing {
 
 struct FailingFile {
     faults: Arc<Faults>,
+    /// How often it can still be read.
+    reads: AtomicU32,
     file: Box<dyn File>,
 }
 
@@ -226,7 +238,10 @@ impl File for FailingFile {
     }
 
     fn read_at(&self, octets: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(octets, offset)
+        match self.reads.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => self.file.read_at(octets, offset),
+            Err(_) => Err(io::Error::other("read failed")),
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -205,7 +205,7 @@ mod tests {
                 self.checked.acquire().await.unwrap().forget();
                 let ids = vec![MessageId::from_bytes([0; 16]); MAX_NAMED + 1];
                 let (reason, copy) = (DamageReason::Unreadable, None);
-                let damage = Damage { segment: 1, offset: 2, length: 3, reason, ids, copy };
+                let damage = Damage { segment: 1, offset: 2, length: 3, reason, ids, more_ids: 0, copy };
                 Verification { damaged: vec![damage], ..Verification::default() }
             })
         }
