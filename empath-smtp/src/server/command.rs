@@ -4,6 +4,7 @@ use empath_common::{
 
 use super::{
     auth::{Mechanism, Secret},
+    chunk::Chunk,
     parameter::Parameters,
     reply,
     xclient::{self, Attribute},
@@ -26,6 +27,8 @@ pub(super) enum Command {
     Auth(Option<Mechanism>, Option<Secret>),
     /// `DATA`
     Data,
+    /// `BDAT size [LAST]`
+    Bdat(Chunk),
     /// `XCLIENT attributes`
     XClient(Vec<Attribute>),
     /// `RSET`
@@ -61,6 +64,7 @@ impl Command {
             () if is("STARTTLS") => alone(argument, Self::StartTls),
             () if is("AUTH") => auth(argument),
             () if is("DATA") => alone(argument, Self::Data),
+            () if is("BDAT") => Chunk::parse(argument).map(Self::Bdat),
             () if is("XCLIENT") => xclient::parse(argument).map(Self::XClient),
             () if is("RSET") => alone(argument, Self::Rset),
             () if is("QUIT") => alone(argument, Self::Quit),

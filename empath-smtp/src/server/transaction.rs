@@ -16,8 +16,23 @@ pub(super) enum State {
     Mail(Mail),
     /// At least one RCPT was accepted.
     Rcpt(Envelope),
-    /// After 354.
+    /// After 354, or inside a chunk.
     Content(Box<Content>),
+    /// Between chunks.
+    Chunks(Box<Content>),
+    /// Inside a chunk that is refused.
+    Refused(Refused),
+}
+
+/// A refused chunk. It is read to its end all the same, and only then answered (RFC 3030 §2): its octets must not be
+/// taken for commands.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// Octets that are still to come.
+    pub(super) left: u64,
+    pub(super) reply: Reply,
+    /// Whether the client has introduced itself.
+    pub(super) greeted: bool,
 }
 
 /// What MAIL said, and what hooks stored.
@@ -49,6 +64,18 @@ impl Mail {
 }
 
 impl State {
+    /// The state inside a chunk of this size that is refused, and the transaction with it: the octets of the message would
+    /// not be all there any more.
+    pub(super) fn refuse_chunk(&mut self, size: u64, reply: Reply) {
+        let greeted = !matches!(self, Self::Connected);
+        *self = Self::Refused(Refused { left: size, reply, greeted });
+    }
+
+    /// Whether octets of a message are kept.
+    pub(super) fn has_content(&self) -> bool {
+        matches!(self, Self::Content(_) | Self::Chunks(_))
+    }
+
     /// RSET, and every end of a transaction: only whether the client has introduced itself is kept.
     pub(super) fn reset(&mut self) {
         if !matches!(self, Self::Connected) {
@@ -85,8 +112,8 @@ impl State {
         match self {
             Self::Mail(mail) => Some(&mail.reverse_path),
             Self::Rcpt(envelope) => Some(&envelope.reverse_path),
-            Self::Content(content) => Some(&content.envelope.reverse_path),
-            Self::Connected | Self::Ready | Self::Auth(_) => None,
+            Self::Content(content) | Self::Chunks(content) => Some(&content.envelope.reverse_path),
+            Self::Connected | Self::Ready | Self::Auth(_) | Self::Refused(_) => None,
         }
     }
 

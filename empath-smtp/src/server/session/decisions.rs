@@ -23,7 +23,7 @@ impl Session {
             (Waiting::Ehlo(..), _) => Some(Query::Ehlo(client)),
             (Waiting::Mail(mail), _) => Some(Query::MailFrom(client, &mail.reverse_path)),
             (Waiting::Rcpt(path), state) => Some(Query::RcptTo(client, state.reverse_path()?, path)),
-            (Waiting::Data, State::Rcpt(envelope)) => Some(Query::Data(client, envelope)),
+            (Waiting::Data(_), State::Rcpt(envelope)) => Some(Query::Data(client, envelope)),
             _ => None,
         }
     }
@@ -64,19 +64,19 @@ impl Session {
                 self.state = state;
                 self.reply(&reply);
             }
-            Waiting::Data => {
+            Waiting::Data(chunk) => {
                 if let State::Rcpt(envelope) = &mut self.state
                     && envelope.metadata.merge(metadata).is_err()
                 {
                     self.state.reset();
-                    return self.reply(&reply::TOO_MUCH_METADATA);
+                    return self.refuse_content("DATA", &"", reply::TOO_MUCH_METADATA, chunk);
                 }
-                self.waiting = Waiting::Begin;
+                self.waiting = Waiting::Begin(chunk);
             }
             other @ (Waiting::Nothing
             | Waiting::StartTls
             | Waiting::Auth(_)
-            | Waiting::Begin
+            | Waiting::Begin(_)
             | Waiting::Commit(_)) => {
                 self.waiting = other;
             }
@@ -95,15 +95,15 @@ impl Session {
             }
             Waiting::Mail(mail) => self.refuse("MAIL", &mail.reverse_path, reply),
             Waiting::Rcpt(path) => self.refuse("RCPT", &path, reply),
-            Waiting::Data => {
+            Waiting::Data(chunk) => {
                 let sender = self.state.reverse_path().cloned().unwrap_or(ReversePath::Null);
                 self.state.reset();
-                self.refuse("DATA", &sender, reply);
+                self.refuse_content("DATA", &sender, reply.clone(), chunk);
             }
             other @ (Waiting::Nothing
             | Waiting::StartTls
             | Waiting::Auth(_)
-            | Waiting::Begin
+            | Waiting::Begin(_)
             | Waiting::Commit(_)) => {
                 self.waiting = other;
             }
