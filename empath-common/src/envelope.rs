@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::{ForwardPath, ReversePath};
+use crate::{ForwardPath, MessageNotification, RecipientNotification, ReversePath};
 
 /// How the content is encoded: the `BODY` parameter of MAIL (RFC 6152 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,7 +27,11 @@ pub struct Envelope {
     pub received_at: Timestamp,
     /// What hooks stored about the message.
     pub metadata: Metadata,
+    /// What the sender wants of reports.
+    pub notification: MessageNotification,
     recipients: Vec<ForwardPath>,
+    /// What the sender wants to hear about recipients, by their numbers, where anything was asked.
+    notifications: BTreeMap<usize, RecipientNotification>,
 }
 
 /// The message already has as many recipients as it may have.
@@ -44,7 +48,9 @@ impl Envelope {
             smtputf8: false,
             received_at: Timestamp::UNIX_EPOCH,
             metadata: Metadata::default(),
+            notification: MessageNotification::default(),
             recipients: vec![recipient],
+            notifications: BTreeMap::new(),
         }
     }
 
@@ -60,11 +66,31 @@ impl Envelope {
         Ok(())
     }
 
+    /// Notes what the sender wants to hear about the recipient with this number. A recipient that was given twice keeps what was
+    /// asked first.
+    pub fn notify(&mut self, number: usize, notification: RecipientNotification) {
+        if number < self.recipients.len() && !notification.is_empty() {
+            self.notifications.entry(number).or_insert(notification);
+        }
+    }
+
+    /// What the sender wants to hear about the recipient with this number.
+    pub fn notification_of(&self, number: usize) -> &RecipientNotification {
+        self.notifications.get(&number).unwrap_or(&NOTHING_ASKED)
+    }
+
+    /// What was asked about recipients, with their numbers.
+    pub fn notifications(&self) -> impl Iterator<Item = (usize, &RecipientNotification)> {
+        self.notifications.iter().map(|(number, notification)| (*number, notification))
+    }
+
     /// The recipients in the order of acceptance; a recipient's place in it is its number ever after.
     pub fn recipients(&self) -> &[ForwardPath] {
         &self.recipients
     }
 }
+
+static NOTHING_ASKED: RecipientNotification = RecipientNotification { notify: None, orcpt: None };
 
 /// What hooks know about a message: bounded `name = value` text that travels with it until its end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -40,7 +40,6 @@ mod tls;
 mod trace;
 mod transaction;
 mod xclient;
-mod xtext;
 
 pub use auth::{AuthConfig, Authenticator};
 pub use config::{BareNewlines, Config, ListenerConfig, Mode, Timeouts};

@@ -10,7 +10,7 @@ pub use step::{Phase, Step};
 use std::{fmt, mem, sync::Arc};
 
 use bytes::{Buf, BytesMut};
-use empath_common::{Client, Domain, ForwardPath, MessageId, Reply, TlsSession};
+use empath_common::{Client, Domain, ForwardPath, MessageId, RecipientNotification, Reply, TlsSession};
 use jiff::Timestamp;
 
 use step::Next;
@@ -40,6 +40,8 @@ pub struct Settings {
     pub xclient: Vec<Network>,
     /// How users authenticate, and what they may send as.
     pub auth: AuthConfig,
+    /// Whether there will be reports of what becomes of messages, so that they can be asked for (RFC 3461).
+    pub dsn: bool,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -54,6 +56,7 @@ impl Settings {
             starttls: !config.tls.is_empty(),
             xclient: config.xclient.clone(),
             auth: config.auth.clone(),
+            dsn: true,
             metrics,
         }
     }
@@ -135,7 +138,7 @@ enum Waiting {
     /// The client's name is the new one already; this restores it.
     Ehlo(Protocol, Option<Box<str>>),
     Mail(Mail),
-    Rcpt(ForwardPath),
+    Rcpt(ForwardPath, RecipientNotification),
     Auth(Exchange),
     /// DATA, or the first chunk.
     Data(Option<Chunk>),

@@ -1,5 +1,5 @@
 use bytes::Buf;
-use empath_common::Reply;
+use empath_common::{MessageNotification, Reply};
 use zeroize::Zeroize as _;
 
 use super::{
@@ -87,7 +87,9 @@ impl Session {
                 if self.protocol == Protocol::Smtp && parameters != Parameters::default() {
                     return Err(reply::UNKNOWN_PARAMETER);
                 }
-                if parameters.auth && self.settings.auth.users_file.is_none() {
+                let is_unknown = (parameters.auth && self.settings.auth.users_file.is_none())
+                    || (parameters.notification != MessageNotification::default() && !self.settings.dsn);
+                if is_unknown {
                     return Err(reply::UNKNOWN_PARAMETER);
                 }
                 if parameters.size.is_some_and(|size| size > self.settings.limits.message_size.0) {
@@ -99,9 +101,12 @@ impl Session {
                 }
                 self.waiting = Waiting::Mail(Mail::new(reverse_path, parameters));
             }
-            Command::Rcpt(path) => {
-                self.state.check_rcpt(&path)?;
-                self.waiting = Waiting::Rcpt(path);
+            Command::Rcpt(path, notification) => {
+                if !notification.is_empty() && (self.protocol == Protocol::Smtp || !self.settings.dsn) {
+                    return Err(reply::UNKNOWN_PARAMETER);
+                }
+                self.state.check_rcpt(&path, &notification)?;
+                self.waiting = Waiting::Rcpt(path, notification);
             }
             Command::Data => {
                 self.state.check_data()?;

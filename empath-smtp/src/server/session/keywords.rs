@@ -15,6 +15,9 @@ impl Session {
             "CHUNKING",
         ];
         let mut keywords = always.map(str::to_owned).to_vec();
+        if self.settings.dsn {
+            keywords.push("DSN".to_owned());
+        }
         let messages = limit("MAILMAX", u64::from(*messages_per_connection));
         let limits = [messages, limit("RCPTMAX", *recipients as u64)].concat();
         if !limits.is_empty() {
