@@ -27,11 +27,17 @@ pub struct Envelope {
     pub received_at: Timestamp,
     /// What hooks stored about the message.
     pub metadata: Metadata,
-    /// What the sender wants of reports.
-    pub notification: MessageNotification,
     recipients: Vec<ForwardPath>,
-    /// What the sender wants to hear about recipients, by their numbers, where anything was asked.
-    notifications: BTreeMap<usize, RecipientNotification>,
+    /// Mostly nothing, and then it takes no room in a long queue.
+    asked: Option<Box<Asked>>,
+}
+
+/// What the sender wants to hear.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Asked {
+    message: MessageNotification,
+    /// By the numbers of the recipients about whom anything was asked.
+    recipients: BTreeMap<usize, RecipientNotification>,
 }
 
 /// The message already has as many recipients as it may have.
@@ -48,9 +54,8 @@ impl Envelope {
             smtputf8: false,
             received_at: Timestamp::UNIX_EPOCH,
             metadata: Metadata::default(),
-            notification: MessageNotification::default(),
             recipients: vec![recipient],
-            notifications: BTreeMap::new(),
+            asked: None,
         }
     }
 
@@ -66,22 +71,35 @@ impl Envelope {
         Ok(())
     }
 
-    /// Notes what the sender wants to hear about the recipient with this number. A recipient that was given twice keeps what was
-    /// asked first.
-    pub fn notify(&mut self, number: usize, notification: RecipientNotification) {
-        if number < self.recipients.len() && !notification.is_empty() {
-            self.notifications.entry(number).or_insert(notification);
+    /// Notes what the sender wants of reports about the message.
+    pub fn ask(&mut self, notification: MessageNotification) {
+        if notification != *self.notification() {
+            self.asked.get_or_insert_default().message = notification;
         }
+    }
+
+    /// Notes what the sender wants to hear about the recipient with this number, unless something was asked already.
+    pub fn ask_about(&mut self, number: usize, notification: RecipientNotification) {
+        if number < self.recipients.len() && !notification.is_empty() {
+            self.asked.get_or_insert_default().recipients.entry(number).or_insert(notification);
+        }
+    }
+
+    /// What the sender wants of reports about the message.
+    pub fn notification(&self) -> &MessageNotification {
+        self.asked.as_ref().map_or(&NOTHING_ASKED.message, |asked| &asked.message)
     }
 
     /// What the sender wants to hear about the recipient with this number.
     pub fn notification_of(&self, number: usize) -> &RecipientNotification {
-        self.notifications.get(&number).unwrap_or(&NOTHING_ASKED)
+        let asked = self.asked.as_ref().and_then(|asked| asked.recipients.get(&number));
+        asked.unwrap_or(&NOTHING_ASKED_ABOUT)
     }
 
     /// What was asked about recipients, with their numbers.
     pub fn notifications(&self) -> impl Iterator<Item = (usize, &RecipientNotification)> {
-        self.notifications.iter().map(|(number, notification)| (*number, notification))
+        let recipients = &self.asked.as_deref().unwrap_or(&NOTHING_ASKED).recipients;
+        recipients.iter().map(|(number, notification)| (*number, notification))
     }
 
     /// The recipients in the order of acceptance; a recipient's place in it is its number ever after.
@@ -90,7 +108,9 @@ impl Envelope {
     }
 }
 
-static NOTHING_ASKED: RecipientNotification = RecipientNotification { notify: None, orcpt: None };
+static NOTHING_ASKED: Asked =
+    Asked { message: MessageNotification { ret: None, envid: None }, recipients: BTreeMap::new() };
+static NOTHING_ASKED_ABOUT: RecipientNotification = RecipientNotification { notify: None, orcpt: None };
 
 /// What hooks know about a message: bounded `name = value` text that travels with it until its end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

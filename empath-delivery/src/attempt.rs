@@ -292,7 +292,7 @@ impl<'a> Attempt<'a> {
             recipients: round.iter().map(|left| path(left).unwrap_or(ForwardPath::Postmaster)).collect(),
             body: self.envelope.body,
             smtputf8: self.envelope.smtputf8,
-            notification: self.envelope.notification.clone(),
+            notification: self.envelope.notification().clone(),
             notifications: self.notifications(round),
             survey: self.survey,
         }

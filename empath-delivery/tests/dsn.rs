@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use empath_common::{
-    Body, EnhancedStatus, Envelope, EnvelopeId, Mailbox, MessageId, OriginalRecipient, Reply, ReversePath,
+    Body, EnhancedStatus, Envelope, EnvelopeId, Mailbox, MessageId, MessageNotification, OriginalRecipient,
+    Reply, ReversePath,
 };
 use empath_delivery::{
     config::HostAddr,
@@ -285,7 +286,8 @@ fn success(recipient: &str, how: Arrived) -> Success {
 #[test]
 fn a_success_is_told_with_what_the_sender_knows_the_message_by() {
     let mut original = envelope("<alice@home.test>");
-    original.notification.envid = EnvelopeId::parse(b"QQ+2B1+20x");
+    let envid = EnvelopeId::parse(b"QQ+2B1+20x");
+    original.ask(MessageNotification { ret: None, envid });
     let arrived = vec![
         success("<bob@example.test>", Arrived::Delivered),
         success("<carol@example.test>", Arrived::Relayed),

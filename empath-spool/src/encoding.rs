@@ -102,10 +102,10 @@ fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
             put(out, accepted::VALUE, value.as_bytes());
         });
     }
-    if let Some(ret) = envelope.notification.ret {
+    if let Some(ret) = envelope.notification().ret {
         put(out, accepted::RET, &[u8::from(ret == Ret::Headers)]);
     }
-    if let Some(envid) = &envelope.notification.envid {
+    if let Some(envid) = &envelope.notification().envid {
         put(out, accepted::ENVID, envid.as_str().as_bytes());
     }
     for (number, asked) in envelope.notifications() {
@@ -173,9 +173,9 @@ pub(crate) fn envelope(head: &[u8]) -> Result<Envelope, FieldError> {
     envelope.body = body;
     envelope.smtputf8 = smtputf8;
     envelope.metadata = metadata;
-    envelope.notification = of_message;
+    envelope.ask(of_message);
     for (number, asked) in of_recipients {
-        envelope.notify(number, asked);
+        envelope.ask_about(number, asked);
     }
     Ok(envelope)
 }
@@ -276,12 +276,13 @@ mod tests {
             envelope.add(recipient.parse().unwrap(), 10).unwrap();
         }
         let envid = EnvelopeId::parse(b"QQ+2B1");
-        envelope.notification = MessageNotification { ret: Some(Ret::Headers), envid };
+        envelope.ask(MessageNotification { ret: Some(Ret::Headers), envid });
         let notify = |text: &str| Notify::parse(text.as_bytes());
         let orcpt = OriginalRecipient::parse("utf-8;\u{3b1}@example.test".as_bytes());
-        envelope.notify(0, RecipientNotification { notify: notify("NEVER"), orcpt: None });
-        envelope.notify(2, RecipientNotification { notify: notify("SUCCESS,DELAY"), orcpt: orcpt.clone() });
-        envelope.notify(3, RecipientNotification { notify: None, orcpt });
+        envelope.ask_about(0, RecipientNotification { notify: notify("NEVER"), orcpt: None });
+        envelope
+            .ask_about(2, RecipientNotification { notify: notify("SUCCESS,DELAY"), orcpt: orcpt.clone() });
+        envelope.ask_about(3, RecipientNotification { notify: None, orcpt });
         envelope
     }
 
@@ -290,9 +291,10 @@ mod tests {
         for notify in ["NEVER", "SUCCESS", "FAILURE", "DELAY", "SUCCESS,FAILURE,DELAY"] {
             let mut envelope = asking();
             let notify = Notify::parse(notify.as_bytes());
-            envelope.notify(1, RecipientNotification { notify, orcpt: None });
+            envelope.ask_about(1, RecipientNotification { notify, orcpt: None });
             for ret in [None, Some(Ret::Full), Some(Ret::Headers)] {
-                envelope.notification.ret = ret;
+                let envid = envelope.notification().envid.clone();
+                envelope.ask(MessageNotification { ret, envid });
                 let mut octets = Vec::new();
                 put_envelope(&mut octets, &envelope);
                 assert_eq!(super::envelope(&octets), Ok(envelope.clone()));

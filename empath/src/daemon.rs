@@ -174,8 +174,7 @@ impl Daemon {
             &config.smtp.limits,
         );
         let metrics = empath_smtp::server::Metrics::new(&registry);
-        let settings =
-            Settings { dsn: config.dsn.enabled, ..Settings::new(&config.smtp, hostname, metrics) };
+        let settings = Settings { dsn: config.dsn.enabled, ..Settings::new(&config.smtp, hostname, metrics) };
         let server = Server::new(settings, Hooks::new(hooks), intake, clock);
         let server = Arc::new(server.with_tls(tls).with_auth(auth));
 

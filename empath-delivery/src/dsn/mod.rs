@@ -136,7 +136,7 @@ fn explanation(report: &Report<'_>) -> Part {
 /// For programs (RFC 3464 §2).
 fn status(report: &Report<'_>) -> Part {
     let mut text = String::new();
-    if let Some(envid) = &report.envelope.notification.envid {
+    if let Some(envid) = &report.envelope.notification().envid {
         let _ = write!(text, "Original-Envelope-Id: {}\r\n", envid.decoded());
     }
     let _ = write!(

@@ -22,7 +22,7 @@ impl News {
 
     /// Whether the sender wants all of the message back, which is for failures only (RFC 3461 §4.3).
     pub(crate) fn returns_all(&self, envelope: &Envelope) -> bool {
-        !self.failed.is_empty() && envelope.notification.ret == Some(Ret::Full)
+        !self.failed.is_empty() && envelope.notification().ret == Some(Ret::Full)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::world::{CONTENT, World, routes};
 
 fn asks(envelope: &mut Envelope, recipient: usize, notify: &str) {
     let orcpt = OriginalRecipient::parse(b"rfc822;Original+2Bx@Elsewhere.test");
-    envelope.notify(recipient, RecipientNotification { notify: Notify::parse(notify.as_bytes()), orcpt });
+    envelope.ask_about(recipient, RecipientNotification { notify: Notify::parse(notify.as_bytes()), orcpt });
 }
 
 fn returns(ret: Ret) -> MessageNotification {
@@ -40,7 +40,7 @@ async fn a_failure_is_told_to_those_alone_who_want_to_hear_of_it() {
             asks(envelope, 0, "NEVER");
             asks(envelope, 1, "SUCCESS,DELAY");
             asks(envelope, 2, "FAILURE");
-            envelope.notification = returns(Ret::Headers);
+            envelope.ask(returns(Ret::Headers));
         })
         .await;
     world.accept_asking("alice@home.test", &["never@one.test"], |envelope| asks(envelope, 0, "NEVER")).await;
@@ -79,7 +79,7 @@ async fn the_whole_message_comes_back_with_a_failure_if_it_was_asked_for() {
     let one = refusing().await;
     let home = Peer::start(Script::new()).await.unwrap();
     let mut world = World::new(routes(&[("one.test", &one), ("home.test", &home)]));
-    let ask = |envelope: &mut Envelope| envelope.notification = returns(Ret::Full);
+    let ask = |envelope: &mut Envelope| envelope.ask(returns(Ret::Full));
     world.accept_asking("alice@home.test", &["bob@one.test"], ask).await;
     world.done().await;
     let [report] = reports(&home).try_into().unwrap();
@@ -95,7 +95,7 @@ async fn a_host_that_takes_care_of_reports_is_told_what_to_report_and_we_report_
     world
         .accept_asking("alice@home.test", &["bob@one.test", "carol@one.test"], |envelope| {
             asks(envelope, 0, "SUCCESS,FAILURE");
-            envelope.notification = returns(Ret::Full);
+            envelope.ask(returns(Ret::Full));
         })
         .await;
     world.done().await;
@@ -118,7 +118,7 @@ async fn a_host_that_sends_no_reports_is_told_nothing_and_we_report_that_it_has_
     let ask = |envelope: &mut Envelope| {
         asks(envelope, 0, "SUCCESS");
         asks(envelope, 1, "FAILURE,DELAY");
-        envelope.notification = returns(Ret::Full);
+        envelope.ask(returns(Ret::Full));
     };
     world.accept_asking("alice@home.test", &["bob@one.test", "carol@one.test"], ask).await;
     // Nobody is told.

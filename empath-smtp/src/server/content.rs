@@ -130,6 +130,9 @@ impl Content {
 
     /// The next piece as the client sent it.
     ///
+    /// DEVIATION RFC 6531 §3.1: UTF-8 in a header is taken without SMTPUTF8 as well; much software just sends it, and it goes on
+    /// as 8-bit content does.
+    ///
     /// After a refusal the rest is read to its end all the same: stopping earlier would hand content to the
     /// command parser.
     fn piece(&mut self, input: &mut BytesMut, limits: &Limits, newlines: BareNewlines) -> Piece {

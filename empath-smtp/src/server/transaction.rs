@@ -61,8 +61,8 @@ impl Mail {
 
     fn envelope(self, recipient: ForwardPath, notification: RecipientNotification) -> Envelope {
         let mut envelope = Envelope::new(self.reverse_path, recipient);
-        envelope.notify(0, notification);
-        envelope.notification = self.notification;
+        envelope.ask_about(0, notification);
+        envelope.ask(self.notification);
         envelope.body = self.body;
         envelope.smtputf8 = self.smtputf8;
         envelope.metadata = self.metadata;
@@ -155,7 +155,7 @@ impl State {
                     return (Self::Rcpt(envelope), reply::TOO_MANY_RECIPIENTS);
                 }
                 // Nothing, if the recipient was there already.
-                envelope.notify(number, notification);
+                envelope.ask_about(number, notification);
                 (Self::Rcpt(envelope), reply::RECIPIENT_OK)
             }
             other => (other, reply::BAD_SEQUENCE),

@@ -185,8 +185,8 @@ fn written(envelope: &Envelope) -> String {
 fn asked(envelope: &Envelope) -> Vec<String> {
     let parameter = |name: &str, value: Option<String>| value.map(|value| format!("{name}={value}"));
     let of_message = [
-        parameter("RET", envelope.notification.ret.map(|ret| ret.to_string())),
-        parameter("ENVID", envelope.notification.envid.as_ref().map(|id| id.as_str().to_owned())),
+        parameter("RET", envelope.notification().ret.map(|ret| ret.to_string())),
+        parameter("ENVID", envelope.notification().envid.as_ref().map(|id| id.as_str().to_owned())),
     ];
     let of_recipients = envelope.notifications().map(|(number, asked)| {
         [

@@ -67,15 +67,14 @@ fn keep(directory: &Path, golden: &Path) {
 /// An envelope whose sender asked for everything that can be asked for.
 fn asking() -> Envelope {
     let mut envelope = envelope(7);
-    envelope.notification =
-        MessageNotification { ret: Some(Ret::Headers), envid: EnvelopeId::parse(b"QQ+2B314159") };
+    envelope.ask(MessageNotification { ret: Some(Ret::Headers), envid: EnvelopeId::parse(b"QQ+2B314159") });
     let orcpt = |text: &str| OriginalRecipient::parse(text.as_bytes());
     let notify = |text: &str| Notify::parse(text.as_bytes());
     let asked = RecipientNotification { notify: notify("NEVER"), orcpt: orcpt("rfc822;Bob+2Bx@Other.test") };
-    envelope.notify(0, asked);
+    envelope.ask_about(0, asked);
     let asked = RecipientNotification { notify: notify("SUCCESS,FAILURE,DELAY"), orcpt: None };
-    envelope.notify(1, asked);
-    envelope.notify(2, RecipientNotification { notify: None, orcpt: orcpt("utf-8;\u{3b1}@other.test") });
+    envelope.ask_about(1, asked);
+    envelope.ask_about(2, RecipientNotification { notify: None, orcpt: orcpt("utf-8;\u{3b1}@other.test") });
     envelope
 }
 
