@@ -89,6 +89,15 @@ fn any_number_of_chunks_of_one_octet_are_one_message_and_take_no_room() {
 }
 
 #[test]
+fn bdat_in_the_middle_of_an_endless_line_is_none() {
+    let mut machine = machine(BareNewlines::Reject, &Shelf::default());
+    machine.feed(&[b'x'; 4096]);
+    machine.feed(b"BDAT x\r\nNOOP\r\n");
+    assert_eq!(machine.codes(), [220, 500, 250]);
+    assert!(!machine.closed);
+}
+
+#[test]
 fn what_is_kept_of_a_message_is_given_up_with_its_transaction() {
     for end in ["RSET", "EHLO again.example", "HELO again.example", "BDAT 99999999\r\n", "BDAT", "QUIT"] {
         let shelf = Shelf::default();
