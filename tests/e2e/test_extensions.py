@@ -6,7 +6,7 @@ import re
 import socket
 import subprocess
 
-from harness import PATIENCE, TestCase, wait_until
+from harness import CONFIG, PATIENCE, TestCase, wait_until
 from test_large import lines
 
 MIB = 1 << 20
@@ -127,6 +127,15 @@ class Extensions(TestCase):
         self.assertEqual(recipient["Original-Recipient"], "rfc822; Bob+x@Box.test")
         self.assertEqual(recipient["Action"], "relayed")
         self.assertNotIn("NOTIFY", " ".join(plain.commands))
+
+    def test_without_reports_none_can_be_asked_for(self):
+        daemon = self.daemon(config=CONFIG.replace("    control_socket", "    dsn: (enabled: false),\n    control_socket"))
+        with daemon.smtp() as smtp:
+            smtp.ehlo()
+            self.assertFalse(smtp.has_extn("dsn"))
+            self.assertEqual(smtp.mail("alice@home.test", ["RET=HDRS"])[0], 555)
+            self.assertEqual(smtp.mail("alice@home.test")[0], 250)
+            self.assertEqual(smtp.rcpt("bob@box.test", ["NOTIFY=NEVER"])[0], 555)
 
     def test_what_was_asked_survives_a_kill(self):
         sink = self.sink()
