@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use empath_common::{Envelope, ForwardPath, MessageId, RecipientNotification, Reply};
+use empath_common::{Envelope, ForwardPath, MessageId, Reply};
 use empath_metrics::Gauge;
 use empath_smtp::client::{self, Connection, FailureKind, Stage, Survey};
 use empath_spool::Content;
@@ -286,6 +286,7 @@ impl<'a> Attempt<'a> {
 
     fn outgoing(&self, round: &[Left]) -> client::Outgoing {
         let path = |left: &Left| self.envelope.recipients().get(left.recipient.index as usize).cloned();
+        let asked = |left: &Left| self.envelope.notification_of(left.recipient.index as usize).clone();
         client::Outgoing {
             reverse_path: self.envelope.reverse_path.clone(),
             // The index was made from this envelope; whatever happens, results must stay in step.
@@ -293,18 +294,9 @@ impl<'a> Attempt<'a> {
             body: self.envelope.body,
             smtputf8: self.envelope.smtputf8,
             notification: self.envelope.notification().clone(),
-            notifications: self.notifications(round),
+            notifications: round.iter().map(asked).collect(),
             survey: self.survey,
         }
-    }
-
-    /// Mostly nothing is asked.
-    fn notifications(&self, round: &[Left]) -> Vec<RecipientNotification> {
-        if self.envelope.notifications().next().is_none() {
-            return Vec::new();
-        }
-        let asked = |left: &Left| self.envelope.notification_of(left.recipient.index as usize).clone();
-        round.iter().map(asked).collect()
     }
 
     /// All that are left failed in the same way.
