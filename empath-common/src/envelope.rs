@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::{ForwardPath, ReversePath};
+use crate::{ForwardPath, MessageNotification, RecipientNotification, ReversePath};
 
 /// How the content is encoded: the `BODY` parameter of MAIL (RFC 6152 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +28,16 @@ pub struct Envelope {
     /// What hooks stored about the message.
     pub metadata: Metadata,
     recipients: Vec<ForwardPath>,
+    /// Mostly nothing, and then it takes no room in a long queue.
+    asked: Option<Box<Asked>>,
+}
+
+/// What the sender wants to hear.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Asked {
+    message: MessageNotification,
+    /// By the numbers of the recipients about whom anything was asked.
+    recipients: BTreeMap<usize, RecipientNotification>,
 }
 
 /// The message already has as many recipients as it may have.
@@ -45,6 +55,7 @@ impl Envelope {
             received_at: Timestamp::UNIX_EPOCH,
             metadata: Metadata::default(),
             recipients: vec![recipient],
+            asked: None,
         }
     }
 
@@ -60,11 +71,46 @@ impl Envelope {
         Ok(())
     }
 
+    /// Notes what the sender wants of reports about the message.
+    pub fn ask(&mut self, notification: MessageNotification) {
+        if notification != *self.notification() {
+            self.asked.get_or_insert_default().message = notification;
+        }
+    }
+
+    /// Notes what the sender wants to hear about the recipient with this number, unless something was asked already.
+    pub fn ask_about(&mut self, number: usize, notification: RecipientNotification) {
+        if number < self.recipients.len() && !notification.is_empty() {
+            self.asked.get_or_insert_default().recipients.entry(number).or_insert(notification);
+        }
+    }
+
+    /// What the sender wants of reports about the message.
+    pub fn notification(&self) -> &MessageNotification {
+        self.asked.as_ref().map_or(&NOTHING_ASKED.message, |asked| &asked.message)
+    }
+
+    /// What the sender wants to hear about the recipient with this number.
+    pub fn notification_of(&self, number: usize) -> &RecipientNotification {
+        let asked = self.asked.as_ref().and_then(|asked| asked.recipients.get(&number));
+        asked.unwrap_or(&NOTHING_ASKED_ABOUT)
+    }
+
+    /// What was asked about recipients, with their numbers.
+    pub fn notifications(&self) -> impl Iterator<Item = (usize, &RecipientNotification)> {
+        let recipients = &self.asked.as_deref().unwrap_or(&NOTHING_ASKED).recipients;
+        recipients.iter().map(|(number, notification)| (*number, notification))
+    }
+
     /// The recipients in the order of acceptance; a recipient's place in it is its number ever after.
     pub fn recipients(&self) -> &[ForwardPath] {
         &self.recipients
     }
 }
+
+static NOTHING_ASKED: Asked =
+    Asked { message: MessageNotification { ret: None, envid: None }, recipients: BTreeMap::new() };
+static NOTHING_ASKED_ABOUT: RecipientNotification = RecipientNotification { notify: None, orcpt: None };
 
 /// What hooks know about a message: bounded `name = value` text that travels with it until its end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -4,6 +4,7 @@
 //! - Addresses (RFC 5321 §4.1.2, RFC 6531): [`Domain`], [`DomainPattern`], [`AddressLiteral`], [`Host`], [`Mailbox`],
 //!   [`ReversePath`], [`ForwardPath`]
 //! - A message on its way: [`Envelope`], [`Metadata`], [`MessageId`]
+//! - What its sender wants to hear of it (RFC 3461, RFC 6533): [`MessageNotification`], [`RecipientNotification`], [`xtext`]
 //! - Answers (RFC 5321 §4.2, RFC 3463): [`Reply`], [`ReplyCode`], [`EnhancedStatus`]
 //! - The seam between protocol and policy: [`Client`], [`Query`], [`Verdict`], [`Hook`],
 //!   [`Hooks`]
@@ -18,11 +19,13 @@ mod hook;
 mod id;
 mod literal;
 mod mailbox;
+mod notification;
 mod path;
 mod pattern;
 mod problem;
 mod reply;
 mod size;
+pub mod xtext;
 
 pub use client::{Client, TlsSession};
 pub use clock::{Clock, SystemClock};
@@ -33,6 +36,9 @@ pub use hook::{Answer, Asked, Hook, Hooks, Query, Verdict};
 pub use id::{MessageId, MessageIdError};
 pub use literal::{AddressLiteral, LiteralError};
 pub use mailbox::{Charset, Host, Mailbox, MailboxError};
+pub use notification::{
+    EnvelopeId, MessageNotification, Notify, OriginalRecipient, RecipientNotification, Ret,
+};
 pub use path::{ForwardPath, PathError, ReversePath};
 pub use pattern::{DomainPattern, DomainPatternError};
 pub use problem::Problem;

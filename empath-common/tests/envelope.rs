@@ -2,8 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "what does not parse fails the test")]
 
 use empath_common::{
-    ByteSize, EnhancedStatus, Envelope, Escaped, ForwardPath, MessageId, Metadata, MetadataFull, Problem,
-    Reply, ReversePath, TooManyRecipients,
+    ByteSize, EnhancedStatus, Envelope, Escaped, ForwardPath, MessageId, MessageNotification, Metadata,
+    MetadataFull, Notify, OriginalRecipient, Problem, RecipientNotification, Reply, Ret, ReversePath,
+    TooManyRecipients,
 };
 
 fn to(address: &str) -> ForwardPath {
@@ -29,6 +30,25 @@ fn one_recipient_more_than_the_maximum_is_refused_and_a_duplicate_is_not() {
     assert_eq!(envelope.add(to("3@a.test"), 3), Err(TooManyRecipients));
     assert_eq!(envelope.add(to("2@a.test"), 3), Ok(()));
     assert_eq!(envelope.recipients().len(), 3);
+}
+
+#[test]
+fn what_was_asked_about_a_recipient_first_stays_and_costs_nothing_where_nothing_was() {
+    let never = RecipientNotification { notify: Some(Notify::NEVER), orcpt: None };
+    let orcpt = OriginalRecipient::parse(b"rfc822;a@b.test");
+    let meant = RecipientNotification { notify: None, orcpt };
+    let mut envelope = Envelope::new(ReversePath::Null, to("a@one.test"));
+    let plain = envelope.clone();
+    envelope.ask(MessageNotification::default());
+    envelope.ask_about(0, RecipientNotification::default());
+    envelope.ask_about(1, never.clone());
+    assert_eq!(envelope, plain, "nothing was asked about anybody who is there");
+    envelope.ask_about(0, never.clone());
+    envelope.ask_about(0, meant);
+    envelope.ask(MessageNotification { ret: Some(Ret::Full), envid: None });
+    assert_eq!((envelope.notification_of(0), envelope.notifications().count()), (&never, 1));
+    assert_eq!(envelope.notification_of(1), &RecipientNotification::default());
+    assert_eq!(envelope.notification().ret, Some(Ret::Full));
 }
 
 #[test]

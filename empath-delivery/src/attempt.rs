@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::{
     config::{Config, HostAddr},
     content::Outgoing,
+    dsn::Arrived,
     failure::{Disposition, Failure, Scope, disposition},
     hosts::{Candidate, Hosts, Own},
     queue::{Job, JobRecipient},
@@ -95,6 +96,7 @@ impl Attempted {
             recipient: *recipient,
             result: Err(failure.clone()),
             peer: None,
+            arrived: None,
         };
         Self { results: job.recipients.iter().map(failed).collect(), ..Self::new(job) }
     }
@@ -124,6 +126,8 @@ pub(crate) struct Tried {
     pub(crate) result: Result<Reply, Failure>,
     /// Who said so.
     pub(crate) peer: Option<Arc<Peer>>,
+    /// How the message arrived, unless the next hop sees to telling the sender.
+    pub(crate) arrived: Option<Arrived>,
 }
 
 /// Makes an attempt. `open` is a connection from an earlier one, and the connection for the next one afterwards.
@@ -250,13 +254,19 @@ impl<'a> Attempt<'a> {
                         recipient: left.recipient,
                         result: Ok(reply),
                         peer: Some(Arc::clone(&open.peer)),
+                        arrived: Some(Arrived::Relayed).filter(|_| !sent.notifies),
                     }),
                     // RFC 5321 §4.5.3.1.10: the server takes the rest in another transaction. Each takes some.
                     Err(failure) if delivered && sent.reusable && is_too_many(&failure) => again.push(left),
                     // No other host can help.
                     Err(client::Failure { kind: FailureKind::Unreadable, .. }) => {
                         let result = Err(Failure::unreadable());
-                        self.attempted.results.push(Tried { recipient: left.recipient, result, peer: None });
+                        self.attempted.results.push(Tried {
+                            recipient: left.recipient,
+                            result,
+                            peer: None,
+                            arrived: None,
+                        });
                     }
                     Err(failure) => {
                         if several && is_unclear(&failure) {
@@ -276,12 +286,15 @@ impl<'a> Attempt<'a> {
 
     fn outgoing(&self, round: &[Left]) -> client::Outgoing {
         let path = |left: &Left| self.envelope.recipients().get(left.recipient.index as usize).cloned();
+        let asked = |left: &Left| self.envelope.notification_of(left.recipient.index as usize).clone();
         client::Outgoing {
             reverse_path: self.envelope.reverse_path.clone(),
             // The index was made from this envelope; whatever happens, results must stay in step.
             recipients: round.iter().map(|left| path(left).unwrap_or(ForwardPath::Postmaster)).collect(),
             body: self.envelope.body,
             smtputf8: self.envelope.smtputf8,
+            notification: self.envelope.notification().clone(),
+            notifications: round.iter().map(asked).collect(),
             survey: self.survey,
         }
     }
@@ -303,7 +316,12 @@ impl<'a> Attempt<'a> {
             };
             self.left.push(Left { recipient, failed: Some(failed) });
         } else {
-            self.attempted.results.push(Tried { recipient, result: Err(failure), peer: peer.cloned() });
+            self.attempted.results.push(Tried {
+                recipient,
+                result: Err(failure),
+                peer: peer.cloned(),
+                arrived: None,
+            });
         }
     }
 
@@ -312,7 +330,7 @@ impl<'a> Attempt<'a> {
             let (failure, peer) = failed.unwrap_or_else(|| {
                 (Failure::new(Scope::Destination, (4, 4, 0), "there was no host to try"), None)
             });
-            self.attempted.results.push(Tried { recipient, result: Err(failure), peer });
+            self.attempted.results.push(Tried { recipient, result: Err(failure), peer, arrived: None });
         }
         self.attempted
     }

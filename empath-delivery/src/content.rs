@@ -45,6 +45,18 @@ pub async fn header(content: &Content) -> io::Result<Bytes> {
     Ok(octets)
 }
 
+/// The whole message, unless it has more octets than `most`.
+pub(crate) async fn whole(content: &Content, most: u64) -> io::Result<Option<Bytes>> {
+    if content.len() > most {
+        return Ok(None);
+    }
+    let (mut reader, mut octets) = (content.reader(), Vec::new());
+    while let Some(piece) = reader.next().await? {
+        octets.extend_from_slice(&piece);
+    }
+    Ok(Some(octets.into()))
+}
+
 fn end_of_header(octets: &[u8]) -> usize {
     // A message that starts with an empty line has no header.
     if octets.starts_with(b"\r\n") {

@@ -14,6 +14,7 @@ use tokio::{
 use crate::{
     attempt::{Attempted, Open, Outbound, Tried, attempt},
     content::Outgoing,
+    dsn::Arrived,
     failure::Failure,
     log, maildir,
     processor::{Commits, Shared},
@@ -186,6 +187,7 @@ async fn file(shared: &Arc<Shared>, template: &Path, job: &Job, content: &Conten
                 .map_err(|failure| Failure::from(&failure))
                 .map(|()| Reply::new(250, (2, 0, 0), "stored in the Maildir")),
             peer: None,
+            arrived: Some(Arrived::Delivered),
         });
     }
     attempted.transfer = started.elapsed();

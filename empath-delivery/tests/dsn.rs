@@ -2,10 +2,13 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
-use empath_common::{Body, EnhancedStatus, Envelope, Mailbox, MessageId, Reply, ReversePath};
+use empath_common::{
+    Body, EnhancedStatus, Envelope, EnvelopeId, Mailbox, MessageId, MessageNotification, OriginalRecipient,
+    Reply, ReversePath,
+};
 use empath_delivery::{
     config::HostAddr,
-    dsn::{Failed, Report, report},
+    dsn::{Arrived, Failed, News, Report, Success, report},
 };
 use empath_spool::Content;
 use jiff::Timestamp;
@@ -22,6 +25,7 @@ fn envelope(sender: &str) -> Envelope {
 fn failed(recipient: &str, reply: &str) -> Failed {
     Failed {
         recipient: recipient.parse().unwrap(),
+        orcpt: None,
         status: EnhancedStatus::new(5, 1, 1),
         host: Some(HostAddr::Name("mx1.example.test".parse().unwrap())),
         reply: Some(Reply::plain(550, "").with_text(reply.to_owned())),
@@ -37,7 +41,19 @@ fn make(
     failed: &[Failed],
     postmaster: Option<&Mailbox>,
 ) -> Option<(Envelope, Vec<u8>)> {
-    let content = Content::from(Bytes::copy_from_slice(content));
+    let news = News { failed: failed.to_vec(), arrived: Vec::new() };
+    make_of(envelope, content, &news, false, postmaster)
+}
+
+/// A report of any kind; with all of the message, if `whole`.
+fn make_of(
+    envelope: &Envelope,
+    octets: &[u8],
+    news: &News,
+    whole: bool,
+    postmaster: Option<&Mailbox>,
+) -> Option<(Envelope, Vec<u8>)> {
+    let content = Content::from(Bytes::copy_from_slice(octets));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let header = runtime.block_on(empath_delivery::header(&content)).unwrap();
     let report = report(&Report {
@@ -45,7 +61,8 @@ fn make(
         about: "01J00000000000000000000000".parse::<MessageId>().unwrap(),
         envelope,
         header: &header,
-        failed,
+        whole: whole.then_some(octets),
+        news,
         reporting_mta: &"mx.home.test".parse().unwrap(),
         postmaster,
         now: "2026-01-02T03:06:00Z".parse::<Timestamp>().unwrap(),
@@ -254,4 +271,85 @@ fn a_host_is_named_by_its_literal_and_quoted_only_if_it_spoke() {
     let text = mail.subparts[0].get_body().unwrap();
     assert_eq!(text.matches(" said:").count(), 1, "{text}");
     assert!(text.contains("192.0.2.1] said:") || text.contains("192.0.2.1 said:"), "{text}");
+}
+
+fn success(recipient: &str, how: Arrived) -> Success {
+    Success {
+        recipient: recipient.parse().unwrap(),
+        orcpt: OriginalRecipient::parse(b"rfc822;Bob+2Bx@elsewhere.test"),
+        how,
+        host: (how == Arrived::Relayed).then(|| HostAddr::Name("mx1.example.test".parse().unwrap())),
+        reply: Reply::new(250, (2, 0, 0), "Ok"),
+    }
+}
+
+#[test]
+fn a_success_is_told_with_what_the_sender_knows_the_message_by() {
+    let mut original = envelope("<alice@home.test>");
+    let envid = EnvelopeId::parse(b"QQ+2B1+20x");
+    original.ask(MessageNotification { ret: None, envid });
+    let arrived = vec![
+        success("<bob@example.test>", Arrived::Delivered),
+        success("<carol@example.test>", Arrived::Relayed),
+    ];
+    let (_, content) =
+        make_of(&original, CONTENT, &News { failed: Vec::new(), arrived }, false, None).unwrap();
+    let mail = check(&content);
+    assert_eq!(mail.headers.get_first_value("Subject").unwrap(), "Your mail has arrived");
+    let groups = status(&mail);
+    assert_eq!(pairs(&groups[0])[0], ("Original-Envelope-Id", "QQ+1 x"));
+    assert_eq!(
+        pairs(&groups[1]),
+        [
+            ("Original-Recipient", "rfc822; Bob+x@elsewhere.test"),
+            ("Final-Recipient", "rfc822; bob@example.test"),
+            ("Action", "delivered"),
+            ("Status", "2.0.0"),
+        ]
+    );
+    assert_eq!(
+        pairs(&groups[2]),
+        [
+            ("Original-Recipient", "rfc822; Bob+x@elsewhere.test"),
+            ("Final-Recipient", "rfc822; carol@example.test"),
+            ("Action", "relayed"),
+            ("Status", "2.0.0"),
+            ("Remote-MTA", "dns; mx1.example.test"),
+            ("Diagnostic-Code", "smtp; 250 2.0.0 Ok"),
+        ]
+    );
+    let text = mail.subparts[0].get_body().unwrap();
+    assert!(!text.contains("could not be delivered"), "{text}");
+    assert!(text.contains("<bob@example.test>") && text.contains("sends no reports"), "{text}");
+    assert_eq!(mail.subparts[2].ctype.mimetype, "text/rfc822-headers");
+}
+
+#[test]
+fn a_whole_message_comes_back_octet_for_octet_where_it_can() {
+    let news = News { failed: vec![failed("<bob@example.test>", "no")], arrived: Vec::new() };
+    let eight_bit: &[u8] = b"Subject: x\r\n\r\n\xff caf\xe9\r\n";
+    for (whole, body, encoding) in
+        [(CONTENT, Body::SevenBit, "7bit"), (eight_bit, Body::EightBitMime, "8bit")]
+    {
+        let (envelope, report) = make_of(&envelope("<alice@home.test>"), whole, &news, true, None).unwrap();
+        assert_eq!(envelope.body, body);
+        let mail = parse_mail(&report).unwrap();
+        let outer = mail.headers.get_first_value("Content-Transfer-Encoding");
+        assert_eq!(outer.as_deref(), Some("8bit").filter(|_| encoding == "8bit"), "RFC 2045 §6.4");
+        let part = &mail.subparts[2];
+        assert_eq!(part.ctype.mimetype, "message/rfc822");
+        assert_eq!(part.headers.get_first_value("Content-Transfer-Encoding").unwrap(), encoding);
+        assert!(part.raw_bytes.windows(whole.len()).any(|octets| octets == whole));
+    }
+    let long = [b"Subject: x\r\n\r\n".as_slice(), &[b'x'; 1500], b"\r\n"].concat();
+    let (_, report) = make_of(&envelope("<alice@home.test>"), &long, &news, true, None).unwrap();
+    assert_eq!(check(&report).subparts[2].ctype.mimetype, "text/rfc822-headers", "no line grows longer");
+    let mut original = envelope("<alice@home.test>");
+    original.smtputf8 = true;
+    let utf8 = "Subject: δοκιμή\r\n\r\nπ\r\n".as_bytes();
+    let (envelope, report) = make_of(&original, utf8, &news, true, None).unwrap();
+    assert_eq!(envelope.body, Body::SevenBit);
+    let mail = check(&report);
+    assert_eq!(mail.subparts[2].ctype.mimetype, "message/global");
+    assert_eq!(mail.subparts[2].get_body_raw().unwrap().trim_ascii_end(), utf8.trim_ascii_end());
 }

@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use empath_common::{Body, Reply};
+use empath_common::{Body, MessageNotification, Reply};
 use empath_smtp::client::{
     Connection, Failure, FailureKind, GarbledReason, MAX_LINE, Outgoing, Sent, Source, Stage, Survey,
     Timeouts,
@@ -20,6 +20,8 @@ fn message(to: &[&str], survey: Survey) -> Outgoing {
         recipients: to.iter().map(|to| format!("<{to}>").parse().unwrap()).collect(),
         body: Body::SevenBit,
         smtputf8: false,
+        notification: MessageNotification::default(),
+        notifications: Vec::new(),
         survey,
     }
 }
@@ -161,7 +163,11 @@ async fn a_server_that_closes_at_any_step_defers_everybody() {
             let script = Script::new().offer(keywords.iter().copied()).on(at.clone(), Act::Close);
             let (_, sent) = send_to(script, &["bob@example.test", "carol@example.test"]).await;
             let closed = Err(failure(stage, FailureKind::Closed));
-            assert_eq!(sent, Sent { recipients: vec![closed; 2], reusable: false }, "{at:?}");
+            assert_eq!(
+                sent,
+                Sent { recipients: vec![closed; 2], notifies: false, reusable: false },
+                "{at:?}"
+            );
         }
     }
 }
@@ -177,7 +183,7 @@ async fn a_421_at_any_step_is_the_result_and_the_end() {
         let script = Script::new().on(at.clone(), Act::reply_and_close("421 4.3.2 shutting down"));
         let (_, sent) = send_to(script, &["bob@example.test"]).await;
         let bye = Err(failure(stage, FailureKind::Refused(Reply::new(421, (4, 3, 2), "shutting down"))));
-        assert_eq!(sent, Sent { recipients: vec![bye], reusable: false }, "{at:?}");
+        assert_eq!(sent, Sent { recipients: vec![bye], notifies: false, reusable: false }, "{at:?}");
     }
 }
 
@@ -193,7 +199,7 @@ async fn garbage_in_place_of_a_reply_defers_and_ends_the_connection() {
         let script = Script::new().on(At::EndOfData, Act::raw(octets));
         let (_, sent) = send_to(script, &["bob@example.test"]).await;
         let garbled = Err(failure(Stage::EndOfData, FailureKind::Garbled(reason)));
-        assert_eq!(sent, Sent { recipients: vec![garbled], reusable: false });
+        assert_eq!(sent, Sent { recipients: vec![garbled], notifies: false, reusable: false });
     }
 }
 
@@ -209,7 +215,7 @@ async fn recipients_are_told_apart_and_the_next_message_starts_clean() {
     let wait = refused(Reply::new(451, (4, 7, 1), "greylisted"));
 
     let sent = send(&mut connection, &["bob@example.test", "carol@example.test"]).await;
-    assert_eq!(sent, Sent { recipients: vec![no.clone(), wait], reusable: true });
+    assert_eq!(sent, Sent { recipients: vec![no.clone(), wait], notifies: false, reusable: true });
     let to = ["bob@example.test", "carol@example.test", "dave@example.test"];
     let sent = send(&mut connection, &to).await;
     assert_eq!(sent.recipients[0], no);
@@ -276,7 +282,7 @@ async fn content_that_cannot_be_read_to_its_end_is_never_ended() {
         let message = message(&["bob@example.test", "carol@example.test"], survey);
         let sent = connection.send(&message, Pieces(pieces.into())).await;
         let unreadable = Err(failure(Stage::Content, FailureKind::Unreadable));
-        assert_eq!(sent, Sent { recipients: vec![unreadable; 2], reusable: false });
+        assert_eq!(sent, Sent { recipients: vec![unreadable; 2], notifies: false, reusable: false });
         connection.quit().await;
         peer.wait_until_left().await;
         assert_eq!(peer.messages().len(), 0);
@@ -315,7 +321,7 @@ async fn an_idle_connection_that_the_server_ends_is_noticed() {
         connection.closed().await;
         let sent = send(&mut connection, &["carol@example.test"]).await;
         let closed = Err(failure(Stage::MailFrom, FailureKind::Closed));
-        assert_eq!(sent, Sent { recipients: vec![closed], reusable: false });
+        assert_eq!(sent, Sent { recipients: vec![closed], notifies: false, reusable: false });
         connection.quit().await;
         assert_eq!(peer.messages().len(), 1);
     }

@@ -6,7 +6,10 @@ use crate::{
     outcome,
     record::{Kind, Record},
 };
-use empath_common::{Body, Charset, Envelope, ForwardPath, Mailbox, MessageId, Metadata, ReversePath};
+use empath_common::{
+    Body, Charset, Envelope, EnvelopeId, ForwardPath, Mailbox, MessageId, MessageNotification, Metadata,
+    Notify, OriginalRecipient, RecipientNotification, Ret, ReversePath,
+};
 
 /// Field 1 of every record about a message.
 pub(crate) const ID: u16 = 1;
@@ -19,8 +22,21 @@ mod accepted {
     pub(super) const SMTPUTF8: u16 = 6;
     pub(super) const METADATA: u16 = 7;
     pub(super) const LARGE: u16 = 8;
+    pub(super) const RET: u16 = 9;
+    pub(super) const ENVID: u16 = 10;
+    pub(super) const NOTIFICATION: u16 = 11;
     pub(super) const NAME: u16 = 1;
     pub(super) const VALUE: u16 = 2;
+}
+
+mod notification {
+    pub(super) const RECIPIENT: u16 = 1;
+    pub(super) const NOTIFY: u16 = 2;
+    pub(super) const ORCPT: u16 = 3;
+    /// Bits of `NOTIFY`.
+    pub(super) const SUCCESS: u8 = 1;
+    pub(super) const FAILURE: u8 = 2;
+    pub(super) const DELAY: u8 = 4;
 }
 
 mod large {
@@ -86,6 +102,31 @@ fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
             put(out, accepted::VALUE, value.as_bytes());
         });
     }
+    if let Some(ret) = envelope.notification().ret {
+        put(out, accepted::RET, &[u8::from(ret == Ret::Headers)]);
+    }
+    if let Some(envid) = &envelope.notification().envid {
+        put(out, accepted::ENVID, envid.as_str().as_bytes());
+    }
+    for (number, asked) in envelope.notifications() {
+        // A number of more than 32 bits can't get here: a batch of that size is refused by its estimate.
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        nest(out, accepted::NOTIFICATION, |out| put_notification(out, number, asked));
+    }
+}
+
+fn put_notification(out: &mut Vec<u8>, number: u32, asked: &RecipientNotification) {
+    put(out, notification::RECIPIENT, &number.to_le_bytes());
+    if let Some(notify) = asked.notify {
+        let bit = |asked, bit| if asked { bit } else { 0 };
+        let bits = bit(notify.success, notification::SUCCESS)
+            | bit(notify.failure, notification::FAILURE)
+            | bit(notify.delay, notification::DELAY);
+        put(out, notification::NOTIFY, &[bits]);
+    }
+    if let Some(orcpt) = &asked.orcpt {
+        put(out, notification::ORCPT, orcpt.as_str().as_bytes());
+    }
 }
 
 /// Decodes the head of an `Accepted` record.
@@ -94,6 +135,7 @@ pub(crate) fn envelope(head: &[u8]) -> Result<Envelope, FieldError> {
     let (mut reverse_path, mut received_at) = (None, None);
     let (mut body, mut smtputf8) = (Body::default(), false);
     let mut metadata = Metadata::default();
+    let (mut of_message, mut of_recipients) = (MessageNotification::default(), Vec::new());
     for field in fields(head) {
         let field = field?;
         match field.number {
@@ -115,6 +157,13 @@ pub(crate) fn envelope(head: &[u8]) -> Result<Envelope, FieldError> {
                 let (name, value) = named(field)?;
                 metadata.insert(name, value).map_err(|_| FieldError::Value)?;
             }
+            accepted::RET => {
+                of_message.ret = Some(if field.byte()? == 0 { Ret::Full } else { Ret::Headers });
+            }
+            accepted::ENVID => {
+                of_message.envid = Some(EnvelopeId::parse(field.value).ok_or(FieldError::Value)?);
+            }
+            accepted::NOTIFICATION => of_recipients.push(asked(field)?),
             _ => {}
         }
     }
@@ -124,7 +173,37 @@ pub(crate) fn envelope(head: &[u8]) -> Result<Envelope, FieldError> {
     envelope.body = body;
     envelope.smtputf8 = smtputf8;
     envelope.metadata = metadata;
+    envelope.ask(of_message);
+    for (number, asked) in of_recipients {
+        envelope.ask_about(number, asked);
+    }
     Ok(envelope)
+}
+
+/// What was asked about a recipient, with its number.
+fn asked(field: Field<'_>) -> Result<(usize, RecipientNotification), FieldError> {
+    let (mut number, mut asked) = (None, RecipientNotification::default());
+    for field in fields(field.value) {
+        let field = field?;
+        match field.number {
+            notification::RECIPIENT => number = Some(field.word()?),
+            notification::NOTIFY => {
+                let bits = field.byte()?;
+                let notify = |bit| bits & bit != 0;
+                asked.notify = Some(Notify {
+                    success: notify(notification::SUCCESS),
+                    failure: notify(notification::FAILURE),
+                    delay: notify(notification::DELAY),
+                });
+            }
+            notification::ORCPT => {
+                asked.orcpt = Some(OriginalRecipient::parse(field.value).ok_or(FieldError::Value)?);
+            }
+            _ => {}
+        }
+    }
+    let number = number.and_then(|number| usize::try_from(number).ok()).ok_or(FieldError::Missing)?;
+    Ok((number, asked))
 }
 
 /// Where the content of an `Accepted` record is, if not in its body.
@@ -191,6 +270,38 @@ mod tests {
         assert_eq!(envelope(&fields), Err(FieldError::Value));
     }
 
+    fn asking() -> Envelope {
+        let mut envelope = Envelope::new(ReversePath::Null, ForwardPath::Postmaster);
+        for recipient in ["<b@example.test>", "<c@example.test>", "<d@example.test>"] {
+            envelope.add(recipient.parse().unwrap(), 10).unwrap();
+        }
+        let envid = EnvelopeId::parse(b"QQ+2B1");
+        envelope.ask(MessageNotification { ret: Some(Ret::Headers), envid });
+        let notify = |text: &str| Notify::parse(text.as_bytes());
+        let orcpt = OriginalRecipient::parse("utf-8;\u{3b1}@example.test".as_bytes());
+        envelope.ask_about(0, RecipientNotification { notify: notify("NEVER"), orcpt: None });
+        envelope
+            .ask_about(2, RecipientNotification { notify: notify("SUCCESS,DELAY"), orcpt: orcpt.clone() });
+        envelope.ask_about(3, RecipientNotification { notify: None, orcpt });
+        envelope
+    }
+
+    #[test]
+    fn what_the_sender_asked_is_decoded_as_it_was_encoded() {
+        for notify in ["NEVER", "SUCCESS", "FAILURE", "DELAY", "SUCCESS,FAILURE,DELAY"] {
+            let mut envelope = asking();
+            let notify = Notify::parse(notify.as_bytes());
+            envelope.ask_about(1, RecipientNotification { notify, orcpt: None });
+            for ret in [None, Some(Ret::Full), Some(Ret::Headers)] {
+                let envid = envelope.notification().envid.clone();
+                envelope.ask(MessageNotification { ret, envid });
+                let mut octets = Vec::new();
+                put_envelope(&mut octets, &envelope);
+                assert_eq!(super::envelope(&octets), Ok(envelope.clone()));
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn no_octets_make_a_decoder_panic(octets: Vec<u8>) {
@@ -201,7 +312,7 @@ mod tests {
         fn no_change_of_an_envelope_makes_a_decoder_panic(at: prop::sample::Index, octet: u8) {
             let mut octets = Vec::new();
             put(&mut octets, ID, &[9; 16]);
-            put_envelope(&mut octets, &Envelope::new(ReversePath::Null, ForwardPath::Postmaster));
+            put_envelope(&mut octets, &asking());
             let at = at.index(octets.len());
             octets[at] = octet;
             let _ = (id(&octets), envelope(&octets));

@@ -173,7 +173,8 @@ impl Daemon {
             Arc::clone(&clock),
             &config.smtp.limits,
         );
-        let settings = Settings::new(&config.smtp, hostname, empath_smtp::server::Metrics::new(&registry));
+        let metrics = empath_smtp::server::Metrics::new(&registry);
+        let settings = Settings { dsn: config.dsn.enabled, ..Settings::new(&config.smtp, hostname, metrics) };
         let server = Server::new(settings, Hooks::new(hooks), intake, clock);
         let server = Arc::new(server.with_tls(tls).with_auth(auth));
 

@@ -170,10 +170,11 @@ def queued_as(reply):
 
 class Sink:
     """An SMTP server that keeps what it is given. `refuse` maps recipients to replies; while `defer` is set, it is the
-    reply to all of them. One that is `silent` greets nobody before `greet`."""
+    reply to all of them. One that is `silent` greets nobody before `greet`. It offers `keywords`, and keeps the commands."""
 
-    def __init__(self, port=None, refuse=None, silent=False):
+    def __init__(self, port=None, refuse=None, silent=False, keywords=("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES")):
         self.port, self.refuse = port or free_port(), refuse or {}
+        self.keywords, self.commands = keywords, []
         self.defer = None
         self.messages, self.lock = [], threading.Condition()
         self.listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
@@ -209,9 +210,10 @@ class Sink:
         sender, recipients = None, []
         while line := stream.readline():
             command = line.rstrip(b"\r\n")
+            self.commands.append(command.decode())
             verb = command[:4].upper()
             if verb == b"EHLO":
-                reply("250-sink.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES")
+                reply("\r\n".join(f"250-{word}" for word in ("sink.test", *self.keywords)) + "\r\n250 HELP")
             elif verb == b"HELO":
                 reply("250 sink.test")
             elif verb == b"MAIL":

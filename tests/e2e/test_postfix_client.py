@@ -68,6 +68,21 @@ class PostfixClient(TestCase):
         self.assertRegex(log.read_text(), r"Verified TLS connection established to 127\.0\.0\.1.*TLSv1\.3")
         self.assertIn("status=sent (250 2.0.0 Ok: queued as ", log.read_text())
 
+    def test_postfix_passes_on_what_the_sender_asked_of_reports(self):
+        daemon = self.daemon(config=CONFIG, start=False, submissions=free_port(), balanced=free_port(), limits="")
+        certify(daemon.dir / "tls", "mx.home.test")
+        certify(daemon.dir / "tls", "any.other.test", "other.pem", "other.key")
+        daemon.start()
+        postfix = self.postfix(daemon.port, daemon.dir / "tls" / "cert.pem")
+        subprocess.run(
+            [shutil.which("sendmail", path=PATH), "-C", postfix, "-i", "-f", "s@home.test", "-N", "success,failure",
+             "-R", "hdrs", "-V", "QQ314159", "A@example.test"],
+            input="From: s@home.test\nSubject: x\n\nhello\n", text=True, check=True, timeout=PATIENCE)
+        [report] = wait_until(lambda: list((daemon.dir / "mail/s@home.test").glob("new/*")), "the report has come")
+        text = report.read_text()
+        for field in ["Original-Envelope-Id: QQ314159", "Original-Recipient: rfc822; A@example.test", "Action: delivered"]:
+            self.assertIn(field + "\n", text)
+
     def postfix(self, port, certificate):
         """Starts a Postfix with `port` as its relay host; returns the directory of its configuration."""
         directory = tempfile.TemporaryDirectory(prefix="empath-postfix-")

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DsnConfig {
-    /// Whether the sender of a message that fails for good is told.
+    /// Whether the sender of a message that fails for good is told, and of one that arrives if he asked for that.
     ///
-    /// RFC 5321 §6.1 demands it; without, mail disappears with a log line only. Default: `true`.
+    /// RFC 5321 §6.1 demands it; without, mail disappears with a log line only, and clients are not offered DSN (RFC 3461).
+    /// Default: `true`.
     pub enabled: bool,
     /// The name of this host in `Reporting-MTA` and in the Message-ID. Default: `hostname`.
     pub reporting_mta: Option<Domain>,

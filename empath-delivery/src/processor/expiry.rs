@@ -7,7 +7,7 @@ use empath_spool::{Attempt, Ended, Progress, RecipientState, RecipientUpdate, St
 use super::{Commits, Shared, outcome::EXPIRED};
 use crate::{
     config::HostAddr,
-    dsn::Failed,
+    dsn::{Failed, News},
     log::{self, Told},
     queue::{Fate, Job, JobRecipient, Queue, Settlement},
     schedule,
@@ -57,7 +57,15 @@ impl Shared {
             attempt: None,
         };
         let progress = Progress { id: job.id, updates: job.recipients.iter().map(update).collect() };
-        match self.end(job, progress, &failed, &content, commits).await {
+        let wanted = |(recipient, failed): (&JobRecipient, &Failed)| {
+            let asked = job.envelope.notification_of(recipient.index as usize);
+            asked.on_failure().then(|| failed.clone())
+        };
+        let news = News {
+            failed: job.recipients.iter().zip(&failed).filter_map(wanted).collect(),
+            arrived: Vec::new(),
+        };
+        match self.end(job, progress, &news, &content, commits).await {
             Ok(told) => self.say_expired(job, &failed, told),
             Err(failure) => {
                 log::not_stored(job.id, &failure);
@@ -78,6 +86,8 @@ impl Shared {
         for (recipient, failed) in job.recipients.iter().zip(failed) {
             self.metrics.expired.increment();
             self.metrics.retries.observe(f64::from(recipient.attempts));
+            let asked = job.envelope.notification_of(recipient.index as usize);
+            let told = if asked.on_failure() { told } else { Told::Nobody };
             log::expired(job.id, &failed.recipient, recipient.attempts, &failed.detail, told);
         }
     }
@@ -90,6 +100,7 @@ fn last_attempt(state: &RecipientState) -> Option<&Attempt> {
 fn failed(job: &Job, recipient: &JobRecipient, last: Option<&Attempt>) -> Option<Failed> {
     Some(Failed {
         recipient: job.envelope.recipients().get(recipient.index as usize)?.clone(),
+        orcpt: job.envelope.notification_of(recipient.index as usize).orcpt.clone(),
         status: EXPIRED,
         host: last.and_then(|last| last.host.as_deref()).and_then(host),
         reply: last.and_then(|last| last.reply.clone()),

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::{Commits, Shared};
 use crate::{
     attempt::{Attempted, Tried},
-    content::header,
-    dsn::{self, Failed, Report},
+    content::{header, whole},
+    dsn::{self, Failed, News, Report, Success},
     failure::{Disposition, Failure, disposition},
     log::{self, Delays, Told},
     queue::{Fate, Job, Queue, Settlement},
@@ -41,13 +41,15 @@ impl Shared {
             self.update(|queue| queue.isolate(job.id, &alone));
         }
         let mut outcomes: Vec<_> = results.into_iter().map(|tried| self.judge(job, tried, now)).collect();
-        let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.failed(job, now)).collect();
-        let told = if failed.is_empty() {
+        let failed = outcomes.iter().filter_map(|outcome| outcome.failed(job, now)).collect();
+        let arrived = outcomes.iter().filter_map(|outcome| outcome.arrived(job)).collect();
+        let news = News { failed, arrived };
+        let told = if news.is_empty() {
             self.record(job, next_hop, &outcomes, now, commits).await;
             Told::Nobody
         } else {
             let progress = progress(job.id, next_hop, &outcomes, now);
-            match self.end(job, progress, &failed, &content, commits).await {
+            match self.end(job, progress, &news, &content, commits).await {
                 Ok(told) => told,
                 Err(failure) => {
                     log::not_stored(job.id, &failure);
@@ -89,13 +91,13 @@ impl Shared {
         }
     }
 
-    /// Ends recipients that failed: what became of them and the report to the sender are made durable together, then
-    /// the queue is told.
+    /// Ends recipients whose sender is told: what became of them and the report are made durable together, then the queue is
+    /// told.
     pub(super) async fn end(
         self: &Arc<Self>,
         job: &Job,
         progress: Progress,
-        failed: &[Failed],
+        news: &News,
         content: &Content,
         commits: &mut Commits,
     ) -> Result<Told, CommitError> {
@@ -104,7 +106,7 @@ impl Shared {
         let ending =
             settlements.iter().filter(|settlement| matches!(settlement.fate, Fate::Ended(_))).count();
         let last = self.lock().queue.would_end(job.id, ending);
-        let report = self.report(job, failed, content, now).await;
+        let report = self.report(job, news, content, now).await;
         let mut batch = Vec::with_capacity(2);
         if let Some((id, envelope, content)) = &report {
             batch.push(Entry::Accepted { id: *id, envelope: Arc::clone(envelope), content: content.clone() });
@@ -125,25 +127,32 @@ impl Shared {
     async fn report(
         &self,
         job: &Job,
-        failed: &[Failed],
+        news: &News,
         content: &Content,
         now: Timestamp,
     ) -> Option<(MessageId, Arc<empath_common::Envelope>, Content)> {
-        if !self.settings.dsn.enabled {
+        if !self.settings.dsn.enabled || news.is_empty() {
             return None;
         }
         // What cannot be read is left out of the report; it comes all the same.
-        let header = header(content).await.unwrap_or_else(|failure| {
+        let lost = |failure| {
             log::not_read(job.id, &failure);
             Bytes::new()
-        });
+        };
+        let header = header(content).await.unwrap_or_else(lost);
+        let whole = if news.returns_all(&job.envelope) {
+            whole(content, dsn::MAX_RETURNED).await.unwrap_or_default()
+        } else {
+            None
+        };
         let id = self.with_rng(|rng| MessageId::generate(now, rng));
         let (envelope, content) = dsn::report(&Report {
             id,
             about: job.id,
             envelope: &job.envelope,
             header: &header,
-            failed,
+            whole: whole.as_deref(),
+            news,
             reporting_mta: self.settings.dsn.reporting_mta.as_ref().unwrap_or(&self.settings.hostname),
             postmaster: self.settings.dsn.postmaster.as_ref(),
             now,
@@ -186,9 +195,11 @@ impl Shared {
 
     fn say(&self, job: &Job, next_hop: &NextHop, outcome: &Outcome, delays: Delays, told: Told) {
         let Outcome { tried, attempts, fate } = outcome;
-        let Some(recipient) = job.envelope.recipients().get(tried.recipient.index as usize) else {
+        let number = tried.recipient.index as usize;
+        let Some(recipient) = job.envelope.recipients().get(number) else {
             return;
         };
+        let told = if job.envelope.notification_of(number).on_failure() { told } else { Told::Nobody };
         let peer = tried.peer.as_deref();
         let line = log::Line { id: job.id, recipient, next_hop, peer, attempt: *attempts, delays };
         let metrics = &self.metrics;
@@ -226,15 +237,39 @@ impl Outcome {
         else {
             return None;
         };
+        let number = self.tried.recipient.index as usize;
+        if !job.envelope.notification_of(number).on_failure() {
+            return None;
+        }
         let expired = self.fate == Fate::Ended(Ended::Expired);
         Some(Failed {
-            recipient: job.envelope.recipients().get(self.tried.recipient.index as usize)?.clone(),
+            recipient: job.envelope.recipients().get(number)?.clone(),
+            orcpt: job.envelope.notification_of(number).orcpt.clone(),
             status: if expired { EXPIRED } else { failure.status },
             host: self.tried.peer.as_ref().map(|peer| peer.host.clone()),
             reply: failure.reply.clone(),
             detail: failure.detail.clone(),
             last_attempt: Some(now),
             expired,
+        })
+    }
+
+    /// What the sender is told if this recipient has the message, and he wanted to hear that from us.
+    fn arrived(&self, job: &Job) -> Option<Success> {
+        let (Some(how), Ok(reply)) = (self.tried.arrived, &self.tried.result) else {
+            return None;
+        };
+        let number = self.tried.recipient.index as usize;
+        let asked = job.envelope.notification_of(number);
+        if !asked.on_success() {
+            return None;
+        }
+        Some(Success {
+            recipient: job.envelope.recipients().get(number)?.clone(),
+            orcpt: asked.orcpt.clone(),
+            how,
+            host: self.tried.peer.as_ref().map(|peer| peer.host.clone()),
+            reply: reply.clone(),
         })
     }
 }

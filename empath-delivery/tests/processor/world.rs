@@ -119,12 +119,23 @@ impl World {
 
     /// Accepts a message as the daemon does: stored first.
     pub(crate) async fn accept(&mut self, sender: &str, recipients: &[&str]) -> MessageId {
+        self.accept_asking(sender, recipients, |_| {}).await
+    }
+
+    /// The same from a sender who asks for something.
+    pub(crate) async fn accept_asking(
+        &mut self,
+        sender: &str,
+        recipients: &[&str],
+        ask: impl FnOnce(&mut Envelope),
+    ) -> MessageId {
         self.accepted += 1;
         let id = MessageId::from_bytes([self.accepted; 16]);
         let mut paths = recipients.iter().map(|address| format!("<{address}>").parse().unwrap());
         let mut envelope = Envelope::new(format!("<{sender}>").parse().unwrap(), paths.next().unwrap());
         paths.for_each(|path| envelope.add(path, 1000).unwrap());
         envelope.received_at = self.clock.now();
+        ask(&mut envelope);
         let (envelope, content) = (Arc::new(envelope), Content::from(Bytes::from_static(CONTENT)));
         let entry = Entry::Accepted { id, envelope: Arc::clone(&envelope), content: content.clone() };
         self.spool.commit(entry.into()).await.unwrap();

@@ -1,4 +1,5 @@
 /// What a server offers in its reply to EHLO (RFC 5321 §4.1.1.1). Nothing, after HELO.
+#[expect(clippy::struct_excessive_bools, reason = "an extension is offered or not")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extensions {
     /// Commands may be sent without waiting for each reply (RFC 2920).
@@ -7,6 +8,8 @@ pub struct Extensions {
     pub eight_bit_mime: bool,
     /// UTF-8 in addresses and headers (RFC 6531).
     pub smtputf8: bool,
+    /// What is told of the message's fate can be chosen (RFC 3461).
+    pub dsn: bool,
     /// The SIZE parameter of MAIL (RFC 1870).
     pub size: Option<SizeLimit>,
 }
@@ -41,6 +44,7 @@ impl Extensions {
                 b"PIPELINING" => offered.pipelining = true,
                 b"8BITMIME" => offered.eight_bit_mime = true,
                 b"SMTPUTF8" => offered.smtputf8 = true,
+                b"DSN" => offered.dsn = true,
                 b"SIZE" => offered.size = Some(limit(words.next())),
                 _ => {}
             }
@@ -63,13 +67,14 @@ mod tests {
 
     #[test]
     fn keywords_are_read_in_any_case_and_unknown_ones_are_skipped() {
-        let offered = Extensions::parse(b"mx.test PIPELINING\nsize 1000\nx-odd\n8BitMime\nSMTPUTF8");
+        let offered = Extensions::parse(b"mx.test PIPELINING\nsize 1000\nx-odd\n8BitMime\nSMTPUTF8\ndsn");
         assert_eq!(
             offered,
             Extensions {
                 pipelining: false,
                 eight_bit_mime: true,
                 smtputf8: true,
+                dsn: true,
                 size: Some(SizeLimit::Octets(1000)),
             }
         );

@@ -1,4 +1,4 @@
-use empath_common::{Body, ForwardPath, Reply, ReversePath};
+use empath_common::{Body, ForwardPath, MessageNotification, RecipientNotification, Reply, ReversePath};
 
 use super::{Failure, Survey};
 
@@ -13,6 +13,10 @@ pub struct Outgoing {
     pub body: Body,
     /// Whether the message was received with SMTPUTF8: then its header may be UTF-8.
     pub smtputf8: bool,
+    /// What the sender asked of reports.
+    pub notification: MessageNotification,
+    /// What the sender asked about recipients, in their order; nothing about those beyond the end.
+    pub notifications: Vec<RecipientNotification>,
     /// What the content is like.
     pub survey: Survey,
 }
@@ -22,6 +26,8 @@ pub struct Outgoing {
 pub struct Sent {
     /// One result for each recipient, in their order: the reply to the end of data, or what went wrong.
     pub recipients: Vec<Result<Reply, Failure>>,
+    /// Whether the server was told what the sender wants to hear, and sees to it from now on (RFC 3461 §5.2.1).
+    pub notifies: bool,
     /// Whether the connection can take another transaction.
     pub reusable: bool,
 }

@@ -1,7 +1,10 @@
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    fmt::{self, Write as _},
+};
 
 use bytes::Bytes;
-use empath_common::{Body, ForwardPath, Mailbox, Reply};
+use empath_common::{Body, EnvelopeId, ForwardPath, Mailbox, MessageNotification, OriginalRecipient, Reply};
 
 use super::{
     Extensions, Failure, FailureKind, Feature, GarbledReason, Outgoing, Sent, SizeLimit, Stage, Survey,
@@ -211,6 +214,7 @@ impl<'a> Transaction<'a> {
                     None => text.push_str("Postmaster"),
                 }
                 text.push('>');
+                self.write_notification(number, text);
             }
             Command::Data => text.push_str("DATA"),
             Command::EndOfData => text.push('.'),
@@ -236,6 +240,22 @@ impl<'a> Transaction<'a> {
         }
         if self.smtputf8 {
             text.push_str(" SMTPUTF8");
+        }
+        if self.offered.dsn {
+            let MessageNotification { ret, envid } = &self.message.notification;
+            put(text, "RET", *ret);
+            put(text, "ENVID", envid.as_ref().map(EnvelopeId::as_str));
+        }
+    }
+
+    /// What the sender asked, unchanged (RFC 3461 §5.2.1), but in ASCII where there is no SMTPUTF8 (RFC 6533 §3).
+    fn write_notification(&self, number: usize, text: &mut String) {
+        if let Some(asked) = self.message.notifications.get(number).filter(|_| self.offered.dsn) {
+            put(text, "NOTIFY", asked.notify);
+            let orcpt = |asked: &OriginalRecipient| {
+                if self.smtputf8 { asked.as_str().to_owned() } else { asked.to_ascii() }
+            };
+            put(text, "ORCPT", asked.orcpt.as_ref().map(orcpt));
         }
     }
 
@@ -299,7 +319,7 @@ impl<'a> Transaction<'a> {
         // No recipient is open by now; one that were would be tried again.
         self.end_all(&Err(Stage::EndOfData.failed(FailureKind::Closed)));
         let recipients = std::mem::take(&mut self.results).into_iter().flatten().collect();
-        Sent { recipients, reusable: self.reusable }
+        Sent { recipients, notifies: self.offered.dsn, reusable: self.reusable }
     }
 }
 
@@ -312,6 +332,13 @@ impl Command {
             Self::EndOfData => Stage::EndOfData,
             Self::Rset => Stage::Rset,
         }
+    }
+}
+
+fn put(text: &mut String, name: &str, value: Option<impl fmt::Display>) {
+    if let Some(value) = value {
+        // Writing to a String cannot fail.
+        let _ = write!(text, " {name}={value}");
     }
 }
 

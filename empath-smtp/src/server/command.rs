@@ -1,10 +1,12 @@
 use empath_common::{
-    AddressLiteral, Charset, Domain, ForwardPath, Mailbox, MailboxError, PathError, Reply, ReversePath,
+    AddressLiteral, Charset, Domain, ForwardPath, Mailbox, MailboxError, PathError, RecipientNotification,
+    Reply, ReversePath,
 };
 
 use super::{
     auth::{Mechanism, Secret},
-    parameter::Parameters,
+    chunk::Chunk,
+    parameter::{self, Parameters},
     reply,
     xclient::{self, Attribute},
 };
@@ -18,14 +20,16 @@ pub(super) enum Command {
     Ehlo(Box<str>),
     /// `MAIL FROM:<path> parameters`
     Mail(ReversePath, Parameters),
-    /// `RCPT TO:<path>`
-    Rcpt(ForwardPath),
+    /// `RCPT TO:<path> parameters`
+    Rcpt(ForwardPath, RecipientNotification),
     /// `STARTTLS`
     StartTls,
     /// `AUTH mechanism initial-response`; `None` for a mechanism that we don't know.
     Auth(Option<Mechanism>, Option<Secret>),
     /// `DATA`
     Data,
+    /// `BDAT size [LAST]`
+    Bdat(Chunk),
     /// `XCLIENT attributes`
     XClient(Vec<Attribute>),
     /// `RSET`
@@ -61,6 +65,7 @@ impl Command {
             () if is("STARTTLS") => alone(argument, Self::StartTls),
             () if is("AUTH") => auth(argument),
             () if is("DATA") => alone(argument, Self::Data),
+            () if is("BDAT") => Chunk::parse(argument).map(Self::Bdat),
             () if is("XCLIENT") => xclient::parse(argument).map(Self::XClient),
             () if is("RSET") => alone(argument, Self::Rset),
             () if is("QUIT") => alone(argument, Self::Quit),
@@ -141,8 +146,7 @@ fn rcpt(argument: &[u8]) -> Result<Command, Reply> {
             PathError::Mailbox(MailboxError::NeedsUtf8) => reply::RECIPIENT_NEEDS_UTF8,
             _ => reply::BAD_RECIPIENT,
         })?;
-    Parameters::parse_none(rest)?;
-    Ok(Command::Rcpt(forward_path))
+    Ok(Command::Rcpt(forward_path, parameter::of_rcpt(rest)?))
 }
 
 fn charset(path: &[u8]) -> Charset {
@@ -183,7 +187,10 @@ mod tests {
             (b"EHLO  a_b.test ", Command::Ehlo("a_b.test".into())),
             (b"HELO [IPv6:::1]", Command::Helo("[IPv6:::1]".into())),
             (b"MAIL FROM:<> ", Command::Mail(ReversePath::Null, Parameters::default())),
-            (b"rcpt to: <postMASTER>\t", Command::Rcpt(ForwardPath::Postmaster)),
+            (
+                b"rcpt to: <postMASTER>\t",
+                Command::Rcpt(ForwardPath::Postmaster, RecipientNotification::default()),
+            ),
         ] {
             assert_eq!(parse(line), Ok(command), "{:?}", line.escape_ascii().to_string());
         }
@@ -221,7 +228,8 @@ mod tests {
             (b"RCPT FROM:<a@b.test>", "501 5.5.4"),
             (b"RCPT TO:<>", "501 5.1.3"),
             (b"RCPT TO:<a@[999.1.1.1]>", "501 5.1.3"),
-            (b"RCPT TO:<a@b.test> NOTIFY=NEVER", "555 5.5.4"),
+            (b"RCPT TO:<a@b.test> RET=FULL", "555 5.5.4"),
+            (b"RCPT TO:<a@b.test> NOTIFY=ALWAYS", "501 5.5.4"),
             (b"RCPT TO:<a@b.test>x", "501 5.5.4"),
         ] {
             assert_eq!(parse(line), Err(reply.to_owned()), "{:?}", line.escape_ascii().to_string());

@@ -3,18 +3,19 @@ use empath_common::{Envelope, Reply};
 
 use super::{
     BareNewlines, Limits,
+    chunk::{Chunk, Chunks},
     framing::{Framed, Framing},
     inspection::Inspection,
     reply,
     submission::Mending,
 };
 
-/// The state between 354 and the end of the content.
+/// The content of a transaction: what comes between 354 and its end, or in chunks.
 #[derive(Debug)]
 pub(super) struct Content {
     /// Whose content it is.
     pub(super) envelope: Envelope,
-    framing: Framing,
+    reader: Reader,
     inspection: Inspection,
     refusal: Option<Reply>,
     begun: bool,
@@ -22,6 +23,13 @@ pub(super) struct Content {
     mending: Option<Mending>,
     mended: Vec<u8>,
     ended: bool,
+}
+
+/// What tells content from what follows it.
+#[derive(Debug)]
+enum Reader {
+    Data(Framing),
+    Bdat(Chunks),
 }
 
 /// What the next octets are.
@@ -37,22 +45,41 @@ pub(super) enum Piece {
     Refused,
     /// More input is needed.
     More,
+    /// A chunk has ended that others follow.
+    EndOfChunk,
     /// The content has ended.
     End,
 }
 
+impl Reader {
+    fn next(&mut self, input: &[u8]) -> Framed {
+        match self {
+            Self::Data(framing) => framing.next(input),
+            Self::Bdat(chunks) => chunks.next(input),
+        }
+    }
+}
+
 impl Content {
-    /// `mending` is for the messages of users.
-    pub(super) fn new(envelope: Envelope, mending: Option<Mending>) -> Self {
+    /// What follows DATA, or comes in chunks. `mending` is for the messages of users.
+    pub(super) fn new(envelope: Envelope, first: Option<Chunk>, mending: Option<Mending>) -> Self {
+        let data = || Reader::Data(Framing::default());
         Self {
             envelope,
-            framing: Framing::default(),
+            reader: first.map_or_else(data, |first| Reader::Bdat(Chunks::new(first))),
             inspection: Inspection::default(),
             refusal: None,
             begun: false,
             mending,
             mended: Vec::new(),
             ended: false,
+        }
+    }
+
+    /// The next chunk.
+    pub(super) fn begin_chunk(&mut self, chunk: Chunk) {
+        if let Reader::Bdat(chunks) = &mut self.reader {
+            chunks.begin(chunk);
         }
     }
 
@@ -103,12 +130,15 @@ impl Content {
 
     /// The next piece as the client sent it.
     ///
+    /// DEVIATION RFC 6531 §3.1: UTF-8 in a header is taken without SMTPUTF8 as well; much software just sends it, and it goes on
+    /// as 8-bit content does.
+    ///
     /// After a refusal the rest is read to its end all the same: stopping earlier would hand content to the
     /// command parser.
     fn piece(&mut self, input: &mut BytesMut, limits: &Limits, newlines: BareNewlines) -> Piece {
         loop {
             self.begun |= !input.is_empty();
-            let (taken, fault) = match self.framing.next(input) {
+            let (taken, fault) = match self.reader.next(input) {
                 Framed::Content(len) if self.refusal.is_none() => {
                     match self.inspection.take(input.get(..len).unwrap_or_default(), limits) {
                         Ok(()) => return Piece::Octets(len),
@@ -130,6 +160,7 @@ impl Content {
                     input.advance(len);
                     return Piece::End;
                 }
+                Framed::EndOfChunk => return Piece::EndOfChunk,
                 Framed::More => return Piece::More,
             };
             input.advance(taken);
@@ -165,6 +196,27 @@ impl Content {
     /// Octets of content so far.
     pub(super) fn size(&self) -> u64 {
         self.inspection.size()
+    }
+
+    /// Octets that may be expected: those that are announced, or as many again as have come.
+    pub(super) fn expected(&self) -> u64 {
+        match &self.reader {
+            Reader::Data(_) => self.size(),
+            Reader::Bdat(chunks) => self.size().max(chunks.left()),
+        }
+    }
+
+    /// Octets of the chunk that goes on or has ended.
+    pub(super) fn chunk_size(&self) -> u64 {
+        match &self.reader {
+            Reader::Data(_) => 0,
+            Reader::Bdat(chunks) => chunks.size(),
+        }
+    }
+
+    /// How to refuse the message if it is to be refused.
+    pub(super) fn refusal(&self) -> Option<&Reply> {
+        self.refusal.as_ref()
     }
 
     /// Whose content it was, and how to refuse it if it is to be refused.

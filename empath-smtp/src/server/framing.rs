@@ -37,10 +37,27 @@ pub(super) enum Framed {
     Nul(usize),
     /// Octets that are not content, or not yet.
     Skip(usize),
+    /// The end of a chunk that others follow.
+    EndOfChunk,
     /// The end of the content.
     End(usize),
     /// Everything was consumed.
     More,
+}
+
+impl Framed {
+    /// The octets that it takes.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Content(len)
+            | Self::Crlf(len)
+            | Self::BareNewline(len)
+            | Self::Nul(len)
+            | Self::Skip(len)
+            | Self::End(len) => *len,
+            Self::EndOfChunk | Self::More => 0,
+        }
+    }
 }
 
 impl Framing {
@@ -115,6 +132,7 @@ mod tests {
                     }
                     Framed::Skip(len) => len,
                     Framed::More => break,
+                    Framed::EndOfChunk => panic!("DATA has no chunks"),
                     Framed::End(len) => {
                         let rest = chunks.fold(input[len..].to_vec(), |rest, chunk| [&rest, *chunk].concat());
                         return (content, Some(rest));

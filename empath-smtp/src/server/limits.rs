@@ -32,7 +32,7 @@ pub struct Limits {
     ///
     /// An accepted message sets the count back. Default: `20`.
     pub errors: u32,
-    /// Most commands that bring no message nearer (NOOP, RSET, EHLO, VRFY, HELP) before the next is answered
+    /// Most commands that bring no message nearer (NOOP, RSET, EHLO, VRFY, HELP, BDAT 0) before the next is answered
     /// 421 4.7.0.
     ///
     /// An accepted message sets the count back. Default: `100`.

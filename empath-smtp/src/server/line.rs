@@ -48,6 +48,11 @@ impl Lines {
         }
     }
 
+    /// Whether the input that was not consumed yet begins with the start of a line.
+    pub(super) fn is_at_start(&self) -> bool {
+        !self.skipping
+    }
+
     /// Whether a line has begun that has not ended, `input` being what was not consumed yet.
     pub(super) fn is_inside(&self, input: &[u8]) -> bool {
         self.skipping || !input.is_empty()

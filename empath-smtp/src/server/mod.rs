@@ -7,11 +7,12 @@
 //! - Whom somebody else speaks for: `proxy` (the PROXY protocol), `xclient`.
 //! - Who the client is: [`auth`].
 //! - What it means: `transaction` (the states of RFC 5321 §4.1.4), `session`, `reply`.
-//! - What the message is made of: `framing` (CRLF.CRLF ends it), `inspection` (limits), `content`, `trace`; what users
+//! - What the message is made of: `framing` (CRLF.CRLF ends it), `chunk` (or its size is told), `inspection` (limits), `content`, `trace`; what users
 //!   forgot: `submission`.
 //! - What is promised to operators: `config`, `limits`, `metrics`, `log`.
 
 pub mod auth;
+mod chunk;
 mod command;
 mod config;
 mod connection;
@@ -39,7 +40,6 @@ mod tls;
 mod trace;
 mod transaction;
 mod xclient;
-mod xtext;
 
 pub use auth::{AuthConfig, Authenticator};
 pub use config::{BareNewlines, Config, ListenerConfig, Mode, Timeouts};

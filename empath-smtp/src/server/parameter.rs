@@ -1,9 +1,12 @@
-use empath_common::{Body, Charset, Mailbox, Reply};
+use empath_common::{
+    Body, Charset, EnvelopeId, Mailbox, MessageNotification, Notify, OriginalRecipient,
+    RecipientNotification, Reply, Ret, xtext,
+};
 
-use super::{reply, xtext};
+use super::reply;
 
-/// The parameters of MAIL (RFC 1870, RFC 4954 §5, RFC 6152, RFC 6531).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The parameters of MAIL (RFC 1870, RFC 3461 §4, RFC 4954 §5, RFC 6152, RFC 6531).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Parameters {
     /// The size that the client declared, in octets.
     pub(super) size: Option<u64>,
@@ -14,6 +17,8 @@ pub(super) struct Parameters {
     /// Whether AUTH was given. Who it names counts for nothing: no client is trusted to say who submitted a message
     /// (RFC 4954 §5 has it taken for `AUTH=<>` then).
     pub(super) auth: bool,
+    /// RET and ENVID.
+    pub(super) notification: MessageNotification,
 }
 
 impl Parameters {
@@ -31,6 +36,14 @@ impl Parameters {
                     return Err(reply::BAD_PARAMETER);
                 }
                 parameters.smtputf8 = true;
+            } else if keyword.eq_ignore_ascii_case(b"RET") {
+                once(
+                    &mut parameters.notification.ret,
+                    value.and_then(Ret::parse).ok_or(reply::BAD_PARAMETER)?,
+                )?;
+            } else if keyword.eq_ignore_ascii_case(b"ENVID") {
+                let id = value.and_then(EnvelopeId::parse).ok_or(reply::BAD_PARAMETER)?;
+                once(&mut parameters.notification.envid, id)?;
             } else if keyword.eq_ignore_ascii_case(b"AUTH") {
                 if !is_auth_value(parameter) || parameters.auth {
                     return Err(reply::BAD_PARAMETER);
@@ -42,17 +55,24 @@ impl Parameters {
         }
         Ok(parameters)
     }
+}
 
-    /// Parses what follows the path of RCPT, which has no parameters.
-    pub(super) fn parse_none(octets: &[u8]) -> Result<(), Reply> {
-        match split(octets)?.next() {
-            None => Ok(()),
-            Some(parameter) => {
-                keyword_and_value(parameter)?;
-                Err(reply::UNKNOWN_PARAMETER)
-            }
+/// Parses what follows the path of RCPT (RFC 3461 §4.1, §4.2).
+pub(super) fn of_rcpt(octets: &[u8]) -> Result<RecipientNotification, Reply> {
+    let mut notification = RecipientNotification::default();
+    for parameter in split(octets)? {
+        let (keyword, value) = keyword_and_value(parameter)?;
+        if keyword.eq_ignore_ascii_case(b"NOTIFY") {
+            let notify = value.and_then(Notify::parse).ok_or(reply::BAD_PARAMETER)?;
+            once(&mut notification.notify, notify)?;
+        } else if keyword.eq_ignore_ascii_case(b"ORCPT") {
+            let recipient = value.and_then(OriginalRecipient::parse).ok_or(reply::BAD_PARAMETER)?;
+            once(&mut notification.orcpt, recipient)?;
+        } else {
+            return Err(reply::UNKNOWN_PARAMETER);
         }
     }
+    Ok(notification)
 }
 
 /// Parts at spaces, of which there may be several; there must be one before the first.
@@ -63,7 +83,7 @@ fn split(octets: &[u8]) -> Result<impl Iterator<Item = &[u8]>, Reply> {
     Ok(octets.split(|octet| *octet == b' ').filter(|part| !part.is_empty()))
 }
 
-/// `esmtp-keyword ["=" esmtp-value]` of RFC 5321 §4.1.2.
+/// `esmtp-keyword ["=" esmtp-value]` of RFC 5321 §4.1.2; the value may be UTF-8 (RFC 6531 §3.3).
 fn keyword_and_value(parameter: &[u8]) -> Result<(&[u8], Option<&[u8]>), Reply> {
     let mut parts = parameter.splitn(2, |octet| *octet == b'=');
     let keyword = parts.next().unwrap_or_default();
@@ -71,7 +91,7 @@ fn keyword_and_value(parameter: &[u8]) -> Result<(&[u8], Option<&[u8]>), Reply> 
     let keyword_is_good = keyword.first().is_some_and(u8::is_ascii_alphanumeric)
         && keyword.iter().all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-');
     let value_is_good = value
-        .is_none_or(|value| !value.is_empty() && value.iter().all(|o| o.is_ascii_graphic() && *o != b'='));
+        .is_none_or(|value| !value.is_empty() && value.iter().all(|o| !matches!(o, 0..=b' ' | b'=' | 0x7f)));
     if keyword_is_good && value_is_good { Ok((keyword, value)) } else { Err(reply::BAD_PARAMETER) }
 }
 
@@ -118,8 +138,13 @@ mod tests {
 
     #[test]
     fn known_parameters_are_parsed_in_any_case_and_order() {
-        let all = Parameters { size: Some(7), body: Some(Body::EightBitMime), smtputf8: true, auth: false };
-        assert_eq!(code(" SIZE=7 BODY=8BITMIME SMTPUTF8"), Ok(all));
+        let all = Parameters {
+            size: Some(7),
+            body: Some(Body::EightBitMime),
+            smtputf8: true,
+            ..Parameters::default()
+        };
+        assert_eq!(code(" SIZE=7 BODY=8BITMIME SMTPUTF8"), Ok(all.clone()));
         assert_eq!(code("  smtputf8   body=8bitmime size=007 "), Ok(all));
         assert_eq!(code(""), Ok(Parameters::default()));
     }
@@ -158,6 +183,13 @@ mod tests {
             " AUTH=alice",
             " AUTH=a+4@b.test",
             " AUTH=<> AUTH=<>",
+            " RET",
+            " RET=BODY",
+            " RET=HDRS RET=HDRS",
+            " ENVID",
+            " ENVID=a+4",
+            " ENVID=a+0A",
+            " ENVID=1 ENVID=1",
             " =",
             " -A",
             " A=",
@@ -167,8 +199,33 @@ mod tests {
         ] {
             assert_eq!(code(bad), Err(501), "{bad:?}");
         }
-        for unknown in [" FOO", " FOO=bar", " RET=HDRS", " BODY-X=7BIT"] {
+        for unknown in [" FOO", " FOO=bar", " NOTIFY=NEVER", " BODY-X=7BIT"] {
             assert_eq!(code(unknown), Err(555), "{unknown:?}");
         }
+    }
+
+    #[test]
+    fn what_the_sender_wants_of_reports_is_taken_as_it_was_given() {
+        let parameters = code(" RET=hdrs ENVID=QQ+2B1").unwrap();
+        assert_eq!(parameters.notification.ret, Some(Ret::Headers));
+        assert_eq!(parameters.notification.envid.unwrap().as_str(), "QQ+2B1");
+        let of_rcpt = |octets: &str| of_rcpt(octets.as_bytes()).map_err(|reply| reply.code.get());
+        let asked = of_rcpt(" orcpt=RFC822;Bob@x.test NOTIFY=Success,delay").unwrap();
+        assert_eq!(asked.notify.unwrap().to_string(), "SUCCESS,DELAY");
+        assert_eq!(asked.orcpt.unwrap().as_str(), "RFC822;Bob@x.test");
+        assert_eq!(of_rcpt(""), Ok(RecipientNotification::default()));
+        for bad in [
+            " NOTIFY",
+            " NOTIFY=",
+            " NOTIFY=NEVER,DELAY",
+            " NOTIFY=NEVER NOTIFY=NEVER",
+            " ORCPT",
+            " ORCPT=Bob@x.test",
+            " ORCPT=rfc822;a+4",
+            " ORCPT=rfc822;a ORCPT=rfc822;a",
+        ] {
+            assert_eq!(of_rcpt(bad), Err(501), "{bad}");
+        }
+        assert_eq!(of_rcpt(" RET=FULL"), Err(555));
     }
 }

@@ -11,7 +11,7 @@ pub(super) const SEND_CONTENT: Reply = Reply::plain(354, "End data with <CR><LF>
 pub(super) const START_TLS: Reply = Reply::new(220, (2, 0, 0), "Ready to start TLS");
 pub(super) const BYE: Reply = Reply::new(221, (2, 0, 0), "Bye");
 pub(super) const HELP: Reply =
-    Reply::new(214, (2, 0, 0), "EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT (RFC 5321)");
+    Reply::new(214, (2, 0, 0), "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT STARTTLS AUTH");
 // RFC 5321 §7.3: whether a mailbox exists is not told.
 pub(super) const CANNOT_VERIFY: Reply =
     Reply::new(252, (2, 5, 0), "Cannot verify the address; RCPT tells whether it is accepted");
@@ -30,6 +30,8 @@ pub(super) const BAD_PARAMETER: Reply = Reply::new(501, (5, 5, 4), "Malformed or
 pub(super) const UNKNOWN_PARAMETER: Reply = Reply::new(555, (5, 5, 4), "Parameter not recognized");
 pub(super) const BAD_MAIL: Reply = Reply::new(501, (5, 5, 4), "Syntax: MAIL FROM:<address> [parameters]");
 pub(super) const BAD_RCPT: Reply = Reply::new(501, (5, 5, 4), "Syntax: RCPT TO:<address>");
+pub(super) const BAD_BDAT: Reply =
+    Reply::new(501, (5, 5, 4), "Syntax: BDAT size [LAST]; closing connection, for what follows is not known");
 pub(super) const BAD_SENDER: Reply = Reply::new(501, (5, 1, 7), "Malformed sender address");
 pub(super) const BAD_RECIPIENT: Reply = Reply::new(501, (5, 1, 3), "Malformed recipient address");
 // RFC 3207 §4
@@ -107,6 +109,11 @@ pub(super) fn helo(hostname: &Domain) -> Reply {
 /// One keyword a line (RFC 5321 §4.1.1.1).
 pub(super) fn ehlo(hostname: &Domain, keywords: &[String]) -> Reply {
     Reply::plain(250, "").with_text(format!("{hostname}\n{}", keywords.join("\n")))
+}
+
+/// A chunk is taken, and others follow (RFC 3030 §2).
+pub(super) fn chunk(size: u64) -> Reply {
+    OK.with_text(format!("{size} octets received"))
 }
 
 /// The message is durable. Nothing else may say so.

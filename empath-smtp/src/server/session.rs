@@ -1,5 +1,6 @@
 mod authentication;
 mod commands;
+mod content;
 mod decisions;
 mod keywords;
 mod step;
@@ -9,18 +10,18 @@ pub use step::{Phase, Step};
 use std::{fmt, mem, sync::Arc};
 
 use bytes::{Buf, BytesMut};
-use empath_common::{Client, Domain, ForwardPath, MessageId, Reply, TlsSession};
+use empath_common::{Client, Domain, ForwardPath, MessageId, RecipientNotification, Reply, TlsSession};
 use jiff::Timestamp;
 
 use step::Next;
 
 use super::{
-    AuthConfig, BareNewlines, Config, IntakeError, Limits, Metrics, Mode, Network,
+    AuthConfig, BareNewlines, Config, Limits, Metrics, Mode, Network,
     auth::{Exchange, Identity},
-    content::{Content, Piece},
+    chunk::Chunk,
     line::Lines,
     log, reply,
-    trace::{self, Protocol},
+    trace::Protocol,
     transaction::{Mail, State},
 };
 
@@ -39,6 +40,8 @@ pub struct Settings {
     pub xclient: Vec<Network>,
     /// How users authenticate, and what they may send as.
     pub auth: AuthConfig,
+    /// Whether there will be reports of what becomes of messages, so that they can be asked for (RFC 3461).
+    pub dsn: bool,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -53,6 +56,7 @@ impl Settings {
             starttls: !config.tls.is_empty(),
             xclient: config.xclient.clone(),
             auth: config.auth.clone(),
+            dsn: true,
             metrics,
         }
     }
@@ -103,6 +107,7 @@ pub struct Session {
     messages: u32,
     /// Id and time of the message that is starting.
     starting: Option<(MessageId, Timestamp)>,
+    driver_has: DriverHas,
     closing: bool,
 }
 
@@ -112,6 +117,14 @@ enum Speaker {
     Client,
     /// It may say for whom it speaks.
     Proxy,
+}
+
+/// What the driver keeps for the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DriverHas {
+    Nothing,
+    /// The octets of a message so far.
+    Content,
 }
 
 /// Whose answer the session waits for.
@@ -125,10 +138,11 @@ enum Waiting {
     /// The client's name is the new one already; this restores it.
     Ehlo(Protocol, Option<Box<str>>),
     Mail(Mail),
-    Rcpt(ForwardPath),
+    Rcpt(ForwardPath, RecipientNotification),
     Auth(Exchange),
-    Data,
-    Begin,
+    /// DATA, or the first chunk.
+    Data(Option<Chunk>),
+    Begin(Option<Chunk>),
     /// The storage works on a message of this many octets.
     Commit(u64),
 }
@@ -173,6 +187,7 @@ impl Session {
             idle_commands: 0,
             messages: 0,
             starting: None,
+            driver_has: DriverHas::Nothing,
             closing: false,
         }
     }
@@ -210,8 +225,14 @@ impl Session {
                 Step::Content(self.input.get(..len).unwrap_or_default())
             }
             Next::Crlf => Step::Content(b"\r\n"),
-            Next::Discard => Step::Discard,
-            Next::Commit(envelope) => Step::Commit(envelope),
+            Next::Discard => {
+                self.driver_has = DriverHas::Nothing;
+                Step::Discard
+            }
+            Next::Commit(envelope) => {
+                self.driver_has = DriverHas::Nothing;
+                Step::Commit(envelope)
+            }
             Next::Close => Step::Close,
         }
     }
@@ -225,20 +246,22 @@ impl Session {
                 Waiting::Nothing => {}
                 Waiting::StartTls if !self.output.is_empty() => return Next::Write,
                 Waiting::StartTls => return Next::StartTls,
-                Waiting::Begin => return Next::Begin,
+                Waiting::Begin(_) => return Next::Begin,
                 Waiting::Auth(_) => return Next::Authenticate,
                 // A driver that has no answer must not go on.
                 Waiting::Commit(_) => return Next::Close,
                 _ => return Next::Ask,
             }
-            let progress = if self.closing {
-                Some(Next::Close)
-            } else if let State::Content(_) = self.state {
-                self.content()
-            } else if let State::Auth(_) = self.state {
-                self.response()
-            } else {
-                self.command()
+            let progress = match self.state {
+                _ if self.closing => Some(Next::Close),
+                // The transaction has ended between two chunks.
+                _ if self.driver_has == DriverHas::Content && !self.state.has_content() => {
+                    Some(Next::Discard)
+                }
+                State::Content(_) => self.content(),
+                State::Refused(_) => self.refused_chunk(),
+                State::Auth(_) => self.response(),
+                _ => self.command(),
             };
             match progress {
                 None => {}
@@ -250,14 +273,13 @@ impl Session {
 
     /// Where to put what the client sends. It is never more than what is asked for at a time.
     pub fn buffer(&mut self) -> &mut BytesMut {
+        let (least, most) = CONTENT_INPUT;
         let room = match &self.state {
-            State::Content(content) => {
-                let (least, most) = CONTENT_INPUT;
-                usize::try_from(content.size()).unwrap_or(most).clamp(least, most)
-            }
+            State::Content(content) => usize::try_from(content.expected()).unwrap_or(most).clamp(least, most),
+            State::Refused(_) => least,
             _ => COMMAND_INPUT,
         };
-        if self.input.is_empty() && self.input.capacity() > room.max(CONTENT_INPUT.0) {
+        if self.input.is_empty() && self.input.capacity() > room.max(least) {
             self.input = BytesMut::new();
         }
         self.progress = false;
@@ -270,6 +292,7 @@ impl Session {
         match &self.state {
             State::Content(content) if content.has_begun() => Phase::DataBlock,
             State::Content(_) => Phase::DataInit,
+            State::Chunks(_) | State::Refused(_) => Phase::DataBlock,
             _ if !self.progress && self.lines.is_inside(&self.input) => Phase::RestOfCommand,
             _ => Phase::Command,
         }
@@ -312,90 +335,6 @@ impl Session {
     /// The daemon is going down. Called while a command is waited for.
     pub fn shutting_down(&mut self) {
         self.close_with(&reply::SHUTTING_DOWN);
-    }
-
-    /// The `Received` field of the message that [`Step::Begin`] starts.
-    pub fn received(&mut self, id: MessageId, now: Timestamp) -> String {
-        let State::Rcpt(envelope) = &self.state else {
-            return String::new();
-        };
-        self.starting = Some((id, now));
-        trace::received(&self.client, self.protocol, &self.settings.hostname, envelope, id, now)
-    }
-
-    /// Whether the message that [`Step::Begin`] asked for was started.
-    pub fn begun(&mut self, begun: Result<(), IntakeError>) {
-        self.waiting = Waiting::Nothing;
-        match (mem::take(&mut self.state), begun) {
-            (State::Rcpt(envelope), Ok(())) => {
-                let mending = self.mending(&envelope.reverse_path);
-                self.state = State::Content(Box::new(Content::new(envelope, mending)));
-                self.reply(&reply::SEND_CONTENT);
-            }
-            (State::Rcpt(envelope), Err(error)) => {
-                self.state = State::Ready;
-                self.refuse("DATA", &envelope.reverse_path, &error.into());
-            }
-            (other, _) => self.state = other,
-        }
-    }
-
-    /// The octets of [`Step::Content`] were not taken; the rest of the content is consumed all the same.
-    pub fn refused_content(&mut self, error: IntakeError) {
-        if let State::Content(content) = &mut self.state {
-            content.refuse(error.into());
-        }
-    }
-
-    /// Whether the message of [`Step::Commit`] is durable.
-    pub fn committed(&mut self, committed: Result<MessageId, IntakeError>) {
-        let Waiting::Commit(size) = mem::take(&mut self.waiting) else {
-            return;
-        };
-        match committed {
-            Ok(id) => {
-                self.messages += 1;
-                self.errors = 0;
-                self.idle_commands = 0;
-                self.settings.metrics.messages.increment();
-                #[expect(clippy::cast_precision_loss, reason = "a size for a histogram")]
-                self.settings.metrics.message_size.observe(size as f64);
-                self.reply(&reply::queued(id));
-            }
-            Err(error) => self.refuse("end of data", &"", &error.into()),
-        }
-    }
-
-    /// The next piece of content.
-    fn content(&mut self) -> Option<Next> {
-        let State::Content(content) = &mut self.state else {
-            return None;
-        };
-        Some(match content.next(&mut self.input, &self.settings.limits, self.settings.bare_newlines) {
-            Piece::Octets(len) => Next::Content(len),
-            Piece::Crlf => Next::Crlf,
-            Piece::Mended => Next::Mended,
-            Piece::Refused => Next::Discard,
-            Piece::More => Next::Read,
-            Piece::End => return self.end_of_content(),
-        })
-    }
-
-    fn end_of_content(&mut self) -> Option<Next> {
-        let State::Content(content) = mem::replace(&mut self.state, State::Ready) else {
-            return None;
-        };
-        let size = content.size();
-        match content.finish() {
-            (envelope, None) => {
-                self.waiting = Waiting::Commit(size);
-                Some(Next::Commit(envelope))
-            }
-            (envelope, Some(reply)) => {
-                self.refuse("end of data", &envelope.reverse_path, &reply);
-                None
-            }
-        }
     }
 
     /// Policy, a limit or the storage says no.

@@ -1,4 +1,7 @@
-use empath_common::{Body, Envelope, ForwardPath, Mailbox, Metadata, MetadataFull, Reply, ReversePath};
+use empath_common::{
+    Body, Envelope, ForwardPath, Mailbox, MessageNotification, Metadata, MetadataFull, OriginalRecipient,
+    RecipientNotification, Reply, ReversePath,
+};
 
 use super::{auth::Exchange, content::Content, parameter::Parameters, reply};
 
@@ -16,8 +19,23 @@ pub(super) enum State {
     Mail(Mail),
     /// At least one RCPT was accepted.
     Rcpt(Envelope),
-    /// After 354.
+    /// After 354, or inside a chunk.
     Content(Box<Content>),
+    /// Between chunks.
+    Chunks(Box<Content>),
+    /// Inside a chunk that is refused.
+    Refused(Refused),
+}
+
+/// A refused chunk. It is read to its end all the same, and only then answered (RFC 3030 §2): its octets must not be
+/// taken for commands.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// Octets that are still to come.
+    pub(super) left: u64,
+    pub(super) reply: Reply,
+    /// Whether the client has introduced itself.
+    pub(super) greeted: bool,
 }
 
 /// What MAIL said, and what hooks stored.
@@ -26,6 +44,7 @@ pub(super) struct Mail {
     pub(super) reverse_path: ReversePath,
     pub(super) body: Body,
     pub(super) smtputf8: bool,
+    pub(super) notification: MessageNotification,
     pub(super) metadata: Metadata,
 }
 
@@ -35,12 +54,15 @@ impl Mail {
             reverse_path,
             body: parameters.body.unwrap_or_default(),
             smtputf8: parameters.smtputf8,
+            notification: parameters.notification,
             metadata: Metadata::default(),
         }
     }
 
-    fn envelope(self, recipient: ForwardPath) -> Envelope {
+    fn envelope(self, recipient: ForwardPath, notification: RecipientNotification) -> Envelope {
         let mut envelope = Envelope::new(self.reverse_path, recipient);
+        envelope.ask_about(0, notification);
+        envelope.ask(self.notification);
         envelope.body = self.body;
         envelope.smtputf8 = self.smtputf8;
         envelope.metadata = self.metadata;
@@ -49,6 +71,18 @@ impl Mail {
 }
 
 impl State {
+    /// The state inside a chunk of this size that is refused, and the transaction with it: the octets of the message would
+    /// not be all there any more.
+    pub(super) fn refuse_chunk(&mut self, size: u64, reply: Reply) {
+        let greeted = !matches!(self, Self::Connected);
+        *self = Self::Refused(Refused { left: size, reply, greeted });
+    }
+
+    /// Whether octets of a message are kept.
+    pub(super) fn has_content(&self) -> bool {
+        matches!(self, Self::Content(_) | Self::Chunks(_))
+    }
+
     /// RSET, and every end of a transaction: only whether the client has introduced itself is kept.
     pub(super) fn reset(&mut self) {
         if !matches!(self, Self::Connected) {
@@ -62,8 +96,13 @@ impl State {
         if matches!(self, Self::Ready) { Ok(()) } else { Err(reply::BAD_SEQUENCE) }
     }
 
-    /// Whether RCPT may come with this path, which needs SMTPUTF8 at MAIL if it is not ASCII (RFC 6531 §3.5).
-    pub(super) fn check_rcpt(&self, path: &ForwardPath) -> Result<(), Reply> {
+    /// Whether RCPT may come with this path and these parameters, which need SMTPUTF8 at MAIL if they are not ASCII (RFC 6531
+    /// §3.5, RFC 6533 §3).
+    pub(super) fn check_rcpt(
+        &self,
+        path: &ForwardPath,
+        notification: &RecipientNotification,
+    ) -> Result<(), Reply> {
         let smtputf8 = match self {
             Self::Mail(mail) => mail.smtputf8,
             Self::Rcpt(envelope) => envelope.smtputf8,
@@ -71,6 +110,9 @@ impl State {
         };
         if !smtputf8 && path.mailbox().is_some_and(Mailbox::needs_utf8) {
             return Err(reply::RECIPIENT_NEEDS_UTF8);
+        }
+        if !smtputf8 && notification.orcpt.as_ref().is_some_and(OriginalRecipient::needs_utf8) {
+            return Err(reply::BAD_PARAMETER);
         }
         Ok(())
     }
@@ -85,20 +127,26 @@ impl State {
         match self {
             Self::Mail(mail) => Some(&mail.reverse_path),
             Self::Rcpt(envelope) => Some(&envelope.reverse_path),
-            Self::Content(content) => Some(&content.envelope.reverse_path),
-            Self::Connected | Self::Ready | Self::Auth(_) => None,
+            Self::Content(content) | Self::Chunks(content) => Some(&content.envelope.reverse_path),
+            Self::Connected | Self::Ready | Self::Auth(_) | Self::Refused(_) => None,
         }
     }
 
     /// A recipient that policy accepted, and what hooks stored with it. If it is refused here, nothing changes.
-    pub(super) fn rcpt(self, path: ForwardPath, metadata: Metadata, max: usize) -> (Self, Reply) {
+    pub(super) fn rcpt(
+        self,
+        path: ForwardPath,
+        notification: RecipientNotification,
+        metadata: Metadata,
+        max: usize,
+    ) -> (Self, Reply) {
         match self {
             Self::Mail(mut mail) => match merge(&mut mail.metadata, metadata) {
-                Ok(()) => (Self::Rcpt(mail.envelope(path)), reply::RECIPIENT_OK),
+                Ok(()) => (Self::Rcpt(mail.envelope(path, notification)), reply::RECIPIENT_OK),
                 Err(MetadataFull) => (Self::Mail(mail), reply::TOO_MUCH_METADATA),
             },
             Self::Rcpt(mut envelope) => {
-                let before = envelope.metadata.clone();
+                let (before, number) = (envelope.metadata.clone(), envelope.recipients().len());
                 if merge(&mut envelope.metadata, metadata).is_err() {
                     return (Self::Rcpt(envelope), reply::TOO_MUCH_METADATA);
                 }
@@ -106,6 +154,8 @@ impl State {
                     envelope.metadata = before;
                     return (Self::Rcpt(envelope), reply::TOO_MANY_RECIPIENTS);
                 }
+                // Nothing, if the recipient was there already.
+                envelope.ask_about(number, notification);
                 (Self::Rcpt(envelope), reply::RECIPIENT_OK)
             }
             other => (other, reply::BAD_SEQUENCE),

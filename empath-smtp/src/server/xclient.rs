@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use empath_common::{Client, Domain, Reply};
+use empath_common::{Client, Domain, Reply, xtext};
 
-use super::{command::helo_name, reply, xtext};
+use super::{command::helo_name, reply};
 
 /// The keyword of EHLO, with the attributes.
 pub(super) const KEYWORD: &str = "XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT";

@@ -112,6 +112,28 @@ async fn every_command_starts_the_command_timeout_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn chunks_have_the_times_of_content_also_those_that_are_refused() {
+    let to_bdat = TO_DATA.replace("DATA", "BDAT 5");
+    let refused = "EHLO c.example\r\nBDAT 5\r\na".to_owned();
+    for (said, seconds) in [
+        (to_bdat.clone(), 20),
+        (to_bdat.clone() + "a", 30),
+        (to_bdat.clone() + "abc\r\n", 30),
+        (to_bdat + "abc\r\nBDAT 2\r\na", 30),
+        (refused, 30),
+    ] {
+        let mut connected = connect(Shelf::default(), timeouts());
+        connected.send(&said).await;
+        let (replies, waited) = connected.closed().await;
+        assert!(replies.ends_with(TIMEOUT), "{replies}");
+        assert_eq!(waited, seconds, "{said:?}");
+        assert!(connected.shelf.messages().is_empty());
+        connected.served.await.unwrap();
+        assert_eq!(connected.shelf.drafts(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn content_that_does_not_begin_ends_the_session_after_data_init() {
     let mut connected = connect(Shelf::default(), timeouts());
     connected.send(TO_DATA).await;

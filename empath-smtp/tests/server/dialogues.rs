@@ -162,7 +162,8 @@ fn check_messages(context: &str, expected: &[Message], shelf: &Shelf) {
     let envelopes: Vec<_> = messages.iter().map(|(envelope, _)| written(envelope)).collect();
     let expected_envelopes: Vec<_> = expected.iter().map(|message| message.envelope.as_str()).collect();
     assert_eq!(envelopes, expected_envelopes, "{context}: messages");
-    for (message, (_, content)) in expected.iter().zip(&messages) {
+    for (message, (envelope, content)) in expected.iter().zip(&messages) {
+        assert_eq!(asked(envelope), message.asked, "{context}: what the sender asked");
         let content = String::from_utf8_lossy(content);
         let (trace, content) = split_trace(&content);
         for text in &message.trace {
@@ -178,6 +179,25 @@ fn check_messages(context: &str, expected: &[Message], shelf: &Shelf) {
 fn written(envelope: &Envelope) -> String {
     let recipients: Vec<_> = envelope.recipients().iter().map(ToString::to_string).collect();
     format!("{} -> {}", envelope.reverse_path, recipients.join(","))
+}
+
+/// What the sender asked, about the message and about recipients.
+fn asked(envelope: &Envelope) -> Vec<String> {
+    let parameter = |name: &str, value: Option<String>| value.map(|value| format!("{name}={value}"));
+    let of_message = [
+        parameter("RET", envelope.notification().ret.map(|ret| ret.to_string())),
+        parameter("ENVID", envelope.notification().envid.as_ref().map(|id| id.as_str().to_owned())),
+    ];
+    let of_recipients = envelope.notifications().map(|(number, asked)| {
+        [
+            Some(envelope.recipients().get(number).unwrap().to_string()),
+            parameter("NOTIFY", asked.notify.map(|notify| notify.to_string())),
+            parameter("ORCPT", asked.orcpt.as_ref().map(|orcpt| orcpt.as_str().to_owned())),
+        ]
+    });
+    let line = |words: &[Option<String>]| words.iter().flatten().cloned().collect::<Vec<_>>().join(" ");
+    let lines = [line(&of_message)].into_iter().chain(of_recipients.map(|words| line(&words)));
+    lines.filter(|line| !line.is_empty()).collect()
 }
 
 /// The `Received` field that reception added, and the client's content.

@@ -95,6 +95,19 @@ fn a_refused_recipient_leaves_no_metadata() {
 }
 
 #[test]
+fn a_refused_first_chunk_is_consumed_with_its_commands_for_content() {
+    let commands = "EHLO c.example\r\nMAIL FROM:<a@o.example>\r\nRCPT TO:<b@test.example>\r\n\
+        BDAT 6\r\nNOOP\r\nBDAT 6 LAST\r\nNOOP\r\nNOOP\r\n";
+    let witness = Arc::new(Witness { refuse: Some("data"), ..Witness::default() });
+    let (machine, shelf) = play(&witness, commands);
+    assert_eq!(machine.codes(), [220, 250, 250, 250, 550, 503, 250]);
+    assert!(shelf.messages().is_empty());
+    let (machine, shelf) = play(&Arc::default(), commands);
+    assert_eq!(machine.codes(), [220, 250, 250, 250, 250, 250, 250]);
+    assert_eq!(metadata(&shelf)[0][0], "data 1", "asked once");
+}
+
+#[test]
 fn a_refusal_is_the_reply_and_nothing_else_changes() {
     for (refuse, codes) in [
         ("connect", &[550][..]),

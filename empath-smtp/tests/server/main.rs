@@ -3,6 +3,7 @@
 
 mod auth;
 mod certificates;
+mod chunks;
 mod config;
 mod deadlines;
 mod dialogues;

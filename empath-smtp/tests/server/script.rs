@@ -13,6 +13,7 @@
 //! ! eof                                      the client closes its side; also `timeout`, `shutdown`,
 //!                                            `starttls`: the client does its handshake
 //! = <a@b.example> -> <u@test.example>        a message was taken
+//! ? RET=HDRS ENVID=x                         what its sender asked, also `<u@test.example> NOTIFY=NEVER ORCPT=…`; all of it
 //! ~ with ESMTP                               its Received field has this text
 //! | Subject: x                               its content, each line, with the escapes of R; none means: not checked
 //! ```
@@ -52,6 +53,7 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Message {
     pub(crate) envelope: String,
+    pub(crate) asked: Vec<String>,
     pub(crate) trace: Vec<String>,
     pub(crate) content: Vec<String>,
 }
@@ -97,6 +99,7 @@ impl Script {
                     _ => panic!("unknown event {rest}"),
                 }),
                 "=" => messages.push(Message { envelope: rest.to_owned(), ..Message::default() }),
+                "?" => messages.last_mut().unwrap().asked.push(rest.to_owned()),
                 "~" => messages.last_mut().unwrap().trace.push(rest.to_owned()),
                 "|" => messages.last_mut().unwrap().content.push(String::from_utf8(octets(rest)).unwrap()),
                 _ => panic!("not a line of a dialogue: {line}"),

@@ -9,6 +9,9 @@ use std::{
 use crate::support::{
     accepted, assert_whole, commit, content, copy, deferred, envelope, id, octets, open, segments,
 };
+use empath_common::{
+    Envelope, EnvelopeId, MessageNotification, Notify, OriginalRecipient, RecipientNotification, Ret,
+};
 use empath_spool::{Batch, Ended, Entry, Progress, RecipientUpdate, Spool, Status};
 
 fn golden(version: &str) -> PathBuf {
@@ -45,21 +48,62 @@ async fn write(directory: &Path) {
     open(directory).0.close().await;
 }
 
+/// What a released version has written is never written anew.
+fn is_wanted(golden: &Path) -> bool {
+    std::env::var_os("UPDATE_GOLDEN").is_some() && !golden.exists()
+}
+
+fn keep(directory: &Path, golden: &Path) {
+    copy(directory, golden);
+    for segment in segments(golden) {
+        let used = fs::read(&segment).unwrap().iter().rposition(|octet| *octet != 0).unwrap() + 1;
+        fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(used as u64).unwrap();
+    }
+    for name in ["00000001.spare", "00000002.spare"] {
+        let _ = fs::remove_file(golden.join("spool/journal").join(name));
+    }
+}
+
+/// An envelope whose sender asked for everything that can be asked for.
+fn asking() -> Envelope {
+    let mut envelope = envelope(7);
+    envelope.ask(MessageNotification { ret: Some(Ret::Headers), envid: EnvelopeId::parse(b"QQ+2B314159") });
+    let orcpt = |text: &str| OriginalRecipient::parse(text.as_bytes());
+    let notify = |text: &str| Notify::parse(text.as_bytes());
+    let asked = RecipientNotification { notify: notify("NEVER"), orcpt: orcpt("rfc822;Bob+2Bx@Other.test") };
+    envelope.ask_about(0, asked);
+    let asked = RecipientNotification { notify: notify("SUCCESS,FAILURE,DELAY"), orcpt: None };
+    envelope.ask_about(1, asked);
+    envelope.ask_about(2, RecipientNotification { notify: None, orcpt: orcpt("utf-8;\u{3b1}@other.test") });
+    envelope
+}
+
+#[tokio::test]
+async fn what_senders_asked_is_read() {
+    let golden = golden("v1-notifications");
+    if is_wanted(&golden) {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, _) = open(directory.path());
+        let envelope = Arc::new(asking());
+        commit(&spool, Entry::Accepted { id: id(7), envelope, content: content(7, 10).into() }).await;
+        spool.close().await;
+        drop(spool);
+        keep(directory.path(), &golden);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    copy(&golden, directory.path());
+    let (spool, report) = open(directory.path());
+    assert_eq!((report.damaged.len(), report.unfinished), (0, 0), "{report:?}");
+    assert_eq!(*spool.load(id(7)).await.unwrap().envelope, asking());
+}
+
 #[tokio::test]
 async fn format_version_1_is_read() {
     let golden = golden("v1");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() && !golden.exists() {
-        // What a released version has written is never written anew.
+    if is_wanted(&golden) {
         let directory = tempfile::tempdir().unwrap();
         write(directory.path()).await;
-        copy(directory.path(), &golden);
-        for segment in segments(&golden) {
-            let used = fs::read(&segment).unwrap().iter().rposition(|octet| *octet != 0).unwrap() + 1;
-            fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(used as u64).unwrap();
-        }
-        for name in ["00000001.spare", "00000002.spare"] {
-            let _ = fs::remove_file(golden.join("spool/journal").join(name));
-        }
+        keep(directory.path(), &golden);
     }
     // With what is written down about the segments, and without.
     for forget in [false, true] {

@@ -1,4 +1,4 @@
-use empath_common::{EnhancedStatus, ReplyCode};
+use empath_common::{EnhancedStatus, Notify, RecipientNotification, ReplyCode, Ret};
 
 use super::*;
 use crate::client::{FailureKind, SizeLimit};
@@ -15,6 +15,8 @@ fn message(from: &str, to: &[&str], content: &str) -> Outgoing {
         recipients: to.iter().map(|to| to.parse().unwrap()).collect(),
         body: Body::SevenBit,
         smtputf8: false,
+        notification: MessageNotification::default(),
+        notifications: Vec::new(),
         survey: Survey {
             octets: content.len() as u64,
             eight_bit: !content.is_ascii(),
@@ -333,7 +335,11 @@ fn what_the_server_can_not_take_fails_without_being_asked_for() {
     ] {
         let sent = play(&message, offers(offered), "");
         let failure = Stage::MailFrom.failed(FailureKind::Unsupported(feature));
-        assert_eq!(sent, Sent { recipients: vec![Err(failure)], reusable: true }, "{offered}");
+        assert_eq!(
+            sent,
+            Sent { recipients: vec![Err(failure)], notifies: false, reusable: true },
+            "{offered}"
+        );
     }
     assert!(SizeLimit::Octets(22).allows(22));
 }
@@ -361,4 +367,73 @@ fn one_recipient_in_utf8_does_not_hold_up_the_others() {
         "MAIL FROM:<a@h.test> SMTPUTF8\r\nRCPT TO:<é@x.test>\r\nRCPT TO:<b@bücher.test>\r\nDATA\r\n"
             .as_bytes()
     );
+}
+
+/// A message whose sender asked for everything.
+fn asking() -> Outgoing {
+    let asked = |notify: &str, orcpt: &str| RecipientNotification {
+        notify: Notify::parse(notify.as_bytes()),
+        orcpt: OriginalRecipient::parse(orcpt.as_bytes()),
+    };
+    Outgoing {
+        notification: MessageNotification { ret: Some(Ret::Headers), envid: EnvelopeId::parse(b"QQ+2Bab") },
+        notifications: vec![
+            asked("SUCCESS,DELAY", "RFC822;Bob+2B@Other.test"),
+            asked("NEVER", ""),
+            asked("", "utf-8;\u{3b1}@other.test"),
+        ],
+        ..message("<a@home.test>", &["<b@x.test>", "<c@x.test>", "<d@x.test>", "<e@x.test>"], CONTENT)
+    }
+}
+
+#[test]
+fn what_the_sender_asked_of_reports_is_passed_on_unchanged_where_it_can_be() {
+    let sent = play(
+        &asking(),
+        offers("PIPELINING, DSN"),
+        "C: MAIL FROM:<a@home.test> RET=HDRS ENVID=QQ+2Bab | \
+            RCPT TO:<b@x.test> NOTIFY=SUCCESS,DELAY ORCPT=RFC822;Bob+2B@Other.test | \
+            RCPT TO:<c@x.test> NOTIFY=NEVER | RCPT TO:<d@x.test> ORCPT=utf-8;\\x{3B1}@other.test | \
+            RCPT TO:<e@x.test> | DATA
+         S: 550 no
+         S: 503 no
+         S: 503 no
+         S: 503 no
+         S: 503 no
+         S: 503 no",
+    );
+    assert!(sent.notifies);
+    let asking =
+        Outgoing { smtputf8: true, reverse_path: "<\u{3b1}@home.test>".parse().unwrap(), ..asking() };
+    play(
+        &asking,
+        offers("PIPELINING, DSN, SMTPUTF8"),
+        "C: MAIL FROM:<\u{3b1}@home.test> SMTPUTF8 RET=HDRS ENVID=QQ+2Bab | \
+            RCPT TO:<b@x.test> NOTIFY=SUCCESS,DELAY ORCPT=RFC822;Bob+2B@Other.test | \
+            RCPT TO:<c@x.test> NOTIFY=NEVER | RCPT TO:<d@x.test> ORCPT=utf-8;\u{3b1}@other.test | \
+            RCPT TO:<e@x.test> | DATA
+         S: 550 no
+         S: 503 no
+         S: 503 no
+         S: 503 no
+         S: 503 no
+         S: 503 no",
+    );
+}
+
+#[test]
+fn where_nothing_can_be_asked_of_reports_nothing_is() {
+    let sent = play(
+        &asking(),
+        offers("PIPELINING"),
+        "C: MAIL FROM:<a@home.test> | RCPT TO:<b@x.test> | RCPT TO:<c@x.test> | RCPT TO:<d@x.test> | \
+            RCPT TO:<e@x.test> | DATA
+         S: 550 no
+         S: 503 no
+         S: 503 no
+         S: 503 no
+         S: 503 no
+         S: 503 no",
+    );
+    assert!(!sent.notifies);
 }

@@ -1,5 +1,5 @@
 use bytes::Buf;
-use empath_common::Reply;
+use empath_common::{MessageNotification, Reply};
 use zeroize::Zeroize as _;
 
 use super::{
@@ -22,8 +22,11 @@ impl Session {
         // An initial response may be as long as any other (RFC 4954 §4).
         let is_auth = self.input.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"AUTH "));
         let most = if is_auth { MAX_AUTH_LINE } else { MAX_LINE };
+        let is_bdat = self.lines.is_at_start()
+            && self.input.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"BDAT"));
         let parsed = match self.lines.next(&self.input, most) {
             Line::Partial => return Some(Next::Read),
+            Line::Skip(_) if is_bdat => Err(reply::BAD_BDAT),
             Line::Skip(len) => {
                 self.input.advance(len);
                 return None;
@@ -44,9 +47,18 @@ impl Session {
                 parsed
             }
         };
+        let chunk = match &parsed {
+            Ok(Command::Bdat(chunk)) => Some(*chunk),
+            _ => None,
+        };
         if let Err(reply) = parsed.and_then(|command| self.perform(command)) {
             log::bad_command(&self.client, &reply);
-            self.reply(&reply);
+            match chunk {
+                Some(chunk) => self.refuse_chunk(chunk, reply),
+                // Nobody knows how many of the octets behind it are content, and content must not be taken for commands.
+                None if is_bdat => self.close_with(&reply::BAD_BDAT),
+                None => self.reply(&reply),
+            }
         }
         None
     }
@@ -75,7 +87,9 @@ impl Session {
                 if self.protocol == Protocol::Smtp && parameters != Parameters::default() {
                     return Err(reply::UNKNOWN_PARAMETER);
                 }
-                if parameters.auth && self.settings.auth.users_file.is_none() {
+                let is_unknown = (parameters.auth && self.settings.auth.users_file.is_none())
+                    || (parameters.notification != MessageNotification::default() && !self.settings.dsn);
+                if is_unknown {
                     return Err(reply::UNKNOWN_PARAMETER);
                 }
                 if parameters.size.is_some_and(|size| size > self.settings.limits.message_size.0) {
@@ -87,14 +101,18 @@ impl Session {
                 }
                 self.waiting = Waiting::Mail(Mail::new(reverse_path, parameters));
             }
-            Command::Rcpt(path) => {
-                self.state.check_rcpt(&path)?;
-                self.waiting = Waiting::Rcpt(path);
+            Command::Rcpt(path, notification) => {
+                if !notification.is_empty() && (self.protocol == Protocol::Smtp || !self.settings.dsn) {
+                    return Err(reply::UNKNOWN_PARAMETER);
+                }
+                self.state.check_rcpt(&path, &notification)?;
+                self.waiting = Waiting::Rcpt(path, notification);
             }
             Command::Data => {
                 self.state.check_data()?;
-                self.waiting = Waiting::Data;
+                self.waiting = Waiting::Data(None);
             }
+            Command::Bdat(chunk) => self.bdat(chunk)?,
             Command::Rset => {
                 self.state.reset();
                 self.idle(&reply::OK);
@@ -165,7 +183,7 @@ impl Session {
         }
     }
 
-    fn too_many_commands(&mut self) -> bool {
+    pub(super) fn too_many_commands(&mut self) -> bool {
         self.idle_commands += 1;
         let too_many = self.idle_commands > self.settings.limits.idle_commands;
         if too_many {

@@ -22,8 +22,8 @@ impl Session {
             (Waiting::Connect, _) => Some(Query::Connect(client)),
             (Waiting::Ehlo(..), _) => Some(Query::Ehlo(client)),
             (Waiting::Mail(mail), _) => Some(Query::MailFrom(client, &mail.reverse_path)),
-            (Waiting::Rcpt(path), state) => Some(Query::RcptTo(client, state.reverse_path()?, path)),
-            (Waiting::Data, State::Rcpt(envelope)) => Some(Query::Data(client, envelope)),
+            (Waiting::Rcpt(path, _), state) => Some(Query::RcptTo(client, state.reverse_path()?, path)),
+            (Waiting::Data(_), State::Rcpt(envelope)) => Some(Query::Data(client, envelope)),
             _ => None,
         }
     }
@@ -58,25 +58,26 @@ impl Session {
                 self.state = State::Mail(Mail { metadata, ..mail });
                 self.reply(&reply::SENDER_OK);
             }
-            Waiting::Rcpt(path) => {
+            Waiting::Rcpt(path, notification) => {
                 let state = mem::take(&mut self.state);
-                let (state, reply) = state.rcpt(path, metadata, self.settings.limits.recipients);
+                let max = self.settings.limits.recipients;
+                let (state, reply) = state.rcpt(path, notification, metadata, max);
                 self.state = state;
                 self.reply(&reply);
             }
-            Waiting::Data => {
+            Waiting::Data(chunk) => {
                 if let State::Rcpt(envelope) = &mut self.state
                     && envelope.metadata.merge(metadata).is_err()
                 {
                     self.state.reset();
-                    return self.reply(&reply::TOO_MUCH_METADATA);
+                    return self.refuse_content("DATA", &"", reply::TOO_MUCH_METADATA, chunk);
                 }
-                self.waiting = Waiting::Begin;
+                self.waiting = Waiting::Begin(chunk);
             }
             other @ (Waiting::Nothing
             | Waiting::StartTls
             | Waiting::Auth(_)
-            | Waiting::Begin
+            | Waiting::Begin(_)
             | Waiting::Commit(_)) => {
                 self.waiting = other;
             }
@@ -94,16 +95,16 @@ impl Session {
                 self.refuse("EHLO", &name.unwrap_or_default(), reply);
             }
             Waiting::Mail(mail) => self.refuse("MAIL", &mail.reverse_path, reply),
-            Waiting::Rcpt(path) => self.refuse("RCPT", &path, reply),
-            Waiting::Data => {
+            Waiting::Rcpt(path, _) => self.refuse("RCPT", &path, reply),
+            Waiting::Data(chunk) => {
                 let sender = self.state.reverse_path().cloned().unwrap_or(ReversePath::Null);
                 self.state.reset();
-                self.refuse("DATA", &sender, reply);
+                self.refuse_content("DATA", &sender, reply.clone(), chunk);
             }
             other @ (Waiting::Nothing
             | Waiting::StartTls
             | Waiting::Auth(_)
-            | Waiting::Begin
+            | Waiting::Begin(_)
             | Waiting::Commit(_)) => {
                 self.waiting = other;
             }

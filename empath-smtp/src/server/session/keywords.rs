@@ -1,11 +1,29 @@
-use super::{super::xclient, Session, Speaker};
+use super::{
+    super::{Limits, xclient},
+    Session, Speaker,
+};
 
 impl Session {
     /// What EHLO offers: the extensions that work for this client at this moment, and no others.
     pub(super) fn keywords(&self) -> Vec<String> {
-        let size = format!("SIZE {}", self.settings.limits.message_size.0);
-        let always = ["PIPELINING", &size, "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8"];
+        let Limits { message_size, messages_per_connection, recipients, .. } = &self.settings.limits;
+        let always = [
+            "PIPELINING",
+            &format!("SIZE {}", message_size.0),
+            "8BITMIME",
+            "ENHANCEDSTATUSCODES",
+            "CHUNKING",
+        ];
         let mut keywords = always.map(str::to_owned).to_vec();
+        if self.settings.dsn {
+            keywords.push("DSN".to_owned());
+        }
+        let messages = limit("MAILMAX", u64::from(*messages_per_connection));
+        let limits = [messages, limit("RCPTMAX", *recipients as u64)].concat();
+        if !limits.is_empty() {
+            keywords.push(format!("LIMITS{limits}"));
+        }
+        keywords.push("SMTPUTF8".to_owned());
         if self.offers_starttls() {
             keywords.push("STARTTLS".to_owned());
         }
@@ -31,4 +49,9 @@ impl Session {
     pub(super) fn offers_starttls(&self) -> bool {
         self.settings.starttls && self.client.tls.is_none()
     }
+}
+
+/// A limit as LIMITS says it (RFC 9422 §4): of six digits at most, and not 0.
+fn limit(name: &str, value: u64) -> String {
+    if (1..1_000_000).contains(&value) { format!(" {name}={value}") } else { String::new() }
 }

@@ -1,7 +1,9 @@
+//! The encoding of what SMTP parameters can't hold as it is (RFC 3461 §4).
+
 /// Decodes `xtext` (RFC 3461 §4): visible ASCII without `=`, anything else as `+` and two hexadecimal digits.
 ///
 /// Lower-case digits are taken too; the RFC has upper-case ones only.
-pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.iter();
     while let Some(octet) = rest.next() {

@@ -1,0 +1,81 @@
+use std::fmt;
+
+use empath_common::{EnhancedStatus, Envelope, ForwardPath, OriginalRecipient, Reply, Ret};
+use jiff::Timestamp;
+
+use crate::config::HostAddr;
+
+/// What the sender is told of.
+#[derive(Debug, Clone, Default)]
+pub struct News {
+    /// Who failed.
+    pub failed: Vec<Failed>,
+    /// Who has the message, as far as we know.
+    pub arrived: Vec<Success>,
+}
+
+impl News {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.failed.is_empty() && self.arrived.is_empty()
+    }
+
+    /// Whether the sender wants all of the message back, which is for failures only (RFC 3461 §4.3).
+    pub(crate) fn returns_all(&self, envelope: &Envelope) -> bool {
+        !self.failed.is_empty() && envelope.notification().ret == Some(Ret::Full)
+    }
+}
+
+/// A recipient that failed.
+#[derive(Debug, Clone)]
+pub struct Failed {
+    /// Who.
+    pub recipient: ForwardPath,
+    /// Whom the sender meant (RFC 3461 §4.2).
+    pub orcpt: Option<OriginalRecipient>,
+    /// Why, as a status.
+    pub status: EnhancedStatus,
+    /// The host that said so.
+    pub host: Option<HostAddr>,
+    /// What it said.
+    pub reply: Option<Reply>,
+    /// What happened, for people.
+    pub detail: String,
+    /// When it was tried last.
+    pub last_attempt: Option<Timestamp>,
+    /// Whether it was given up because of its time in the queue.
+    pub expired: bool,
+}
+
+/// A recipient who has the message.
+#[derive(Debug, Clone)]
+pub struct Success {
+    /// Who.
+    pub recipient: ForwardPath,
+    /// Whom the sender meant (RFC 3461 §4.2).
+    pub orcpt: Option<OriginalRecipient>,
+    /// How far we know that.
+    pub how: Arrived,
+    /// The host that took the message.
+    pub host: Option<HostAddr>,
+    /// What was said to it.
+    pub reply: Reply,
+}
+
+/// How a message arrived (RFC 3464 §2.3.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrived {
+    /// In the recipient's mailbox.
+    Delivered,
+    /// At a host that may not tell the sender (RFC 3461 §5.2.2).
+    Relayed,
+}
+
+impl fmt::Display for Arrived {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Delivered => "delivered",
+            Self::Relayed => "relayed",
+        })
+    }
+}
