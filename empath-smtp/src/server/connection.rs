@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Authenticator, Connections, Draft, Intake, IntakeError, Phase, Session, Settings, Step, Timeouts, Tls,
-    auth::AuthAnswer, log, stream::Stream, throttle::Throttle,
+    auth::AuthAnswer, deadline::Deadline, log, stream::Stream, throttle::Throttle,
 };
 
 /// What all listeners and sessions of a daemon share.
@@ -117,16 +117,17 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     I: Intake,
 {
-    let end = Instant::now() + timeouts.connection;
-    let mut deadline = end;
+    let mut deadline = Deadline::new(timeouts, Instant::now());
     let mut draft = None;
     loop {
         match session.step() {
-            Step::Write(replies) => match timeout(timeouts.command, send(stream, replies)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(failure)) => return failure.into(),
-                Err(_) => return Ended::WriteTimeout,
-            },
+            Step::Write(replies) => {
+                match timeout_at(deadline.write(Instant::now()), send(stream, replies)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(failure)) => return failure.into(),
+                    Err(_) => return Ended::WriteTimeout,
+                }
+            }
             Step::StartTls => tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ended::ByUs,
@@ -137,14 +138,14 @@ where
                 },
             },
             Step::Read => {
-                let phase = session.phase();
-                deadline = deadline_of(phase, deadline, timeouts).min(end);
+                let (phase, asked) = (session.phase(), Instant::now());
                 let may_stop = matches!(phase, Phase::Command | Phase::RestOfCommand);
                 tokio::select! {
                     biased;
                     () = stop.cancelled(), if may_stop => session.shutting_down(),
-                    read = timeout_at(deadline, stream.read_buf(session.buffer())) => match read {
+                    read = timeout_at(deadline.read(phase, asked), stream.read_buf(session.buffer())) => match read {
                         Ok(Ok(0)) => return Ended::ByClient,
+                        Ok(Ok(octets)) if phase == Phase::DataBlock => deadline.content(octets, asked.elapsed()),
                         Ok(Ok(_)) => {}
                         Ok(Err(failure)) => return failure.into(),
                         Err(_) => session.timed_out(),
@@ -163,6 +164,7 @@ where
                 session.authenticated(answer);
             }
             Step::Begin => {
+                deadline.begin();
                 let begun = begin(session, server).await;
                 session.begun(begun.map(|begun| draft = Some(begun)));
             }
@@ -184,17 +186,6 @@ where
             }
             Step::Close => return Ended::ByUs,
         }
-    }
-}
-
-/// Until when the client may take for what comes next. Octets that complete no command win no time, so a session
-/// can't be kept by one octet now and then.
-fn deadline_of(phase: Phase, before: Instant, timeouts: &Timeouts) -> Instant {
-    match phase {
-        Phase::Command => Instant::now() + timeouts.command,
-        Phase::RestOfCommand => before,
-        Phase::DataInit => Instant::now() + timeouts.data_init,
-        Phase::DataBlock => Instant::now() + timeouts.data_block,
     }
 }
 

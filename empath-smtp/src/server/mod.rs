@@ -17,6 +17,7 @@ mod config;
 mod connection;
 mod connections;
 mod content;
+mod deadline;
 mod framing;
 mod from;
 mod inspection;

@@ -5,7 +5,7 @@ use zeroize::Zeroize as _;
 use super::{
     super::{
         command::Command,
-        line::{Line, MAX_AUTH_LINE, MAX_LINE},
+        line::{Line, MAX_AUTH_LINE},
         log,
         parameter::Parameters,
         reply,
@@ -21,7 +21,8 @@ impl Session {
     pub(super) fn command(&mut self) -> Option<Next> {
         // An initial response may be as long as any other (RFC 4954 §4).
         let is_auth = self.input.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"AUTH "));
-        let most = if is_auth { MAX_AUTH_LINE } else { MAX_LINE };
+        let most = self.settings.limits.command_line;
+        let most = if is_auth { most.max(MAX_AUTH_LINE) } else { most };
         let parsed = match self.lines.next(&self.input, most) {
             Line::Partial => return Some(Next::Read),
             Line::Skip(len) => {
