@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Authenticator, Connections, Draft, Intake, IntakeError, Phase, Session, Settings, Step, Timeouts, Tls,
-    auth::AuthAnswer, deadline::Deadline, log, stream::Stream, throttle::Throttle,
+    auth::AuthAnswer, deadline::Deadline, log, stream::Stream, throttle::Throttle, verb::Verb,
 };
 
 /// What all listeners and sessions of a daemon share.
@@ -117,9 +117,17 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     I: Intake,
 {
-    let mut deadline = Deadline::new(timeouts, Instant::now());
+    let metrics = &server.settings.metrics;
+    // Since when what the client has asked for is our business.
+    let mut since = Instant::now();
+    let mut deadline = Deadline::new(timeouts, since);
     let mut draft = None;
     loop {
+        if !session.answered().is_empty() {
+            let took = since.elapsed();
+            session.answered().iter().for_each(|verb| metrics.answered(*verb, took));
+            since = Instant::now();
+        }
         match session.step() {
             Step::Write(replies) => {
                 match timeout_at(deadline.write(Instant::now()), send(stream, replies)).await {
@@ -127,14 +135,24 @@ where
                     Ok(Err(failure)) => return failure.into(),
                     Err(_) => return Ended::WriteTimeout,
                 }
+                since = Instant::now();
             }
             Step::StartTls => tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ended::ByUs,
                 secured = timeout(timeouts.handshake, Box::pin(start_tls(stream, server))) => match secured {
-                    Ok(Ok(tls)) => session.secured(tls),
-                    Ok(Err(failure)) => return Ended::Handshake(failure),
-                    Err(_) => return Ended::HandshakeTimeout,
+                    Ok(Ok(tls)) => {
+                        metrics.encrypted(tls.version);
+                        session.secured(tls);
+                    }
+                    Ok(Err(failure)) => {
+                        metrics.handshake_failed(Some(&failure));
+                        return Ended::Handshake(failure);
+                    }
+                    Err(_) => {
+                        metrics.handshake_failed(None);
+                        return Ended::HandshakeTimeout;
+                    }
                 },
             },
             Step::Read => {
@@ -151,6 +169,7 @@ where
                         Err(_) => session.timed_out(),
                     },
                 }
+                since = Instant::now();
             }
             Step::Ask(query) => {
                 let answer = server.hooks.ask(query).await;
@@ -183,6 +202,8 @@ where
                     Some(committed) => session.committed(committed),
                     None => return Ended::StorageTimeout,
                 }
+                metrics.answered(Verb::END_OF_DATA, since.elapsed());
+                since = Instant::now();
             }
             Step::Close => return Ended::ByUs,
         }

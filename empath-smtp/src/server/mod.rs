@@ -39,6 +39,7 @@ mod throttle;
 mod tls;
 mod trace;
 mod transaction;
+mod verb;
 mod xclient;
 mod xtext;
 

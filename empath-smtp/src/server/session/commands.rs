@@ -11,6 +11,7 @@ use super::{
         reply,
         trace::Protocol,
         transaction::Mail,
+        verb::Verb,
         xclient::Attribute,
     },
     Next, Session, Speaker, Waiting,
@@ -31,12 +32,14 @@ impl Session {
             }
             Line::TooLong(len) => {
                 self.progress = true;
+                self.working = Some(Verb::OTHER);
                 self.input.advance(len);
                 Err(reply::COMMAND_TOO_LONG)
             }
             Line::Whole(len) => {
                 self.progress = true;
                 let line = self.input.get(..len - b"\r\n".len()).unwrap_or_default();
+                self.working = Some(Verb::of(line));
                 let parsed = Command::parse(line);
                 if is_auth {
                     self.input.get_mut(..len).unwrap_or_default().zeroize();
