@@ -110,7 +110,7 @@ struct Tasks {
 impl Daemon {
     /// Opens and binds everything; serves only when all of it has succeeded.
     async fn start(config: &Config) -> Result<Self, StartError> {
-        descriptors::raise(config);
+        let config = &descriptors::fit(config);
         let registry = Registry::default();
         empath_metrics::process::define(&registry);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);

@@ -189,6 +189,7 @@ class Tls(TestCase):
 
     def test_a_daemon_without_descriptors_recovers(self):
         daemon = self.tls_daemon()
+        # Taken away while it runs, so that it could not prepare for it.
         resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (64, 64))
         open_connections = [socket.create_connection(("127.0.0.1", daemon.port), PATIENCE) for _ in range(100)]
         wait_until(lambda: any("cannot be accepted" in str(line) for line in daemon.lines()), "accepting fails")

@@ -65,8 +65,12 @@ impl Inspection {
                 return Err(reply::LINE_TOO_LONG);
             }
             self.header(part, limits)?;
+            // A line may be as long as the body's; a header is not.
+            if self.header.is_some() && self.size - rest.len() as u64 > limits.header_size.0 {
+                return Err(reply::HEADER_TOO_LARGE);
+            }
             if newline.is_some() {
-                self.end_line(limits, rest.len())?;
+                self.end_line();
             }
         }
         Ok(())
@@ -94,21 +98,14 @@ impl Inspection {
         if header.fields > limits.header_fields { Err(reply::TOO_MANY_FIELDS) } else { Ok(()) }
     }
 
-    /// An empty line ends the header section (RFC 5322 §2.1). `behind` octets of `size` come after this line.
-    fn end_line(&mut self, limits: &Limits, behind: usize) -> Result<(), Reply> {
+    /// An empty line ends the header section (RFC 5322 §2.1).
+    fn end_line(&mut self) {
         let empty = self.line == b"\r\n".len();
         self.line = 0;
-        let Some(header) = &mut self.header else {
-            return Ok(());
-        };
-        header.place = Place::LineStart;
-        if self.size - behind as u64 > limits.header_size.0 {
-            return Err(reply::HEADER_TOO_LARGE);
+        match &mut self.header {
+            Some(header) if !empty => header.place = Place::LineStart,
+            header => *header = None,
         }
-        if empty {
-            self.header = None;
-        }
-        Ok(())
     }
 }
 
@@ -194,6 +191,7 @@ mod tests {
         let limits = Limits { header_size: ByteSize(12), ..Limits::default() };
         assert_eq!(inspect("X: 23456\r\n\r\nbody of any length\r\n", &limits), Ok(()));
         assert_eq!(inspect("X: 234567\r\n\r\n", &limits), Err(552));
+        assert_eq!(inspect("X: 2345678901", &limits), Err(552), "a line without end is not waited for");
     }
 
     #[test]

@@ -40,8 +40,9 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 1024;
+/// Connections that wait to be accepted; the system may allow less. When they are too many, those of all clients are lost
+/// and tried again by the client after a second, so a flood from one address must not fill it.
+const BACKLOG: u32 = 4096;
 
 /// How long to wait when accepting fails: descriptors are used up, and only the end of a session brings some back.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -1,0 +1,129 @@
+"""Floods: whoever has more connections than it may is refused, and nobody else notices."""
+import pathlib
+import re
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+
+from harness import PATIENCE, TestCase, message, wait_until
+
+CONFIG = """Empath(
+    hostname: "mx.home.test",
+    smtp: (
+        listeners: [(socket: "0.0.0.0:{port}", timeouts: (command: "{command}"))],
+        relay_networks: [],
+        local_domains: ["box.test"],
+        limits: ({limits}),
+    ),
+    spool: (path: "spool"),
+    delivery: (domains: {"box.test": (maildir: "mail/{address}")}),
+    control_socket: "control.sock",
+    health: (listen_address: "127.0.0.1:{health}"),
+    metrics: (listen_address: "127.0.0.1:{metrics}"),
+)
+"""
+# Connects as fast as it can, says something and leaves, until it is ended.
+FLOOD = """
+import socket, sys
+while True:
+    try:
+        with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5) as s:
+            s.sendall(b"EHLO flood.test\\r\\n")
+    except OSError:
+        pass
+"""
+# The client's address; nobody floods from it.
+OTHER = ("127.0.0.2", 0)
+
+
+class Flood(TestCase):
+    def flood_daemon(self, start=True, command="5m", limits="", **keywords):
+        daemon = self.daemon(config=CONFIG, start=False, command=command, limits=limits)
+        daemon.start(**keywords)
+        return daemon
+
+    def hold(self, daemon, count):
+        """So many connections from 127.0.0.1, and how many were greeted."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard < count + 200:
+            self.skipTest(f"{count} connections need more open files than {hard}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        held = [socket.create_connection(("127.0.0.1", daemon.port), PATIENCE) for _ in range(count)]
+        for connection in held:
+            self.addCleanup(connection.close)
+        return held
+
+    def send(self, daemon):
+        """Seconds that a message takes, with a connection of its own."""
+        start = time.monotonic()
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE, OTHER) as s, s.makefile("rwb") as stream:
+            for line, code in [(None, b"220"), (b"HELO c.test", b"250"), (b"MAIL FROM:<>", b"250"),
+                               (b"RCPT TO:<a@box.test>", b"250"), (b"DATA", b"354"),
+                               (b"Subject: x\r\n\r\nx\r\n.", b"250"), (b"QUIT", b"221")]:
+                if line:
+                    stream.write(line + b"\r\n")
+                    stream.flush()
+                self.assertEqual(stream.readline()[:3], code, line)
+        return time.monotonic() - start
+
+    def answers(self, daemon):
+        """Everything that operators look at."""
+        [status] = daemon.ctl("system", "status")
+        for port, page in [(daemon.health, "/health/live"), (daemon.health, "/health/ready"), (daemon.metrics, "/metrics")]:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=PATIENCE) as response:
+                self.assertEqual(response.status, 200)
+        return status
+
+    def descriptors(self, daemon):
+        return len(list(pathlib.Path(f"/proc/{daemon.process.pid}/fd").iterdir()))
+
+    def resident(self, daemon):
+        """Resident memory in MiB."""
+        status = pathlib.Path(f"/proc/{daemon.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
+
+    def refusals(self, daemon):
+        return [line for line in daemon.lines() if message(line) == "connection refused"]
+
+    def test_a_flood_from_one_address_is_refused_and_another_is_served(self):
+        daemon = self.flood_daemon()
+        before = [self.send(daemon) for _ in range(20)]
+        wait_until(lambda: not daemon.queue(), "delivered")
+        files, memory = self.descriptors(daemon), self.resident(daemon)
+
+        held = self.hold(daemon, 5000)
+        began = time.monotonic()
+        floods = [subprocess.Popen([sys.executable, "-c", FLOOD, str(daemon.port)]) for _ in range(4)]
+        for flood in floods:
+            self.addCleanup(flood.kill)
+        meanwhile = []
+        for _ in range(20):
+            meanwhile.append(self.send(daemon))
+            self.assertLessEqual(self.answers(daemon)["connections"]["inbound"], 201)
+        for flood in floods:
+            flood.kill()
+            flood.wait()
+        lasted = time.monotonic() - began
+        self.assertLess(statistics.median(meanwhile), 100 * statistics.median(before))
+
+        # The first 200 have their sessions still, and everybody else was told why not.
+        greetings = [connection.recv(100)[:10] for connection in held]
+        self.assertEqual((greetings.count(b"220 mx.hom"), greetings.count(b"421 4.7.0 ")), (200, 4800))
+        held[0].sendall(b"NOOP\r\n")
+        wait_until(lambda: b"250 2.0.0 Ok" in held[0].recv(1000), "served")
+        # One line a second tells of all of them.
+        lines = self.refusals(daemon)
+        self.assertLess(len(lines), lasted + 10)
+        self.assertGreater(sum(line["more"] + 1 for line in lines), 2000)
+
+        for connection in held:
+            connection.close()
+        wait_until(lambda: self.answers(daemon)["connections"]["inbound"] == 0, "the sessions have ended")
+        wait_until(lambda: self.descriptors(daemon) <= files + 2, "the descriptors are free")
+        print(f"\nbefore {statistics.median(before):.4f} s, meanwhile {statistics.median(meanwhile):.4f} s, "
+              f"memory {memory:.1f} -> {self.resident(daemon):.1f} MiB", file=sys.stderr)
