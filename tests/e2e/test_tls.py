@@ -163,7 +163,8 @@ class Tls(TestCase):
             smtp.rcpt("a@example.test")
             code, reply = smtp.data(b"Subject: x\r\n\r\nx\r\n")
             self.assertEqual(code, 250)
-        received = next(line for line in daemon.lines() if line.get("message") == "received")
+        received = wait_until(
+            lambda: next((line for line in daemon.lines() if line.get("message") == "received"), None), "logged")
         self.assertEqual((received["message_id"], received["tls"]), (queued_as(reply), "TLSv1.3"))
         self.assertEqual(received["certificate"], "CN=client.test")
 

@@ -44,6 +44,9 @@ pub struct BindError {
 /// and tried again by the client after a second, so a flood from one address must not fill it.
 const BACKLOG: u32 = 4096;
 
+/// What the system keeps of replies that a client does not read. It would be megabytes for each otherwise.
+const SEND_BUFFER: u32 = 64 * 1024;
+
 /// How long to wait when accepting fails: descriptors are used up, and only the end of a session brings some back.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -222,6 +225,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
     // A restart must not wait for the last sessions' TIME_WAIT.
     socket.set_reuseaddr(true)?;
+    // Sessions inherit it.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

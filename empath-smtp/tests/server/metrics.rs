@@ -95,7 +95,7 @@ async fn the_time_of_a_command_is_ours_and_not_the_clients() {
     let (mut client, stream) = duplex(4096);
     let spoken = async {
         for line in ["EHLO c.example\r\nMA", "IL FROM:<>\r\n", "RSET\r\n", "QUIT\r\n"] {
-            sleep(Duration::from_secs(60)).await;
+            sleep(Duration::from_mins(1)).await;
             client.write_all(line.as_bytes()).await.unwrap();
         }
         client.read_to_string(&mut String::new()).await.unwrap();
@@ -106,9 +106,9 @@ async fn the_time_of_a_command_is_ours_and_not_the_clients() {
     let text = registry.encode();
     let seconds = |command: &str| {
         let name = format!("empath_smtp_command_duration_seconds_sum{{command=\"{command}\"}} ");
-        text.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse::<f64>().unwrap()
+        text.lines().find_map(|line| line.strip_prefix(&name)).unwrap()
     };
-    assert_eq!(["EHLO", "MAIL", "RSET", "QUIT"].map(seconds), [0.0, 3.0, 0.0, 0.0]);
+    assert_eq!(["EHLO", "MAIL", "RSET", "QUIT"].map(seconds), ["0", "3", "0", "0"]);
 }
 
 /// Serves a client of the port for TLS; the metrics afterwards.
