@@ -1,6 +1,7 @@
 //! The daemon: everything is opened and bound, then `ready`, then it runs until a signal and drains in order.
 
 mod descriptors;
+mod memory;
 mod own;
 
 use std::{io, sync::Arc, time::Duration};
@@ -191,6 +192,7 @@ impl Daemon {
             inbound: Arc::clone(&server.connections),
             started: Instant::now(),
         };
+        services.spawn(|stop| memory::give_back(Arc::clone(&server.connections), stop));
         services.spawn(|stop| control.serve(Arc::new(operations), stop));
         for page in http {
             services.spawn(|stop| page.serve(stop));
