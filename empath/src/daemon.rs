@@ -111,7 +111,10 @@ struct Tasks {
 impl Daemon {
     /// Opens and binds everything; serves only when all of it has succeeded.
     async fn start(config: &Config) -> Result<Self, StartError> {
-        let config = &descriptors::fit(config);
+        let mut config = config.clone();
+        descriptors::fit(&mut config);
+        memory::fit(&mut config.smtp.limits);
+        let config = &config;
         let registry = Registry::default();
         empath_metrics::process::define(&registry);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);

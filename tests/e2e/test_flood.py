@@ -167,3 +167,28 @@ class Flood(TestCase):
                     connection.close()
             self.send(daemon)
         wait_until(lambda: self.answers(daemon)["connections"]["inbound"] == 0, "the sessions have ended")
+
+    def test_content_of_many_at_once_stays_in_the_memory_for_it(self):
+        # What is left of the defaults in a container of 128 MiB.
+        daemon = self.flood_daemon(limits='content_memory: "32MiB", connections: 3276')
+        start = b"EHLO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<a@box.test>\r\nDATA\r\n"
+        content = b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 55_000
+        begun = []
+        for connection in self.hold(daemon, 120):
+            stream = connection.makefile("rb")
+            connection.sendall(start)
+            while (line := stream.readline())[:3] not in (b"354", b"452"):
+                self.assertNotEqual(line, b"")
+            if line.startswith(b"354"):
+                begun.append((connection, stream))
+                connection.sendall(content)
+                self.send(daemon)
+        self.assertGreater(len(begun), 40)
+        codes = []
+        for connection, stream in begun:
+            connection.sendall(b".\r\n")
+            codes.append(stream.readline()[:3])
+        self.assertLessEqual(set(codes), {b"250", b"452"})
+        self.assertGreater(codes.count(b"250"), 40)
+        status = pathlib.Path(f"/proc/{daemon.process.pid}/status").read_text()
+        self.assertLess(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]), 128 << 10)

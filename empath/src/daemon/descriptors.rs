@@ -11,8 +11,7 @@ const RESERVE: usize = 256;
 /// Raises the soft limit to the hard one. Where that is less than the configuration may need, there is a warning, and fewer
 /// connections than configured: a flood of clients is refused then while there are descriptors for everything else. One
 /// address has no more than half of them.
-pub(super) fn fit(config: &Config) -> Config {
-    let mut config = config.clone();
+pub(super) fn fit(config: &mut Config) {
     let before = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: before.maximum, maximum: before.maximum };
     if let Err(failure) = setrlimit(Resource::Nofile, wanted) {
@@ -36,7 +35,6 @@ pub(super) fn fit(config: &Config) -> Config {
              configured: raise LimitNOFILE= of the service (ulimit -Hn), or lower them"
         );
     }
-    config
 }
 
 /// How many sessions and deliveries there can be. Deliveries have a quarter at most, unless sessions need less.
