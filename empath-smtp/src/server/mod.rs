@@ -9,7 +9,8 @@
 //! - What it means: `transaction` (the states of RFC 5321 §4.1.4), `session`, `reply`.
 //! - What the message is made of: `framing` (CRLF.CRLF ends it), `inspection` (limits), `content`, `trace`; what users
 //!   forgot: `submission`.
-//! - What is promised to operators: `config`, `limits`, `metrics`, `log`.
+//! - How much a client may use, and how long it may take: `limits`, `connections`, `deadline`.
+//! - What is promised to operators: `config`, `metrics` (by `verb`), `log`.
 
 pub mod auth;
 mod command;
