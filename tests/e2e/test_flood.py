@@ -127,6 +127,18 @@ class Flood(TestCase):
         wait_until(lambda: self.descriptors(daemon) <= files + 2, "the descriptors are free")
         wait_until(lambda: self.resident(daemon) <= 1.1 * memory, "the memory is given back")
 
+    def test_the_memory_of_many_sessions_is_given_back(self):
+        daemon = self.flood_daemon(limits="connections_per_address: 3000")
+        self.send(daemon)
+        before = self.resident(daemon)
+        held = self.hold(daemon, 2000)
+        for connection in held:
+            self.assertEqual(connection.recv(3), b"220")
+        self.assertGreater(self.resident(daemon), 1.4 * before)
+        for connection in held:
+            connection.close()
+        wait_until(lambda: self.resident(daemon) <= 1.1 * before, "the memory is given back")
+
     def test_with_few_descriptors_there_are_some_for_everything_but_clients(self):
         daemon = self.flood_daemon(limit=(64, 64))
         warning = next(line for line in daemon.lines() if line.get("level") == "WARN")

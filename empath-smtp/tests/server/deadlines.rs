@@ -184,6 +184,24 @@ async fn a_fast_client_may_pause_for_data_block_again_and_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_message_leaves_the_next_all_of_its_time() {
+    let mut connected = connect(Shelf::default(), Timeouts { content_rate: ByteSize(100), ..timeouts() });
+    connected.send(TO_DATA).await;
+    connected.until("354").await;
+    for _ in 0..2 {
+        for octet in ["x", "\r", "\n"] {
+            connected.send(octet).await;
+            sleep(Duration::from_secs(9)).await;
+        }
+        connected.send(".\r\n").await;
+        connected.until("250 2.0.0 Ok: queued as ").await;
+        // The next content comes with its commands, so that none is waited for.
+        connected.send("MAIL FROM:<a@o.example>\r\nRCPT TO:<b@test.example>\r\nDATA\r\nx").await;
+        connected.until("354").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn time_that_storage_takes_is_not_the_clients() {
     let shelf = Shelf::slow(Duration::from_secs(7));
     let mut connected = connect(shelf, Timeouts { content_rate: ByteSize(100), ..timeouts() });
