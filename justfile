@@ -34,6 +34,11 @@ bench-spool *arguments:
     cargo build --locked --release -p empath-spool --example spool_load
     python3 tests/bench/spool.py {{ arguments }}
 
+# Measure the receiving of mail: idle sessions, new connections, a large message, many small ones.
+bench-reception *arguments:
+    cargo build --locked --release --bins
+    python3 tests/bench/reception.py {{ arguments }}
+
 # Clippy; warnings are errors.
 lint:
     cargo clippy --locked --workspace --all-targets -- -D warnings

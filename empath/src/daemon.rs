@@ -1,6 +1,7 @@
 //! The daemon: everything is opened and bound, then `ready`, then it runs until a signal and drains in order.
 
 mod descriptors;
+mod memory;
 mod own;
 
 use std::{io, sync::Arc, time::Duration};
@@ -110,7 +111,10 @@ struct Tasks {
 impl Daemon {
     /// Opens and binds everything; serves only when all of it has succeeded.
     async fn start(config: &Config) -> Result<Self, StartError> {
-        descriptors::raise(config);
+        let mut config = config.clone();
+        descriptors::fit(&mut config);
+        memory::fit(&mut config.smtp.limits);
+        let config = &config;
         let registry = Registry::default();
         empath_metrics::process::define(&registry);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -192,6 +196,7 @@ impl Daemon {
             inbound: Arc::clone(&server.connections),
             started: Instant::now(),
         };
+        services.spawn(|stop| memory::give_back(Arc::clone(&server.connections), stop));
         services.spawn(|stop| control.serve(Arc::new(operations), stop));
         for page in http {
             services.spawn(|stop| page.serve(stop));

@@ -207,6 +207,23 @@ tls_certcheck off
         # Two hashes at a time take 38 MiB.
         self.assertLess(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]), 120 * 1024)
 
+    def test_hashing_does_not_hold_up_other_sessions(self):
+        daemon = self.auth_daemon('failures: 1000, max_delay: "0s"')
+        encoded = base64.b64encode(f"\0{ALICE}\0wrong".encode()).decode()
+        other = self.smtp(daemon)
+        with concurrent.futures.ThreadPoolExecutor(40) as threads:
+            guesses = [threads.submit(lambda: self.smtp(daemon).docmd("AUTH", f"PLAIN {encoded}")[0]) for _ in range(60)]
+            answered = 0
+            while not all(guess.done() for guess in guesses):
+                self.assertEqual(other.noop()[0], 250)
+                answered += 1
+                # A session has so many commands without a message.
+                if answered % 90 == 0:
+                    other.close()
+                    other = self.smtp(daemon)
+        self.assertEqual({guess.result() for guess in guesses}, {535})
+        self.assertGreater(answered, len(guesses))
+
     def test_names_and_nonsense_do_not_reach_the_log_raw(self):
         daemon = self.auth_daemon()
         name = "x\u202e\u2028\"name"

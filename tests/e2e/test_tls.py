@@ -163,7 +163,8 @@ class Tls(TestCase):
             smtp.rcpt("a@example.test")
             code, reply = smtp.data(b"Subject: x\r\n\r\nx\r\n")
             self.assertEqual(code, 250)
-        received = next(line for line in daemon.lines() if line.get("message") == "received")
+        received = wait_until(
+            lambda: next((line for line in daemon.lines() if line.get("message") == "received"), None), "logged")
         self.assertEqual((received["message_id"], received["tls"]), (queued_as(reply), "TLSv1.3"))
         self.assertEqual(received["certificate"], "CN=client.test")
 
@@ -189,6 +190,7 @@ class Tls(TestCase):
 
     def test_a_daemon_without_descriptors_recovers(self):
         daemon = self.tls_daemon()
+        # Taken away while it runs, so that it could not prepare for it.
         resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (64, 64))
         open_connections = [socket.create_connection(("127.0.0.1", daemon.port), PATIENCE) for _ in range(100)]
         wait_until(lambda: any("cannot be accepted" in str(line) for line in daemon.lines()), "accepting fails")

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Authenticator, Connections, Draft, Intake, IntakeError, Phase, Session, Settings, Step, Timeouts, Tls,
-    auth::AuthAnswer, log, stream::Stream, throttle::Throttle,
+    auth::AuthAnswer, deadline::Deadline, log, stream::Stream, throttle::Throttle, verb::Verb,
 };
 
 /// What all listeners and sessions of a daemon share.
@@ -117,39 +117,59 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     I: Intake,
 {
-    let end = Instant::now() + timeouts.connection;
-    let mut deadline = end;
+    let metrics = &server.settings.metrics;
+    // Since when what the client has asked for is our business.
+    let mut since = Instant::now();
+    let mut deadline = Deadline::new(timeouts, since);
     let mut draft = None;
     loop {
+        if !session.answered().is_empty() {
+            let took = since.elapsed();
+            session.answered().iter().for_each(|verb| metrics.answered(*verb, took));
+            since = Instant::now();
+        }
         match session.step() {
-            Step::Write(replies) => match timeout(timeouts.command, send(stream, replies)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(failure)) => return failure.into(),
-                Err(_) => return Ended::WriteTimeout,
-            },
+            Step::Write(replies) => {
+                match timeout_at(deadline.write(Instant::now()), send(stream, replies)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(failure)) => return failure.into(),
+                    Err(_) => return Ended::WriteTimeout,
+                }
+                since = Instant::now();
+            }
             Step::StartTls => tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ended::ByUs,
                 secured = timeout(timeouts.handshake, Box::pin(start_tls(stream, server))) => match secured {
-                    Ok(Ok(tls)) => session.secured(tls),
-                    Ok(Err(failure)) => return Ended::Handshake(failure),
-                    Err(_) => return Ended::HandshakeTimeout,
+                    Ok(Ok(tls)) => {
+                        metrics.encrypted(tls.version);
+                        session.secured(tls);
+                    }
+                    Ok(Err(failure)) => {
+                        metrics.handshake_failed(Some(&failure));
+                        return Ended::Handshake(failure);
+                    }
+                    Err(_) => {
+                        metrics.handshake_failed(None);
+                        return Ended::HandshakeTimeout;
+                    }
                 },
             },
             Step::Read => {
-                let phase = session.phase();
-                deadline = deadline_of(phase, deadline, timeouts).min(end);
+                let (phase, asked) = (session.phase(), Instant::now());
                 let may_stop = matches!(phase, Phase::Command | Phase::RestOfCommand);
                 tokio::select! {
                     biased;
                     () = stop.cancelled(), if may_stop => session.shutting_down(),
-                    read = timeout_at(deadline, stream.read_buf(session.buffer())) => match read {
+                    read = timeout_at(deadline.read(phase, asked), stream.read_buf(session.buffer())) => match read {
                         Ok(Ok(0)) => return Ended::ByClient,
+                        Ok(Ok(octets)) if phase == Phase::DataBlock => deadline.content(octets, asked.elapsed()),
                         Ok(Ok(_)) => {}
                         Ok(Err(failure)) => return failure.into(),
                         Err(_) => session.timed_out(),
                     },
                 }
+                since = Instant::now();
             }
             Step::Ask(query) => {
                 let answer = server.hooks.ask(query).await;
@@ -163,6 +183,7 @@ where
                 session.authenticated(answer);
             }
             Step::Begin => {
+                deadline.begin();
                 let begun = begin(session, server).await;
                 session.begun(begun.map(|begun| draft = Some(begun)));
             }
@@ -181,20 +202,11 @@ where
                     Some(committed) => session.committed(committed),
                     None => return Ended::StorageTimeout,
                 }
+                metrics.answered(Verb::END_OF_DATA, since.elapsed());
+                since = Instant::now();
             }
             Step::Close => return Ended::ByUs,
         }
-    }
-}
-
-/// Until when the client may take for what comes next. Octets that complete no command win no time, so a session
-/// can't be kept by one octet now and then.
-fn deadline_of(phase: Phase, before: Instant, timeouts: &Timeouts) -> Instant {
-    match phase {
-        Phase::Command => Instant::now() + timeouts.command,
-        Phase::RestOfCommand => before,
-        Phase::DataInit => Instant::now() + timeouts.data_init,
-        Phase::DataBlock => Instant::now() + timeouts.data_block,
     }
 }
 

@@ -6,6 +6,8 @@ use std::{
 
 use empath_metrics::Gauge;
 
+use tokio::sync::Notify;
+
 use super::Limits;
 
 /// Counts the sessions, over all listeners and by address.
@@ -15,11 +17,17 @@ pub struct Connections {
     most_per_address: usize,
     active: Gauge,
     open: Mutex<Open>,
+    ebb: Notify,
 }
+
+/// Fewer sessions are worth nobody's attention.
+const FEW: usize = 64;
 
 #[derive(Debug, Default)]
 struct Open {
     total: usize,
+    /// The most sessions since half of them had ended.
+    high: usize,
     /// Only addresses with a session are in it, so it is no larger than `total`.
     by_address: HashMap<IpAddr, usize>,
 }
@@ -51,6 +59,7 @@ impl Connections {
             most_per_address: limits.connections_per_address,
             active,
             open: Mutex::default(),
+            ebb: Notify::new(),
         })
     }
 
@@ -68,8 +77,14 @@ impl Connections {
             return Err(Refused::Total);
         }
         open.total += 1;
+        open.high = open.high.max(open.total);
         self.active.increment();
         Ok(Admitted { connections: Arc::clone(self), address: None })
+    }
+
+    /// Waits until half of many sessions have ended. One task may wait.
+    pub async fn ebb(&self) {
+        self.ebb.notified().await;
     }
 
     /// How many sessions there are.
@@ -111,6 +126,10 @@ impl Drop for Admitted {
         let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.total -= 1;
         self.connections.active.decrement();
+        if open.high >= FEW && open.total <= open.high / 2 {
+            open.high = open.total;
+            self.connections.ebb.notify_one();
+        }
         if let Some(address) = self.address {
             open.forget(address);
         }
@@ -127,6 +146,10 @@ pub(super) fn counted(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     fn connections(most: usize, most_per_address: usize) -> Arc<Connections> {
@@ -170,6 +193,22 @@ mod tests {
         let connections = connections(1, 1);
         let _one = connections.admit("192.0.2.1".parse().unwrap()).unwrap();
         assert_eq!(refusal(&connections, "192.0.2.2"), Some(Refused::Total));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_told_when_half_of_many_sessions_have_ended() {
+        let connections = connections(1000, 1000);
+        let ebbs = async || timeout(Duration::from_secs(1), connections.ebb()).await.is_ok();
+        let few: Vec<_> = (0..FEW - 1).map(|_| connections.admit_proxy().unwrap()).collect();
+        drop(few);
+        assert!(!ebbs().await);
+        let mut many: Vec<_> = (0..2 * FEW).map(|_| connections.admit_proxy().unwrap()).collect();
+        many.truncate(FEW + 1);
+        assert!(!ebbs().await);
+        many.truncate(FEW);
+        assert!(ebbs().await && !ebbs().await);
+        many.clear();
+        assert!(ebbs().await && !ebbs().await);
     }
 
     #[test]

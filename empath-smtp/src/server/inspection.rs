@@ -16,9 +16,22 @@ pub(super) struct Inspection {
 
 #[derive(Debug, Default)]
 struct Header {
+    fields: usize,
     hops: usize,
-    /// How much of [`RECEIVED`] the line matches so far; `None` when it is another field.
-    name: Option<usize>,
+    place: Place,
+}
+
+/// Where in a line of the header section.
+#[derive(Debug, Clone, Copy, Default)]
+enum Place {
+    #[default]
+    LineStart,
+    /// Behind so many octets of a field's name, which are those of [`RECEIVED`] or not.
+    Name(usize, bool),
+    /// Between the name and the colon.
+    Space(bool),
+    /// Behind what matters.
+    Rest,
 }
 
 /// The name of the field that every host on the way adds (RFC 5321 §4.4).
@@ -26,7 +39,7 @@ const RECEIVED: &[u8] = b"received";
 
 impl Default for Inspection {
     fn default() -> Self {
-        Self { size: 0, line: 0, header: Some(Header { hops: 0, name: Some(0) }) }
+        Self { size: 0, line: 0, header: Some(Header::default()) }
     }
 }
 
@@ -52,48 +65,77 @@ impl Inspection {
                 return Err(reply::LINE_TOO_LONG);
             }
             self.header(part, limits)?;
+            // A line may be as long as the body's; a header is not.
+            if self.header.is_some() && self.size - rest.len() as u64 > limits.header_size.0 {
+                return Err(reply::HEADER_TOO_LARGE);
+            }
             if newline.is_some() {
-                self.end_line(limits, rest.len())?;
+                self.end_line();
             }
         }
         Ok(())
     }
 
-    /// Counts `Received` fields by their names, which may come in pieces.
+    /// Counts fields and `Received` fields by their names, which may come in pieces. A line that is none ends the header
+    /// section too, as every server has it: people do send mail without one.
     fn header(&mut self, part: &[u8], limits: &Limits) -> Result<(), Reply> {
         let Some(header) = &mut self.header else {
             return Ok(());
         };
         for octet in part {
-            let Some(matched) = header.name else { break };
-            header.name = match RECEIVED.get(matched) {
-                Some(expected) if octet.eq_ignore_ascii_case(expected) => Some(matched + 1),
-                Some(_) => None,
+            match header.next(*octet) {
+                Some(Place::Rest) => break,
+                Some(_) => {}
                 None => {
-                    header.hops += usize::from(matches!(octet, b':' | b' ' | b'\t'));
-                    None
+                    self.header = None;
+                    return Ok(());
                 }
-            };
+            }
         }
-        if header.hops > limits.hops { Err(reply::TOO_MANY_HOPS) } else { Ok(()) }
+        if header.hops > limits.hops {
+            return Err(reply::TOO_MANY_HOPS);
+        }
+        if header.fields > limits.header_fields { Err(reply::TOO_MANY_FIELDS) } else { Ok(()) }
     }
 
-    /// An empty line ends the header section (RFC 5322 §2.1). `behind` octets of `size` come after this line.
-    fn end_line(&mut self, limits: &Limits, behind: usize) -> Result<(), Reply> {
+    /// An empty line ends the header section (RFC 5322 §2.1).
+    fn end_line(&mut self) {
         let empty = self.line == b"\r\n".len();
         self.line = 0;
-        let Some(header) = &mut self.header else {
-            return Ok(());
-        };
-        header.name = Some(0);
-        if self.size - behind as u64 > limits.header_size.0 {
-            return Err(reply::HEADER_TOO_LARGE);
+        match &mut self.header {
+            Some(header) if !empty => header.place = Place::LineStart,
+            header => *header = None,
         }
-        if empty {
-            self.header = None;
-        }
-        Ok(())
     }
+}
+
+impl Header {
+    /// Goes on by one octet; `None` if the line is no field (RFC 5322 §2.2, and space in front of the colon, §4.5).
+    fn next(&mut self, octet: u8) -> Option<Place> {
+        self.place = match (self.place, octet) {
+            (Place::Rest, _) | (Place::LineStart, b' ' | b'\t' | b'\r') => Place::Rest,
+            (Place::Name(len, received), b':') => self.field(received && len == RECEIVED.len()),
+            (Place::Space(received), b':') => self.field(received),
+            (Place::Name(len, received), b' ' | b'\t') => Place::Space(received && len == RECEIVED.len()),
+            (Place::Space(received), b' ' | b'\t') => Place::Space(received),
+            (Place::LineStart, b'!'..=b'9' | b';'..=b'~') => Place::Name(1, is_received(0, octet)),
+            (Place::Name(len, received), b'!'..=b'~') => {
+                Place::Name(len + 1, received && is_received(len, octet))
+            }
+            _ => return None,
+        };
+        Some(self.place)
+    }
+
+    fn field(&mut self, received: bool) -> Place {
+        self.fields += 1;
+        self.hops += usize::from(received);
+        Place::Rest
+    }
+}
+
+fn is_received(at: usize, octet: u8) -> bool {
+    RECEIVED.get(at).is_some_and(|expected| octet.eq_ignore_ascii_case(expected))
 }
 
 #[cfg(test)]
@@ -120,6 +162,24 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_counted_however_they_are_folded_and_the_body_has_none() {
+        let limits = Limits { header_fields: 2, ..Limits::default() };
+        let two = "Subject: a\r\n folded\r\n\tfolded\r\nX:\r\n b\r\n";
+        assert_eq!(inspect(two, &limits), Ok(()));
+        assert_eq!(inspect(&format!("{two}\r\nbody\r\nbody\r\n"), &limits), Ok(()));
+        assert_eq!(inspect(&format!("{two}To: c\r\n"), &limits), Err(552));
+    }
+
+    #[test]
+    fn a_line_that_is_no_field_ends_the_header() {
+        let limits = Limits { header_fields: 1, hops: 1, ..Limits::default() };
+        for line in ["no field", "From a@b.test", ": x", "caf\u{e9}: x", "X"] {
+            let content = format!("Received: a\r\n{line}\r\nReceived: b\r\nX: y\r\n");
+            assert_eq!(inspect(&content, &limits), Ok(()), "{line}");
+        }
+    }
+
+    #[test]
     fn size_counts_every_octet() {
         let limits = Limits { message_size: ByteSize(10), ..Limits::default() };
         assert_eq!(inspect("12345678\r\n", &limits), Ok(()));
@@ -131,6 +191,7 @@ mod tests {
         let limits = Limits { header_size: ByteSize(12), ..Limits::default() };
         assert_eq!(inspect("X: 23456\r\n\r\nbody of any length\r\n", &limits), Ok(()));
         assert_eq!(inspect("X: 234567\r\n\r\n", &limits), Err(552));
+        assert_eq!(inspect("X: 2345678901", &limits), Err(552), "a line without end is not waited for");
     }
 
     #[test]

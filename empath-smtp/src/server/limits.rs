@@ -41,6 +41,16 @@ pub struct Limits {
     ///
     /// It is refused with 554 5.4.6 after the content. RFC 5321 §6.3 asks for at least 100. Default: `100`.
     pub hops: usize,
+    /// Longest command line in octets, CRLF included.
+    ///
+    /// A longer one is read to its end, kept nowhere, and answered 500 5.5.6. RFC 5321 §4.5.3.1.4 asks for at least 512,
+    /// and extensions add to that (RFC 3461 §5.4 brings RCPT to 1036). Lines of AUTH may always have the 12288 octets of
+    /// RFC 4954 §4. Default: `2048`.
+    pub command_line: usize,
+    /// Most fields in the header section of a message, however they are folded.
+    ///
+    /// A message with more is refused with 552 5.3.4 after the content. Default: `1000`.
+    pub header_fields: usize,
     /// Largest header section of a message.
     ///
     /// A message with more is refused with 552 5.3.4 after the content. Default: `"256KiB"`.
@@ -85,6 +95,8 @@ impl Default for Limits {
             errors: 20,
             idle_commands: 100,
             hops: 100,
+            command_line: 2048,
+            header_fields: 1000,
             header_size: ByteSize(256 << 10),
             content_line: 2048,
             content_memory: ByteSize(256 << 20),
@@ -96,7 +108,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What serde can't say: a limit of nothing would refuse everything.
+    /// What serde can't say: a limit of nothing would refuse everything, and so would lines shorter than those that every
+    /// client may send.
     pub fn validate(&self) -> Vec<Problem> {
         let zero = [
             ("message_size", self.message_size.0 == 0),
@@ -107,12 +120,21 @@ impl Limits {
             ("errors", self.errors == 0),
             ("idle_commands", self.idle_commands == 0),
             ("hops", self.hops == 0),
+            ("header_fields", self.header_fields == 0),
             ("header_size", self.header_size.0 == 0),
-            ("content_line", self.content_line == 0),
             ("content_memory", self.content_memory.0 == 0),
             ("queue_size", self.queue_size == 0),
         ];
         let zero = zero.into_iter().filter(|(_, is_zero)| *is_zero);
-        zero.map(|(key, _)| Problem::new(key, "0 would refuse everything: give at least 1")).collect()
+        let zero = zero.map(|(key, _)| Problem::new(key, "0 would refuse everything: give at least 1"));
+        let lines = [
+            ("command_line", self.command_line, 512, "RFC 5321 §4.5.3.1.4"),
+            ("content_line", self.content_line, 1000, "RFC 5321 §4.5.3.1.6"),
+        ];
+        let short = lines.into_iter().filter(|(_, most, least, _)| most < least);
+        let short = short.map(|(key, _, least, section)| {
+            Problem::new(key, format!("clients may send lines of {least} octets ({section}): give no less"))
+        });
+        zero.chain(short).collect()
     }
 }

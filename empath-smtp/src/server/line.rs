@@ -1,9 +1,5 @@
 use memchr::memchr_iter;
 
-/// Longest command line in octets, CRLF included. RFC 5321 §4.5.3.1.4 asks for 512, and extensions add to that
-/// (RFC 3461 §5.4 brings RCPT to 1036); one limit for all is enough to keep memory bounded.
-pub(super) const MAX_LINE: usize = 2048;
-
 /// Longest line of an authentication in octets, CRLF included (RFC 4954 §4).
 pub(super) const MAX_AUTH_LINE: usize = 12288;
 
@@ -62,6 +58,8 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MAX_LINE: usize = 512;
 
     #[test]
     fn only_crlf_ends_a_line() {

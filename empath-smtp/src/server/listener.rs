@@ -40,8 +40,12 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 1024;
+/// Connections that wait to be accepted; the system may allow less. When they are too many, those of all clients are lost
+/// and tried again by the client after a second, so a flood from one address must not fill it.
+const BACKLOG: u32 = 4096;
+
+/// What the system keeps of replies that a client does not read. It would be megabytes for each otherwise.
+const SEND_BUFFER: u32 = 64 * 1024;
 
 /// How long to wait when accepting fails: descriptors are used up, and only the end of a session brings some back.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -221,6 +225,24 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
     // A restart must not wait for the last sessions' TIME_WAIT.
     socket.set_reuseaddr(true)?;
+    // Sessions inherit it.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt::socket_send_buffer_size;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_system_keeps_little_of_replies_that_nobody_reads() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        // Linux doubles it, for its own needs.
+        assert!(socket_send_buffer_size(&accepted).unwrap() <= 2 * SEND_BUFFER as usize);
+    }
 }

@@ -9,7 +9,8 @@
 //! - What it means: `transaction` (the states of RFC 5321 §4.1.4), `session`, `reply`.
 //! - What the message is made of: `framing` (CRLF.CRLF ends it), `chunk` (or its size is told), `inspection` (limits), `content`, `trace`; what users
 //!   forgot: `submission`.
-//! - What is promised to operators: `config`, `limits`, `metrics`, `log`.
+//! - How much a client may use, and how long it may take: `limits`, `connections`, `deadline`.
+//! - What is promised to operators: `config`, `metrics` (by `verb`), `log`.
 
 pub mod auth;
 mod chunk;
@@ -18,6 +19,7 @@ mod config;
 mod connection;
 mod connections;
 mod content;
+mod deadline;
 mod framing;
 mod from;
 mod inspection;
@@ -39,6 +41,7 @@ mod throttle;
 mod tls;
 mod trace;
 mod transaction;
+mod verb;
 mod xclient;
 
 pub use auth::{AuthConfig, Authenticator};

@@ -78,6 +78,7 @@ pub(super) const BARE_NEWLINE: Reply =
 pub(super) const NUL: Reply = Reply::new(550, (5, 6, 0), "The content has a NUL");
 pub(super) const TOO_LARGE: Reply = Reply::new(552, (5, 3, 4), "Message too large");
 pub(super) const HEADER_TOO_LARGE: Reply = Reply::new(552, (5, 3, 4), "Message header too large");
+pub(super) const TOO_MANY_FIELDS: Reply = Reply::new(552, (5, 3, 4), "Too many header fields");
 pub(super) const LINE_TOO_LONG: Reply = Reply::new(554, (5, 6, 0), "The content has a line that is too long");
 pub(super) const TOO_MANY_HOPS: Reply = Reply::new(554, (5, 4, 6), "Too many Received fields: mail loop");
 

@@ -23,6 +23,7 @@ use super::{
     log, reply,
     trace::Protocol,
     transaction::{Mail, State},
+    verb::Verb,
 };
 
 /// What all sessions have in common.
@@ -102,6 +103,10 @@ pub struct Session {
     output: Vec<u8>,
     /// The driver is sending the output.
     sending: bool,
+    /// The command that has no reply yet.
+    working: Option<Verb>,
+    /// Those that the last step has answered.
+    answered: Vec<Verb>,
     errors: u32,
     idle_commands: u32,
     messages: u32,
@@ -183,6 +188,8 @@ impl Session {
             progress: true,
             output: Vec::new(),
             sending: false,
+            working: None,
+            answered: Vec::new(),
             errors: 0,
             idle_commands: 0,
             messages: 0,
@@ -197,9 +204,15 @@ impl Session {
         &self.client
     }
 
+    /// The commands that were answered since the last step began.
+    pub(super) fn answered(&self) -> &[Verb] {
+        &self.answered
+    }
+
     /// Goes on until somebody else is needed.
     pub fn step(&mut self) -> Step<'_> {
         self.input.advance(mem::take(&mut self.lent));
+        self.answered.clear();
         if mem::take(&mut self.sending) {
             self.output.clear();
         }
@@ -355,6 +368,7 @@ impl Session {
             self.settings.metrics.errors.with(&reply.code.to_string()).increment();
         }
         reply::encode(reply, &mut self.output);
+        self.answered.extend(self.working.take());
     }
 
     fn close_with(&mut self, reply: &Reply) {

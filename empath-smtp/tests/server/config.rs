@@ -28,7 +28,7 @@ fn every_problem_is_found_at_its_place() {
             {"socket": "127.0.0.1:0"}
         ],
         "client_ca": "ca.pem",
-        "limits": {"recipients": 0}
+        "limits": {"recipients": 0, "command_line": 511, "content_line": 999}
     }"#;
     let places = [
         "listeners[0].timeouts.command",
@@ -38,6 +38,8 @@ fn every_problem_is_found_at_its_place() {
         "client_ca",
         "client_ca",
         "limits.recipients",
+        "limits.command_line",
+        "limits.content_line",
     ];
     assert_eq!(problems(json), places);
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use empath_common::ByteSize;
 use empath_smtp::server::{Config, Mode, Session, Timeouts, serve};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
@@ -28,6 +29,7 @@ fn timeouts() -> Timeouts {
         command: seconds(10),
         data_init: seconds(20),
         data_block: seconds(30),
+        content_rate: ByteSize(0),
         data_termination: seconds(40),
         connection: seconds(300),
     }
@@ -154,6 +156,119 @@ async fn content_that_stops_ends_the_session_after_data_block() {
     assert_eq!(connected.closed().await, (TIMEOUT.to_owned(), 30));
     connected.served.await.unwrap();
     assert_eq!((connected.shelf.messages().len(), connected.shelf.drafts()), (0, 0));
+}
+
+/// Sends an octet a second, and says after how many seconds the server has had enough.
+async fn drip(connected: &mut Connected) -> u64 {
+    let started = Instant::now();
+    let mut rest = String::new();
+    loop {
+        connected.client.write_all(b"x").await.unwrap();
+        let ended = timeout(Duration::from_secs(1), connected.client.read_to_string(&mut rest)).await;
+        if ended.is_ok() {
+            assert_eq!(rest, TIMEOUT);
+            return started.elapsed().as_secs();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_sends_content_too_slowly_is_sent_away() {
+    let mut connected = connect(Shelf::default(), Timeouts { content_rate: ByteSize(10), ..timeouts() });
+    connected.send(TO_DATA).await;
+    connected.until("354").await;
+    // 30 s of data_block, and a tenth of a second for each octet.
+    assert_eq!(drip(&mut connected).await, 33);
+    connected.served.await.unwrap();
+    assert_eq!((connected.shelf.messages().len(), connected.shelf.drafts()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_fast_client_has_sent_does_not_let_it_be_slow_for_longer() {
+    let mut connected = connect(Shelf::default(), Timeouts { content_rate: ByteSize(10), ..timeouts() });
+    connected.send(TO_DATA).await;
+    connected.until("354").await;
+    connected.send(&"0123456789\r\n".repeat(1000)).await;
+    assert_eq!(drip(&mut connected).await, 33);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fast_client_may_pause_for_data_block_again_and_again() {
+    let mut connected = connect(Shelf::default(), Timeouts { content_rate: ByteSize(100), ..timeouts() });
+    connected.send(TO_DATA).await;
+    connected.until("354").await;
+    for _ in 0..9 {
+        connected.send(&"0123456789\r\n".repeat(300)).await;
+        sleep(Duration::from_secs(29)).await;
+    }
+    connected.send(".\r\n").await;
+    connected.until("250 2.0.0 Ok: queued as ").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_message_leaves_the_next_all_of_its_time() {
+    let mut connected = connect(Shelf::default(), Timeouts { content_rate: ByteSize(100), ..timeouts() });
+    connected.send(TO_DATA).await;
+    connected.until("354").await;
+    for _ in 0..2 {
+        for octet in ["x", "\r", "\n"] {
+            connected.send(octet).await;
+            sleep(Duration::from_secs(9)).await;
+        }
+        connected.send(".\r\n").await;
+        connected.until("250 2.0.0 Ok: queued as ").await;
+        // The next content comes with its commands, so that none is waited for.
+        connected.send("MAIL FROM:<a@o.example>\r\nRCPT TO:<b@test.example>\r\nDATA\r\nx").await;
+        connected.until("354").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_that_storage_takes_is_not_the_clients() {
+    let shelf = Shelf::slow(Duration::from_secs(7));
+    let mut connected = connect(shelf, Timeouts { content_rate: ByteSize(100), ..timeouts() });
+    connected.send(TO_DATA).await;
+    connected.until("354").await;
+    for _ in 0..9 {
+        connected.send(&"0123456789\r\n".repeat(10)).await;
+    }
+    connected.send(".\r\n").await;
+    connected.until("250 2.0.0 Ok: queued as ").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authentication_has_the_time_of_one_command_however_it_drips() {
+    let mut connected = connect(Shelf::default(), timeouts());
+    connected.until("220").await;
+    connected.send("EHLO c.example\r\n").await;
+    connected.until("250 ").await;
+    connected.send("AUTH PLAIN").await;
+    let mut octets = 0;
+    let mut rest = String::new();
+    while timeout(Duration::from_secs(3), connected.client.read_to_string(&mut rest)).await.is_err() {
+        connected.send("A").await;
+        octets += 1;
+    }
+    assert_eq!((rest.as_str(), octets), (TIMEOUT, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_an_octet_now_and_then_is_left_after_the_connection_timeout() {
+    let seconds = Duration::from_secs;
+    let connected =
+        connect(Shelf::default(), Timeouts { command: seconds(60), connection: seconds(25), ..timeouts() });
+    let started = Instant::now();
+    let (mut reader, mut writer) = tokio::io::split(connected.client);
+    let reading = tokio::spawn(async move {
+        while reader.read_exact(&mut [0; 600]).await.is_ok() {
+            sleep(Duration::from_secs(7)).await;
+        }
+    });
+    // As many as a session may have.
+    let _ = writer.write_all("HELP\r\n".repeat(100).as_bytes()).await;
+    connected.served.await.unwrap();
+    assert_eq!(started.elapsed().as_secs(), 25);
+    reading.abort();
 }
 
 #[tokio::test(start_paused = true)]

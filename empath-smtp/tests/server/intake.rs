@@ -1,14 +1,17 @@
 //! Where the tests' messages go.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use empath_common::{Client, Clock, Envelope, MessageId};
 use empath_smtp::server::{Draft, Intake, IntakeError};
 use jiff::Timestamp;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
 
 use crate::script::Stage;
 
@@ -21,6 +24,8 @@ struct Inner {
     failing: Option<(Stage, IntakeError)>,
     /// Commits wait for it, if there is one.
     gate: Option<Notify>,
+    /// How long it takes to write content.
+    pace: Duration,
     begun: AtomicU8,
     drafts: AtomicUsize,
 }
@@ -39,6 +44,11 @@ impl Shelf {
     /// One that commits only when it is told to.
     pub(crate) fn gated() -> Self {
         Self(Arc::new(Inner { gate: Some(Notify::new()), ..Inner::default() }))
+    }
+
+    /// One that takes so long for each piece of content.
+    pub(crate) fn slow(pace: Duration) -> Self {
+        Self(Arc::new(Inner { pace, ..Inner::default() }))
     }
 
     pub(crate) fn open(&self) {
@@ -94,6 +104,9 @@ impl Draft for Growing {
         // The trace field is ours; what fails is the client's content.
         if !self.content.is_empty() {
             self.inner.check(Stage::Write)?;
+            if !self.inner.pace.is_zero() {
+                sleep(self.inner.pace).await;
+            }
         }
         self.content.extend_from_slice(octets);
         Ok(())

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use empath_common::{Answer, Asked, Hook, Hooks, Query, Reply, Verdict};
-use empath_smtp::server::{Config, Listener, ListenerConfig, Server};
+use empath_smtp::server::{Authenticator, Config, Listener, ListenerConfig, Server, Tls};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -14,8 +14,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    certificates::Authority,
     intake::{Shelf, Stopped},
-    machine,
+    machine, users,
 };
 
 pub(crate) struct Running {
@@ -191,4 +192,54 @@ async fn somebody_who_is_no_load_balancer_can_not_speak_for_others() {
     let (mut stream, _) = connect(&running).await;
     stream.write_all(b"PROXY TCP4 198.51.100.7 192.0.2.25 4000 25\r\nQUIT\r\n").await.unwrap();
     assert_eq!(rest(&mut stream).await, "500 5.5.1 Command not recognized\r\n221 2.0.0 Bye\r\n");
+}
+
+#[tokio::test]
+async fn a_client_may_reset_in_every_state_and_the_next_is_served() {
+    let authority = Authority::new();
+    let json = json!({
+        "local_domains": ["test.example"],
+        "auth": {"users_file": authority.file("users", users::FILE), "require_tls": false},
+    });
+    let config = authority.certify(&serde_json::from_value(json).unwrap());
+    let shelf = Shelf::default();
+    let server = machine::server(&config, &shelf)
+        .with_tls(Tls::load(&config).unwrap())
+        .with_auth(Authenticator::load(&config.auth).unwrap());
+    let running = start(&listener(BTreeMap::new()), Arc::new(server), shelf);
+    let mail = "EHLO c.example\r\nMAIL FROM:<>\r\n";
+    let rcpt = format!("{mail}RCPT TO:<b@test.example>\r\n");
+    for (said, heard) in [
+        ("", "220"),
+        ("EH", "220"),
+        ("EHLO c.example\r\n", "250 "),
+        ("EHLO c.example\r\nAUTH SCRAM-SHA-256 biwsbj11LHI9eA==\r\n", "334"),
+        ("EHLO c.example\r\nAUTH PLAIN\r\nAAAA", "334"),
+        ("EHLO c.example\r\nSTARTTLS\r\n", "220 2.0.0"),
+        ("EHLO c.example\r\nSTARTTLS\r\n\x16\x03", "220 2.0.0"),
+        (mail, "250 2.1.0"),
+        (&rcpt, "250 2.1.5"),
+        (&format!("{rcpt}DATA\r\n"), "354"),
+        (&format!("{rcpt}DATA\r\nSubject: x\r\n\r\nx\r\n."), "354"),
+        (&format!("{rcpt}DATA\r\nSubject: x\nx"), "354"),
+        ("QUIT\r\n", "221"),
+    ] {
+        for reset in [true, false] {
+            let mut stream = TcpStream::connect(running.address).await.unwrap();
+            stream.write_all(said.as_bytes()).await.unwrap();
+            while !line(&mut stream).await.starts_with(heard) {}
+            if reset {
+                stream.set_zero_linger().unwrap();
+            } else {
+                stream.shutdown().await.unwrap();
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+            drop(stream);
+            while running.server.connections.count() > 0 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!((running.shelf.messages().len(), running.shelf.drafts()), (0, 0), "{said:?}");
+        }
+    }
+    assert!(connect(&running).await.1.starts_with("220 "));
 }

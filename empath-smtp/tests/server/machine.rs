@@ -65,18 +65,24 @@ impl Machine {
 
     /// A session of the first listener's mode.
     pub(crate) fn with_hooks(config: &Config, peer: IpAddr, shelf: &Shelf, more: Vec<Arc<dyn Hook>>) -> Self {
-        let mut machine = Self {
-            session: Session::new(Arc::new(settings(config)), mode(config), client(peer)),
+        let session = Session::new(Arc::new(settings(config)), mode(config), client(peer));
+        let mut machine = Self { hooks: hooks(config, more), ..Self::of(session, config, shelf) };
+        machine.run();
+        machine
+    }
+
+    /// A session that has not begun.
+    pub(crate) fn of(session: Session, config: &Config, shelf: &Shelf) -> Self {
+        Self {
+            session,
             output: Vec::new(),
             closed: false,
             stopping: false,
             handshaking: false,
-            hooks: hooks(config, more),
+            hooks: hooks(config, Vec::new()),
             shelf: shelf.clone(),
             draft: None,
-        };
-        machine.run();
-        machine
+        }
     }
 
     /// Gives the session these octets, as one read. During a handshake they would be taken for part of it.

@@ -12,7 +12,7 @@ fn machine() -> Machine {
 }
 
 /// Feeds as a socket does: no more at a time than there is room for. Returns the largest room.
-fn flow(machine: &mut Machine, octets: &[u8]) -> usize {
+pub(crate) fn flow(machine: &mut Machine, octets: &[u8]) -> usize {
     let (mut rest, mut largest) = (octets, 0);
     while !rest.is_empty() {
         let room = machine.session.buffer().capacity();

@@ -124,7 +124,7 @@ fn repeated(mark: &str) -> (String, usize) {
     }
 }
 
-fn merge(into: &mut Value, other: Value) {
+pub(crate) fn merge(into: &mut Value, other: Value) {
     match (into, other) {
         (Value::Object(into), Value::Object(other)) => {
             for (key, value) in other {

@@ -11,7 +11,7 @@ use rustls::{ClientConfig, pki_types::CertificateDer, pki_types::pem::PemObject}
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
     net::TcpStream,
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -165,6 +165,30 @@ async fn a_handshake_that_stalls_ends_at_its_deadline_without_a_word_in_clear() 
     let (heard, seconds) = silent_client(Mode::Relay, b"EHLO c.example\r\nSTARTTLS\r\n").await;
     assert!(heard.ends_with(b"220 2.0.0 Ready to start TLS\r\n"), "{}", heard.escape_ascii());
     assert_eq!(seconds, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_drips_has_no_more_time_than_one_that_stalls() {
+    let authority = Authority::new();
+    let config = authority.certify(&Config::default());
+    let (mut client, stream) = duplex(4096);
+    let served = tokio::spawn(async move {
+        let server = machine::server(&config, &Shelf::default()).with_tls(Tls::load(&config).unwrap());
+        let peer = machine::client("203.0.113.9".parse().unwrap());
+        let session = Session::new(Arc::clone(&server.settings), Mode::Submissions, peer);
+        let timeouts = Timeouts { handshake: Duration::from_secs(95), ..Timeouts::default() };
+        serve(stream, session, &server, &timeouts, &CancellationToken::new()).await;
+    });
+    let (started, mut heard) = (Instant::now(), Vec::new());
+    // A ClientHello of 16 KiB, an octet every 30 seconds.
+    for octet in [22, 3, 1, 64, 0, 1, 0, 0] {
+        let _ = client.write_all(&[octet]).await;
+        if timeout(Duration::from_secs(30), client.read_to_end(&mut heard)).await.is_ok() {
+            break;
+        }
+    }
+    served.await.unwrap();
+    assert_eq!((heard, started.elapsed().as_secs()), (Vec::new(), 95));
 }
 
 #[tokio::test(start_paused = true)]

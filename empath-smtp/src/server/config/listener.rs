@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use empath_common::Problem;
+use empath_common::{ByteSize, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -72,12 +72,20 @@ pub struct Timeouts {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub data_init: Duration,
-    /// From one block of content to the next.
+    /// From one block of content to the next; and how long a client may be behind `content_rate`.
     ///
     /// Default: `"3m"`.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub data_block: Duration,
+    /// Octets of content a second that a client must send in the long run.
+    ///
+    /// While we wait for content, `data_block` runs down; each octet that comes gives back its part of a second, up to
+    /// the whole. So a client that is faster may pause for all of `data_block` at any time, and one that sends an octet
+    /// now and then to keep the session is sent away after little more than `data_block`. `0` is no minimum.
+    /// Default: `"100B"`.
+    #[schemars(with = "String")]
+    pub content_rate: ByteSize,
     /// From the end of the content until it is stored.
     ///
     /// After that the connection is closed without an answer, for neither 250 nor 4yz would be known to be true;
@@ -120,6 +128,7 @@ impl Default for Timeouts {
             command: minutes(5),
             data_init: minutes(2),
             data_block: minutes(3),
+            content_rate: ByteSize(100),
             data_termination: minutes(10),
             connection: minutes(30),
         }

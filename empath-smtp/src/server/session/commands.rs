@@ -5,12 +5,13 @@ use zeroize::Zeroize as _;
 use super::{
     super::{
         command::Command,
-        line::{Line, MAX_AUTH_LINE, MAX_LINE},
+        line::{Line, MAX_AUTH_LINE},
         log,
         parameter::Parameters,
         reply,
         trace::Protocol,
         transaction::Mail,
+        verb::Verb,
         xclient::Attribute,
     },
     Next, Session, Speaker, Waiting,
@@ -21,7 +22,8 @@ impl Session {
     pub(super) fn command(&mut self) -> Option<Next> {
         // An initial response may be as long as any other (RFC 4954 §4).
         let is_auth = self.input.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"AUTH "));
-        let most = if is_auth { MAX_AUTH_LINE } else { MAX_LINE };
+        let most = self.settings.limits.command_line;
+        let most = if is_auth { most.max(MAX_AUTH_LINE) } else { most };
         let is_bdat = self.lines.is_at_start()
             && self.input.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"BDAT"));
         let parsed = match self.lines.next(&self.input, most) {
@@ -33,12 +35,14 @@ impl Session {
             }
             Line::TooLong(len) => {
                 self.progress = true;
+                self.working = Some(Verb::OTHER);
                 self.input.advance(len);
                 Err(reply::COMMAND_TOO_LONG)
             }
             Line::Whole(len) => {
                 self.progress = true;
                 let line = self.input.get(..len - b"\r\n".len()).unwrap_or_default();
+                self.working = Some(Verb::of(line));
                 let parsed = Command::parse(line);
                 if is_auth {
                     self.input.get_mut(..len).unwrap_or_default().zeroize();
