@@ -127,7 +127,7 @@ impl Keeper {
                     desk.spare = Some(Spare { number, file });
                 }
                 Ok((size, file))
-                    if size == journal.part()
+                    if size == journal.reserve()
                         && !matches!(desk.reserve, Reserve::Ready(_))
                         && blank(journal, &*file).is_ok() =>
                 {
@@ -193,21 +193,21 @@ impl Keeper {
         }
     }
 
-    /// A file of at least `size` octets: one that is ready, else a new one. While one is being filled, a part of one is
-    /// enough.
+    /// A file of at least `size` octets: one that is ready, else a new one.
     pub(crate) fn spare(&self, size: u64) -> io::Result<Spare> {
         let journal = &self.shared.journal;
         let mut desk = self.desk();
-        if size <= journal.segment_size
-            && let Some(spare) = desk.spare.take()
-        {
-            return Ok(spare);
+        if size <= journal.segment_size {
+            while desk.preparing == Preparing::Going {
+                desk = self.changed.wait(desk).unwrap_or_else(PoisonError::into_inner);
+            }
+            if let Some(spare) = desk.spare.take() {
+                return Ok(spare);
+            }
         }
         let number = desk.take_number();
-        let quickly = desk.preparing != Preparing::Not && journal.preallocate;
-        let usual = if quickly { journal.part() } else { journal.segment_size };
         drop(desk);
-        let file = journal.prepare(&journal.spare(number), size.max(usual))?;
+        let file = journal.prepare(&journal.spare(number), size.max(journal.segment_size))?;
         Ok(Spare { number, file })
     }
 
@@ -219,7 +219,7 @@ impl Keeper {
         drop(desk);
         journal.prepare(&journal.spare(number), size).map(|file| Spare { number, file }).or_else(|failure| {
             match mem::replace(&mut self.desk().reserve, Reserve::Absent) {
-                Reserve::Ready(spare) if size <= journal.part() => Ok(spare),
+                Reserve::Ready(spare) if size <= journal.reserve() => Ok(spare),
                 _ => Err(failure),
             }
         })
@@ -276,7 +276,7 @@ impl Keeper {
             Task::PrepareReserve(number) => {
                 let journal = &self.shared.journal;
                 // Without one the disk has space for outcomes, or has none for anything.
-                if let Ok(file) = journal.prepare(&journal.spare(number), journal.part()) {
+                if let Ok(file) = journal.prepare(&journal.spare(number), journal.reserve()) {
                     self.desk().reserve = Reserve::Ready(Spare { number, file });
                 }
             }
@@ -300,6 +300,8 @@ impl Keeper {
             // The committer tries again when it needs one, and answers for it.
             Err(failure) => tracing::warn!(error = %failure, "no space could be prepared for the journal"),
         }
+        drop(desk);
+        self.changed.notify_all();
     }
 
     /// Gives a segment up: as a spare if none is there, for good otherwise. One at a time, each durable before the

@@ -145,9 +145,8 @@ impl Journal {
         (self.segment_size / 256).max(4096)
     }
 
-    /// Octets of a segment that is begun while a whole one is being prepared, and of the reserve for a full disk: quickly
-    /// filled, and enough for tens of thousands of outcomes.
-    pub(crate) fn part(&self) -> u64 {
+    /// Octets of the reserve for a full disk: enough for tens of thousands of outcomes.
+    pub(crate) fn reserve(&self) -> u64 {
         (self.segment_size / 16).max(BLANK as u64)
     }
 

@@ -10,16 +10,10 @@ use crate::{
     failing::Failing,
     support::{
         accepted, assert_whole, commit, config, contents, deferred, everything, forget_contents, id, metrics,
-        segments,
+        open, segments,
     },
 };
-use empath_spool::{Batch, Config, Entry, FileSpool, Report, Spool, verify};
-
-/// A spool whose segments are quickly prepared, and so all of the full size: each has messages.
-fn open(directory: &Path) -> (FileSpool, Report) {
-    let config = Config { preallocate: false, ..config(directory) };
-    FileSpool::open(&config, metrics()).expect("the spool opens")
-}
+use empath_spool::{Batch, Entry, FileSpool, Spool, verify};
 
 /// Messages in several segments, some with progress, some gone.
 async fn fill(directory: &Path) -> FileSpool {
