@@ -24,7 +24,7 @@ pub(crate) struct Machine {
     pub(crate) output: Vec<u8>,
     pub(crate) closed: bool,
     pub(crate) stopping: bool,
-    handshaking: bool,
+    pub(crate) handshaking: bool,
     hooks: Hooks,
     shelf: Shelf,
     draft: Option<Growing>,

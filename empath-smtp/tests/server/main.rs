@@ -14,6 +14,7 @@ mod listener;
 mod machine;
 mod memory;
 mod metrics;
+mod model;
 mod proxy;
 mod random;
 mod relay;

@@ -3,7 +3,7 @@
 use empath_smtp::server::{BareNewlines, Config, Mode};
 use proptest::prelude::*;
 
-use crate::{intake::Shelf, machine::Machine, script::default_config};
+use crate::{intake::Shelf, machine::Machine, model::Model, script::default_config};
 
 /// Pieces from which most of the protocol can be reached, and noise.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
@@ -48,8 +48,12 @@ proptest! {
             let shelf = Shelf::default();
             let mut machine = Machine::new(&config, "203.0.113.9".parse().unwrap(), &shelf);
             for chunk in &chunks { machine.feed(chunk); }
-            (machine.output(), shelf.messages())
+            (machine.output(), shelf.messages(), machine.closed)
         });
+        let model = Model::new(submission);
+        if let Some(messages) = model.follow(&stream, &results[0].0, results[0].2) {
+            prop_assert_eq!(messages, results[0].1.len());
+        }
         prop_assert_eq!(&results[0], &results[1]);
         prop_assert_eq!(&results[0], &results[2]);
         for (_, content) in &results[0].1 {
