@@ -1,152 +1,133 @@
 //! A second, simpler opinion of what a session may do: it reads what the client said beside what was answered.
 
-/// A client's view of its session.
-#[derive(Debug, Default)]
+/// What a client knows of its session.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Model {
     /// Users must authenticate before they send.
     submission: bool,
-    greeted: bool,
     authenticated: bool,
-    mail: bool,
-    recipients: usize,
-    /// Chunks were sent in this transaction.
-    chunked: bool,
-    closed: bool,
+    state: State,
     messages: usize,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    Fresh,
+    Greeted,
+    Mail,
+    Rcpt,
+    Chunks,
+}
+
 /// What the client's next octets are.
-#[derive(Debug, PartialEq, Eq)]
-enum Expects {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
     Command,
     /// The response to a challenge.
     Response,
     Content,
+    /// The server listens no more.
+    Nothing,
 }
 
 impl Model {
     pub(crate) fn new(submission: bool) -> Self {
-        Self { submission, ..Self::default() }
+        Self { submission, authenticated: false, state: State::Fresh, messages: 0 }
     }
 
     /// Follows a session that the client has sent `stream` in and got `output` from; the server closed it or did not.
     /// Returns how many messages it must have taken. A handshake ends what can be followed.
     pub(crate) fn follow(mut self, mut stream: &[u8], output: &str, closed: bool) -> Option<usize> {
-        let replies = replies(output);
-        let mut replies = replies.iter();
-        self.closed = replies.next().expect("a greeting").0 != 220;
-        let mut expects = Expects::Command;
-        while !self.closed {
-            let (line, rest) = match expects {
-                Expects::Content => split_content(stream),
-                _ => split(stream, b"\r\n"),
-            };
-            // A server that has enough says so whenever it likes.
-            let Some(line) = line else {
-                self.closed = replies.next().is_some_and(|(code, _)| [421, 501].contains(code));
+        let mut replies = replies(output).into_iter();
+        let greeted = replies.next().is_some_and(|(code, _)| code == 220);
+        let mut next = if greeted { Next::Command } else { Next::Nothing };
+        while next != Next::Nothing {
+            let (line, rest) =
+                if next == Next::Content { split_content(stream) } else { split(stream, b"\r\n") };
+            let chunk = line.filter(|_| next == Next::Command).and_then(chunk);
+            let size = chunk.map_or(0, |(size, _)| size);
+            let Some(line) = line.filter(|_| size <= rest.len()) else {
+                // Not all of it has come. There is only the answer of a server that has enough.
+                if replies.next().is_some() {
+                    next = Next::Nothing;
+                }
                 break;
             };
-            stream = rest;
-            let chunk = (expects == Expects::Command).then(|| chunk(line)).flatten();
-            if chunk.is_some_and(|(size, _)| size > stream.len()) {
-                // The answer comes behind it, unless the server has enough.
-                self.closed = replies.next().is_some_and(|(code, _)| *code >= 400);
-                break;
-            }
-            let (code, text) =
-                replies.next().unwrap_or_else(|| panic!("no reply to {}", line.escape_ascii()));
-            let context = || format!("{code} {text:?} to {} in {self:?}", line.escape_ascii());
-            if *code == 421 {
-                self.closed = true;
-                break;
-            }
-            expects = match expects {
-                Expects::Command => {
+            stream = rest.get(size..).unwrap_or_default();
+            let Some((code, text)) = replies.next() else {
+                panic!("no reply to {} in {self:?}", line.escape_ascii());
+            };
+            let before = self;
+            let then = match (next, code) {
+                (_, 421) => Some(Next::Nothing),
+                (Next::Command, _) => {
                     let verb = line.split(|octet| b" \t".contains(octet)).next().unwrap_or_default();
-                    match (verb.to_ascii_uppercase().as_slice(), code) {
-                        (b"STARTTLS", 220) => return None,
-                        (b"EHLO" | b"HELO", 250) => {
-                            self.greeted = true;
-                            self.end_transaction();
-                        }
-                        (b"RSET", 250) => self.end_transaction(),
-                        (b"QUIT", 221) => self.closed = true,
-                        (b"MAIL", 250) => {
-                            assert!(self.greeted && !self.mail, "{}", context());
-                            assert!(!self.submission || self.authenticated, "{}", context());
-                            self.mail = true;
-                        }
-                        (b"RCPT", 250..260) => {
-                            assert!(self.mail && !self.chunked, "{}", context());
-                            self.recipients += 1;
-                        }
-                        (b"BDAT", code) => {
-                            let Some((size, last)) = chunk else {
-                                // What follows may be commands or not.
-                                assert_eq!(*code, 501, "{}", context());
-                                self.closed = true;
-                                break;
-                            };
-                            stream = stream.get(size..).unwrap_or_default();
-                            if *code == 250 {
-                                assert!(self.mail && self.recipients > 0, "{}", context());
-                                self.chunked = true;
-                            }
-                            self.messages += usize::from(*code == 250 && last);
-                            if last || *code != 250 {
-                                self.end_transaction();
-                            }
-                        }
-                        (b"AUTH", 334) => {
-                            assert!(self.greeted && !self.mail && !self.authenticated, "{}", context());
-                        }
-                        (b"AUTH", 235) => self.authenticate(&context()),
-                        (b"DATA", 354) => assert!(self.recipients > 0 && !self.chunked, "{}", context()),
-                        (_, 200..400) => {
-                            let harmless =
-                                matches!(verb.to_ascii_uppercase().as_slice(), b"NOOP" | b"HELP" | b"VRFY");
-                            assert!(harmless, "{}", context());
-                        }
-                        (_, 400..600) => {}
-                        _ => panic!("{}", context()),
+                    let verb = verb.to_ascii_uppercase();
+                    if (verb.as_slice(), code) == (b"STARTTLS", 220) {
+                        return None;
                     }
-                    match (verb.to_ascii_uppercase().as_slice(), code) {
-                        (b"AUTH", 334) => Expects::Response,
-                        (b"DATA", 354) => Expects::Content,
-                        _ => Expects::Command,
-                    }
+                    self.command(&verb, code, chunk)
                 }
-                Expects::Response => match code {
-                    334 => Expects::Response,
-                    235 => {
-                        self.authenticate(&context());
-                        Expects::Command
-                    }
-                    400..600 => Expects::Command,
-                    _ => panic!("{}", context()),
-                },
-                Expects::Content => {
-                    assert!(*code == 250 || *code >= 400, "{}", context());
-                    self.messages += usize::from(*code == 250);
-                    self.end_transaction();
-                    Expects::Command
-                }
+                (Next::Response, 334) => Some(Next::Response),
+                (Next::Response, 235) => self.authenticate(),
+                (Next::Content, 250) => Some(self.message()),
+                (Next::Content, 400..) => Some(self.end_transaction()),
+                (_, code) => (code >= 400).then_some(Next::Command),
             };
+            next = then.unwrap_or_else(|| panic!("{code} {text} to {} in {before:?}", line.escape_ascii()));
         }
         assert_eq!(replies.next(), None, "a reply to nothing");
-        assert_eq!(self.closed, closed, "{self:?}");
+        assert_eq!(next == Next::Nothing, closed, "{self:?}");
         Some(self.messages)
     }
-}
 
-impl Model {
-    fn end_transaction(&mut self) {
-        (self.mail, self.recipients, self.chunked) = (false, 0, false);
+    /// What comes after a command that was answered so; `None` if that was wrong.
+    fn command(&mut self, verb: &[u8], code: u16, chunk: Option<(usize, bool)>) -> Option<Next> {
+        match (verb, code) {
+            (b"EHLO" | b"HELO", 250) => {
+                self.state = State::Greeted;
+                Some(Next::Command)
+            }
+            (b"RSET", 250) => Some(self.end_transaction()),
+            (b"QUIT", 221) => Some(Next::Nothing),
+            (b"MAIL", 250) if !self.submission || self.authenticated => {
+                self.step(State::Greeted, State::Mail)
+            }
+            (b"RCPT", 250..260) if self.state == State::Mail => self.step(State::Mail, State::Rcpt),
+            (b"RCPT", 250..260) => self.step(State::Rcpt, State::Rcpt),
+            (b"DATA", 354) if self.state == State::Rcpt => Some(Next::Content),
+            (b"BDAT", 250) if self.state >= State::Rcpt => {
+                let (_, last) = chunk?;
+                self.state = State::Chunks;
+                Some(if last { self.message() } else { Next::Command })
+            }
+            (b"BDAT", 400..) if chunk.is_some() => Some(self.end_transaction()),
+            // What follows it may be commands or not.
+            (verb, 501) if verb.starts_with(b"BDAT") => Some(Next::Nothing),
+            (b"AUTH", 334) if self.state == State::Greeted && !self.authenticated => Some(Next::Response),
+            (b"AUTH", 235) => self.authenticate(),
+            (b"NOOP" | b"HELP" | b"VRFY", 200..300) => Some(Next::Command),
+            (_, code) => (code >= 400).then_some(Next::Command),
+        }
     }
 
-    fn authenticate(&mut self, context: &str) {
-        assert!(self.greeted && !self.mail && !self.authenticated, "{context}");
-        self.authenticated = true;
+    fn step(&mut self, from: State, to: State) -> Option<Next> {
+        (std::mem::replace(&mut self.state, to) == from).then_some(Next::Command)
+    }
+
+    fn authenticate(&mut self) -> Option<Next> {
+        let allowed = self.state == State::Greeted && !std::mem::replace(&mut self.authenticated, true);
+        allowed.then_some(Next::Command)
+    }
+
+    fn message(&mut self) -> Next {
+        self.messages += 1;
+        self.end_transaction()
+    }
+
+    fn end_transaction(&mut self) -> Next {
+        self.state = self.state.min(State::Greeted);
+        Next::Command
     }
 }
 
