@@ -81,6 +81,19 @@ enum Reserve {
     Ready(Spare),
 }
 
+impl Reserve {
+    /// Takes it for `size` octets, if it is there and has that many. Where it is too small it stays for who needs less.
+    fn take(&mut self, size: u64, octets: u64) -> Option<Spare> {
+        match mem::replace(self, Self::Absent) {
+            Self::Ready(spare) if size <= octets => Some(spare),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
 enum Task {
     Remove(u32),
     RemoveLarge(MessageId),
@@ -217,12 +230,10 @@ impl Keeper {
         let mut desk = self.desk();
         let number = desk.take_number();
         drop(desk);
-        journal.prepare(&journal.spare(number), size).map(|file| Spare { number, file }).or_else(|failure| {
-            match mem::replace(&mut self.desk().reserve, Reserve::Absent) {
-                Reserve::Ready(spare) if size <= journal.reserve() => Ok(spare),
-                _ => Err(failure),
-            }
-        })
+        journal
+            .prepare(&journal.spare(number), size)
+            .map(|file| Spare { number, file })
+            .or_else(|failure| self.desk().reserve.take(size, journal.reserve()).ok_or(failure))
     }
 
     /// Ends the thread.

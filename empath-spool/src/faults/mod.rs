@@ -16,6 +16,7 @@ use runs::Counts;
 
 mod chance;
 mod content;
+mod damaged;
 mod disk;
 mod fate;
 mod file;
@@ -132,6 +133,11 @@ fn nothing_is_removed_because_of_what_a_start_found_and_could_not_make_durable()
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(unsettled.load(Relaxed) > 100, "{unsettled:?} starts did not settle what they found");
+}
+
+#[test]
+fn a_segment_whose_damage_is_copied_does_not_go_before_the_start_is_settled() {
+    damaged::copied_unsettled().unwrap();
 }
 
 #[test]
