@@ -1,6 +1,9 @@
 //! Damage that cannot be copied, and other trouble at the same time.
 
-use std::{io::IoSlice, path::Path};
+use std::{
+    io::IoSlice,
+    path::{Path, PathBuf},
+};
 
 use empath_common::ByteSize;
 use rustix::io::Errno;
@@ -27,7 +30,7 @@ pub(super) fn copied_unsettled() -> Outcome<()> {
     }
     run.disk = run.disk.kill();
     run.abandon();
-    let first = Path::new(PATH).join("journal/00000001.seg");
+    let first = first();
     let hoard = Path::new(PATH).join("damaged/hoard.octets");
     let written = |path: &Path, octets: &[u8], at| {
         let file = run.disk.open(path).or_else(|_| run.disk.create(path))?;
@@ -65,6 +68,48 @@ pub(super) fn copied_unsettled() -> Outcome<()> {
         return Err(format!("the segment stays: {:?}", machine.files("journal")));
     }
     Ok(())
+}
+
+/// A long history is damaged while the spool is in use. What a start finds behind the damage it finds as well when the rest of
+/// the history was to be condensed meanwhile.
+pub(super) fn condensed() -> Outcome<()> {
+    let mut run = Run::new(0, 64 << 10);
+    run.open()?;
+    let letter = run.workload.letter();
+    run.commit([letter])?;
+    let mut batches = run.workload.attempts();
+    // Behind it, what does not verify is damage and no unfinished write.
+    batches.push(run.workload.letter());
+    let machine = run.machine.as_mut().ok_or("no spool")?;
+    for batch in batches {
+        machine.ask(batch);
+        machine.turn();
+    }
+    let mut octets = vec![0; 64 << 10];
+    let segment = run.disk.open(&first()).map_err(text)?;
+    segment.read_all_at(&mut octets, 0).map_err(text)?;
+    let detail = b"attempt ";
+    let places: Vec<_> = memchr::memmem::find_iter(&octets, detail).collect();
+    let at = places[places.len() - 5];
+    segment.write_all_at(&mut [IoSlice::new(b"flipped")], at as u64).map_err(text)?;
+    drop(segment);
+    let before = run.disk.kill();
+    run.rest()?;
+    let found = [before, run.disk.kill()].map(|disk| {
+        let (machine, report) = Machine::open(&disk, &run.config).map_err(text)?;
+        let recipients = machine.messages()?.into_values().map(|message| message.recipients);
+        Ok::<_, String>((report.damaged.len(), recipients.collect::<Vec<_>>()))
+    });
+    let [before, after] = found;
+    let (before, after) = (before?, after?);
+    if before.0 != 1 || before != after {
+        return Err(format!("{before:?}\n{after:?}"));
+    }
+    Ok(())
+}
+
+fn first() -> PathBuf {
+    Path::new(PATH).join("journal/00000001.seg")
 }
 
 fn text(failure: impl ToString) -> String {

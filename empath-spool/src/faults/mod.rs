@@ -141,6 +141,11 @@ fn a_segment_whose_damage_is_copied_does_not_go_before_the_start_is_settled() {
 }
 
 #[test]
+fn progress_behind_damage_is_not_condensed_away() {
+    damaged::condensed().unwrap();
+}
+
+#[test]
 fn what_a_disk_refuses_to_read_is_there_when_it_reads_again() {
     let (first, seeds) = (number("FAULT_FIRST").unwrap_or(0), number("FAULT_SEEDS").unwrap_or(500));
     let failures = each(first..first + seeds, unreadable::run);
