@@ -7,6 +7,7 @@ use std::{
     mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 use empath_common::MessageId;
@@ -46,6 +47,8 @@ struct Desk {
     reserve: Reserve,
     next_spare: u32,
     preparing: Preparing,
+    /// After a file could not be prepared: when the next is tried.
+    not_before: Option<Instant>,
     /// Segments without messages, oldest first: the next goes only when the one before is gone.
     dead: Deletions<u32>,
     /// Files of messages that have ended or were never committed.
@@ -59,6 +62,9 @@ struct Desk {
     compact: bool,
     stop: bool,
 }
+
+/// How long after a failure no file is prepared in advance: every commit asks for one.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Most segments that wait to be written down: what is left out is read at the next start.
 const MAX_SEALED: usize = 1024;
@@ -119,6 +125,7 @@ impl Keeper {
             reserve: Reserve::Absent,
             next_spare: found.next_spare,
             preparing: Preparing::Not,
+            not_before: None,
             dead: Deletions::new(schedule, true),
             large: Deletions::new(schedule, false),
             kept: Deletions::new(schedule, false),
@@ -170,6 +177,9 @@ impl Keeper {
     /// Says that a spare will soon be needed.
     pub(crate) fn want_spare(&self) {
         let mut desk = self.desk();
+        if desk.not_before.is_some_and(|time| Instant::now() < time) {
+            return;
+        }
         if desk.preparing == Preparing::Not && desk.spare.is_none() {
             desk.preparing = Preparing::Wanted;
             self.changed.notify_all();
@@ -287,8 +297,11 @@ impl Keeper {
             Task::PrepareReserve(number) => {
                 let journal = &self.shared.journal;
                 // Without one the disk has space for outcomes, or has none for anything.
-                if let Ok(file) = journal.prepare(&journal.spare(number), journal.reserve()) {
-                    self.desk().reserve = Reserve::Ready(Spare { number, file });
+                let prepared = journal.prepare(&journal.spare(number), journal.reserve());
+                let mut desk = self.desk();
+                match prepared {
+                    Ok(file) => desk.reserve = Reserve::Ready(Spare { number, file }),
+                    Err(_) => desk.not_before = Some(Instant::now() + PAUSE),
                 }
             }
             Task::WriteDown(segment, items) => self.write_down(segment, items.as_deref()),
@@ -309,7 +322,10 @@ impl Keeper {
         match prepared {
             Ok(file) => desk.spare = Some(Spare { number, file }),
             // The committer tries again when it needs one, and answers for it.
-            Err(failure) => tracing::warn!(error = %failure, "no space could be prepared for the journal"),
+            Err(failure) => {
+                desk.not_before = Some(Instant::now() + PAUSE);
+                tracing::warn!(error = %failure, "no space could be prepared for the journal");
+            }
         }
         drop(desk);
         self.changed.notify_all();

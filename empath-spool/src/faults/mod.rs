@@ -125,6 +125,12 @@ fn a_reserve_takes_outcomes_when_the_disk_has_no_block_left() {
 }
 
 #[test]
+fn a_file_that_the_disk_has_no_space_for_is_not_tried_for_with_every_commit() {
+    let tries = full::spares_in_vain().unwrap();
+    assert!((1..5).contains(&tries), "{tries}");
+}
+
+#[test]
 fn nothing_is_removed_because_of_what_a_start_found_and_could_not_make_durable() {
     let unsettled = AtomicU64::new(0);
     let failures = each(0..300, |seed| {
