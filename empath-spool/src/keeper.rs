@@ -1,23 +1,23 @@
 //! The thread that prepares space in advance, gives up what is dead and writes down what is in sealed segments, so that
 //! commits wait for none of it.
 
+mod desk;
+
 use std::{
-    collections::VecDeque,
     io::{self, IoSlice},
-    mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
 };
 
 use empath_common::MessageId;
 use tokio::time::Instant;
 
+use desk::{Desk, MAX_KNOWN, MAX_SEALED, Next, PAUSE, Preparing, Reserve, Task};
+
 use crate::{
     committer::Shared,
-    compaction::Compaction,
     contents::{Item, Writing},
-    deletions::{Deletions, Schedule},
+    deletions::Schedule,
     files::File,
     kept,
     recovery::Recovered,
@@ -41,99 +41,11 @@ pub(crate) struct Spare {
     pub(crate) file: Box<dyn File>,
 }
 
-struct Desk {
-    spare: Option<Spare>,
-    /// What outcomes take when the disk is full to the last block.
-    reserve: Reserve,
-    next_spare: u32,
-    preparing: Preparing,
-    /// After a file could not be prepared: when the next is tried.
-    not_before: Option<Instant>,
-    /// Segments without messages, oldest first: the next goes only when the one before is gone.
-    dead: Deletions<u32>,
-    /// Files of messages that have ended or were never committed.
-    large: Deletions<MessageId>,
-    /// Segments that stay, to be tried again.
-    kept: Deletions<u32>,
-    /// Segments to write down the contents of, which are read where they are not known.
-    sealed: VecDeque<(Previous, Option<Vec<u8>>)>,
-    /// Messages of the oldest segment on their way into the youngest. Taken out while the thread is at it.
-    compaction: Compaction,
-    compact: bool,
-    stop: bool,
-}
-
-/// How long after a failure no file is prepared in advance: every commit asks for one.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// Most segments that wait to be written down: what is left out is read at the next start.
-const MAX_SEALED: usize = 1024;
-/// Most of which the contents wait in memory.
-const MAX_KNOWN: usize = 4;
-
-/// How far a spare file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Preparing {
-    Not,
-    Wanted,
-    Going,
-}
-
-#[derive(Debug)]
-enum Reserve {
-    Missing,
-    /// Being prepared, or there was no space for it: the next time that a spare is wanted, it is tried again.
-    Absent,
-    Ready(Spare),
-}
-
-impl Reserve {
-    /// Takes it for `size` octets, if it is there and has that many. Where it is too small it stays for who needs less.
-    fn take(&mut self, size: u64, octets: u64) -> Option<Spare> {
-        match mem::replace(self, Self::Absent) {
-            Self::Ready(spare) if size <= octets => Some(spare),
-            other => {
-                *self = other;
-                None
-            }
-        }
-    }
-}
-
-enum Task {
-    Remove(u32),
-    RemoveLarge(MessageId),
-    Release(u32),
-    Prepare(u32),
-    PrepareReserve(u32),
-    WriteDown(Previous, Option<Vec<u8>>),
-    Compact(Compaction),
-}
-
-enum Next {
-    Task(Task),
-    Wait(Option<Instant>),
-    Stop,
-}
-
 impl Keeper {
     /// A keeper that may use the first of the spare files that fits; the others are removed.
     pub(crate) fn new(shared: Arc<Shared>, schedule: Schedule, found: &Recovered) -> Arc<Self> {
         let (journal, spares) = (&shared.journal, &found.spares);
-        let mut desk = Desk {
-            spare: None,
-            reserve: Reserve::Absent,
-            next_spare: found.next_spare,
-            preparing: Preparing::Not,
-            not_before: None,
-            dead: Deletions::new(schedule, true),
-            large: Deletions::new(schedule, false),
-            kept: Deletions::new(schedule, false),
-            sealed: VecDeque::new(),
-            compaction: Compaction::default(),
-            compact: true,
-            stop: false,
-        };
+        let mut desk = Desk::new(schedule, found.next_spare);
         for number in spares.iter().copied() {
             let path = journal.spare(number);
             let file = journal.files.open(&path).and_then(|file| Ok((file.size()?, file)));
@@ -448,51 +360,4 @@ fn read_items(file: &dyn File, sealed: Previous, out: &mut Writing) -> io::Resul
 fn blank(journal: &Journal, file: &dyn File) -> io::Result<()> {
     file.write_all_at(&mut [IoSlice::new(&[0; BLANK])], 0)?;
     journal.sync(file)
-}
-
-impl Desk {
-    fn next(&mut self, now: Instant) -> Next {
-        if let Some(segment) = self.dead.next(now, self.stop) {
-            return Next::Task(Task::Remove(segment));
-        }
-        if let Some(id) = self.large.next(now, self.stop) {
-            return Next::Task(Task::RemoveLarge(id));
-        }
-        if self.stop {
-            return Next::Stop;
-        }
-        if matches!(self.reserve, Reserve::Missing) {
-            self.reserve = Reserve::Absent;
-            return Next::Task(Task::PrepareReserve(self.take_number()));
-        }
-        if self.preparing == Preparing::Wanted && self.spare.is_some() {
-            self.preparing = Preparing::Not;
-        }
-        if self.preparing == Preparing::Wanted {
-            self.preparing = Preparing::Going;
-            return Next::Task(Task::Prepare(self.take_number()));
-        }
-        if let Some((segment, items)) = self.sealed.pop_front() {
-            return Next::Task(Task::WriteDown(segment, items));
-        }
-        if let Some(segment) = self.kept.next(now, false) {
-            return Next::Task(Task::Release(segment));
-        }
-        if self.compaction.due().is_some_and(|due| due <= now) {
-            self.compaction.begin_round();
-            self.compact = true;
-        }
-        let dues = [self.dead.due(), self.large.due(), self.kept.due(), self.compaction.due()];
-        let wait = dues.into_iter().flatten().min();
-        if mem::take(&mut self.compact) {
-            return Next::Task(Task::Compact(mem::take(&mut self.compaction)));
-        }
-        Next::Wait(wait)
-    }
-
-    fn take_number(&mut self) -> u32 {
-        let number = self.next_spare;
-        self.next_spare = number.wrapping_add(1);
-        number
-    }
 }

@@ -112,6 +112,7 @@ fn first() -> PathBuf {
     Path::new(PATH).join("journal/00000001.seg")
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what map_err takes")]
 fn text(failure: impl ToString) -> String {
     failure.to_string()
 }
