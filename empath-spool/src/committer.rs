@@ -235,11 +235,12 @@ impl Committer {
         metrics.batches.increment();
         metrics.commits.add(group.len() as u64);
         metrics.written.add(octets);
-        self.keeper.bury(dead, ended_large, compact);
         for batch in group {
             // Whoever does not wait any more has the batch committed all the same.
             let _ = batch.answer.send(Ok(()));
         }
+        // After the answers, some of which it may wait for: if none comes after this, nobody wakes it again.
+        self.keeper.bury(dead, ended_large, compact);
     }
 
     fn refuse(&self, group: Vec<Pending>, refusal: &CommitError) {

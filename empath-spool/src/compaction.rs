@@ -111,10 +111,9 @@ impl Compaction {
             let Some(known) = shared.index().message_and_gaps(id) else {
                 continue;
             };
-            let read = reader::condensed(shared, id, &known, Damaged::Fails);
-            let read = damaged_or(read, || reader::condensed(shared, id, &known, Damaged::Ends));
-            // Where it fails, the next `Progress` brings the message back, and whoever loads it says what is wrong.
-            if let Ok(updates) = read
+            // Where it fails, the next `Progress` brings the message back, and whoever loads it says what is wrong. What is
+            // behind damage is left to the next start, which may find the way to it.
+            if let Ok(updates) = reader::condensed(shared, id, &known, Damaged::Fails)
                 && self.send(shared, id, known.0, vec![condensed(id, updates, 0)])
             {
                 shared.metrics.condensed.increment();
@@ -141,9 +140,14 @@ impl Compaction {
             };
             octets += known.0.octets();
             let read = again(shared, id, &known, Damaged::Fails);
-            let read = damaged_or(read, || again(shared, id, &known, Damaged::Ends));
-            let records = match read {
-                Ok(records) => records,
+            let whole = read.is_ok();
+            let records = match damaged_or(read, || again(shared, id, &known, Damaged::Ends)) {
+                Ok(records) => {
+                    if !whole && shared.index().message_and_gaps(id).as_ref() == Some(&known) {
+                        tracing::error!(message_id = %id, "the history of a message is damaged; what is left of it counts");
+                    }
+                    records
+                }
                 Err(_) if shared.index().message_and_gaps(id).as_ref() != Some(&known) => continue,
                 Err(Failure::Io(failure)) => return self.give_up(shared, number, &failure.to_string()),
                 Err(failure) => match self.bury(shared, number, id, &known.0, failure) {

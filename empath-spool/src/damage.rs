@@ -82,8 +82,10 @@ impl Quarantine {
         let name = format!("{segment:08}-{offset:010}-{length:010}-{epoch:016x}");
         let copy = directory.join(format!("{name}.{COPY}"));
         let report = directory.join(format!("{name}.{REPORT}"));
-        if files.list(directory)?.contains(&format!("{name}.{REPORT}")) {
-            return Ok(copy);
+        match files.kind(&report) {
+            Ok(_) => return Ok(copy),
+            Err(failure) if failure.kind() == io::ErrorKind::NotFound => {}
+            Err(failure) => return Err(failure),
         }
         let description = describe(damage);
         self.reserve(length + description.len() as u64)?;

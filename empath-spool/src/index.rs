@@ -101,6 +101,8 @@ pub(crate) struct Index {
     ended_large: Vec<MessageId>,
     /// Messages with too many `Progress`.
     long: BTreeSet<MessageId>,
+    /// Whether some of this may not be on disk, so that nothing may be given up because of it.
+    unsettled: bool,
 }
 
 impl Index {
@@ -140,6 +142,11 @@ impl Index {
         if let Some(segment) = self.segments.get_mut(&segment) {
             segment.kept = false;
         }
+    }
+
+    /// Notes whether some of what is here may not be on disk.
+    pub(crate) fn unsettled(&mut self, unsettled: bool) {
+        self.unsettled = unsettled;
     }
 
     /// Notes whether there is a segment whose messages cannot be written again, so that it stays.
@@ -260,10 +267,11 @@ impl Index {
         }
     }
 
-    /// Takes out the segments that can be given up, oldest first; never the youngest.
+    /// Takes out the segments that can be given up, oldest first; never the youngest, and none before all is settled.
     pub(crate) fn take_dead(&mut self) -> Vec<u32> {
         let mut dead = Vec::new();
-        while self.segments.len() > 1
+        while !self.unsettled
+            && self.segments.len() > 1
             && let Some(oldest) = self.segments.first_entry()
             && oldest.get().messages == 0
             && !oldest.get().kept
@@ -288,7 +296,8 @@ impl Index {
         let (number, oldest) = self.segments.first_key_value()?;
         let sparse = self.size > 2 * self.live + 2 * segment_size;
         let worthwhile = full && oldest.live <= oldest.size / 2;
-        (self.segments.len() > 1 && !oldest.kept && (sparse || worthwhile)).then_some((*number, *oldest))
+        let stays = self.unsettled || oldest.kept;
+        (self.segments.len() > 1 && !stays && (sparse || worthwhile)).then_some((*number, *oldest))
     }
 
     /// Takes some of the messages behind one that have too many `Progress`. Their next `Progress` brings them back.

@@ -1,10 +1,10 @@
 //! The thread that prepares space in advance, gives up what is dead and writes down what is in sealed segments, so that
 //! commits wait for none of it.
 
+mod desk;
+
 use std::{
-    collections::VecDeque,
     io::{self, IoSlice},
-    mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
 };
@@ -12,11 +12,12 @@ use std::{
 use empath_common::MessageId;
 use tokio::time::Instant;
 
+use desk::{Desk, MAX_KNOWN, MAX_SEALED, Next, PAUSE, Preparing, Reserve, Task};
+
 use crate::{
     committer::Shared,
-    compaction::Compaction,
     contents::{Item, Writing},
-    deletions::{Deletions, Schedule},
+    deletions::Schedule,
     files::File,
     kept,
     recovery::Recovered,
@@ -40,80 +41,11 @@ pub(crate) struct Spare {
     pub(crate) file: Box<dyn File>,
 }
 
-struct Desk {
-    spare: Option<Spare>,
-    /// What outcomes take when the disk is full to the last block.
-    reserve: Reserve,
-    next_spare: u32,
-    preparing: Preparing,
-    /// Segments without messages, oldest first: the next goes only when the one before is gone.
-    dead: Deletions<u32>,
-    /// Files of messages that have ended or were never committed.
-    large: Deletions<MessageId>,
-    /// Segments that stay, to be tried again.
-    kept: Deletions<u32>,
-    /// Segments to write down the contents of, which are read where they are not known.
-    sealed: VecDeque<(Previous, Option<Vec<u8>>)>,
-    /// Messages of the oldest segment on their way into the youngest. Taken out while the thread is at it.
-    compaction: Compaction,
-    compact: bool,
-    stop: bool,
-}
-
-/// Most segments that wait to be written down: what is left out is read at the next start.
-const MAX_SEALED: usize = 1024;
-/// Most of which the contents wait in memory.
-const MAX_KNOWN: usize = 4;
-
-/// How far a spare file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Preparing {
-    Not,
-    Wanted,
-    Going,
-}
-
-#[derive(Debug)]
-enum Reserve {
-    Missing,
-    /// Being prepared, or there was no space for it: the next time that a spare is wanted, it is tried again.
-    Absent,
-    Ready(Spare),
-}
-
-enum Task {
-    Remove(u32),
-    RemoveLarge(MessageId),
-    Release(u32),
-    Prepare(u32),
-    PrepareReserve(u32),
-    WriteDown(Previous, Option<Vec<u8>>),
-    Compact(Compaction),
-}
-
-enum Next {
-    Task(Task),
-    Wait(Option<Instant>),
-    Stop,
-}
-
 impl Keeper {
     /// A keeper that may use the first of the spare files that fits; the others are removed.
     pub(crate) fn new(shared: Arc<Shared>, schedule: Schedule, found: &Recovered) -> Arc<Self> {
         let (journal, spares) = (&shared.journal, &found.spares);
-        let mut desk = Desk {
-            spare: None,
-            reserve: Reserve::Absent,
-            next_spare: found.next_spare,
-            preparing: Preparing::Not,
-            dead: Deletions::new(schedule, true),
-            large: Deletions::new(schedule, false),
-            kept: Deletions::new(schedule, false),
-            sealed: VecDeque::new(),
-            compaction: Compaction::default(),
-            compact: true,
-            stop: false,
-        };
+        let mut desk = Desk::new(schedule, found.next_spare);
         for number in spares.iter().copied() {
             let path = journal.spare(number);
             let file = journal.files.open(&path).and_then(|file| Ok((file.size()?, file)));
@@ -157,6 +89,9 @@ impl Keeper {
     /// Says that a spare will soon be needed.
     pub(crate) fn want_spare(&self) {
         let mut desk = self.desk();
+        if desk.not_before.is_some_and(|time| Instant::now() < time) {
+            return;
+        }
         if desk.preparing == Preparing::Not && desk.spare.is_none() {
             desk.preparing = Preparing::Wanted;
             self.changed.notify_all();
@@ -217,12 +152,10 @@ impl Keeper {
         let mut desk = self.desk();
         let number = desk.take_number();
         drop(desk);
-        journal.prepare(&journal.spare(number), size).map(|file| Spare { number, file }).or_else(|failure| {
-            match mem::replace(&mut self.desk().reserve, Reserve::Absent) {
-                Reserve::Ready(spare) if size <= journal.reserve() => Ok(spare),
-                _ => Err(failure),
-            }
-        })
+        journal
+            .prepare(&journal.spare(number), size)
+            .map(|file| Spare { number, file })
+            .or_else(|failure| self.desk().reserve.take(size, journal.reserve()).ok_or(failure))
     }
 
     /// Ends the thread.
@@ -276,8 +209,11 @@ impl Keeper {
             Task::PrepareReserve(number) => {
                 let journal = &self.shared.journal;
                 // Without one the disk has space for outcomes, or has none for anything.
-                if let Ok(file) = journal.prepare(&journal.spare(number), journal.reserve()) {
-                    self.desk().reserve = Reserve::Ready(Spare { number, file });
+                let prepared = journal.prepare(&journal.spare(number), journal.reserve());
+                let mut desk = self.desk();
+                match prepared {
+                    Ok(file) => desk.reserve = Reserve::Ready(Spare { number, file }),
+                    Err(_) => desk.not_before = Some(Instant::now() + PAUSE),
                 }
             }
             Task::WriteDown(segment, items) => self.write_down(segment, items.as_deref()),
@@ -298,7 +234,10 @@ impl Keeper {
         match prepared {
             Ok(file) => desk.spare = Some(Spare { number, file }),
             // The committer tries again when it needs one, and answers for it.
-            Err(failure) => tracing::warn!(error = %failure, "no space could be prepared for the journal"),
+            Err(failure) => {
+                desk.not_before = Some(Instant::now() + PAUSE);
+                tracing::warn!(error = %failure, "no space could be prepared for the journal");
+            }
         }
         drop(desk);
         self.changed.notify_all();
@@ -421,51 +360,4 @@ fn read_items(file: &dyn File, sealed: Previous, out: &mut Writing) -> io::Resul
 fn blank(journal: &Journal, file: &dyn File) -> io::Result<()> {
     file.write_all_at(&mut [IoSlice::new(&[0; BLANK])], 0)?;
     journal.sync(file)
-}
-
-impl Desk {
-    fn next(&mut self, now: Instant) -> Next {
-        if let Some(segment) = self.dead.next(now, self.stop) {
-            return Next::Task(Task::Remove(segment));
-        }
-        if let Some(id) = self.large.next(now, self.stop) {
-            return Next::Task(Task::RemoveLarge(id));
-        }
-        if self.stop {
-            return Next::Stop;
-        }
-        if matches!(self.reserve, Reserve::Missing) {
-            self.reserve = Reserve::Absent;
-            return Next::Task(Task::PrepareReserve(self.take_number()));
-        }
-        if self.preparing == Preparing::Wanted && self.spare.is_some() {
-            self.preparing = Preparing::Not;
-        }
-        if self.preparing == Preparing::Wanted {
-            self.preparing = Preparing::Going;
-            return Next::Task(Task::Prepare(self.take_number()));
-        }
-        if let Some((segment, items)) = self.sealed.pop_front() {
-            return Next::Task(Task::WriteDown(segment, items));
-        }
-        if let Some(segment) = self.kept.next(now, false) {
-            return Next::Task(Task::Release(segment));
-        }
-        if self.compaction.due().is_some_and(|due| due <= now) {
-            self.compaction.begin_round();
-            self.compact = true;
-        }
-        let dues = [self.dead.due(), self.large.due(), self.kept.due(), self.compaction.due()];
-        let wait = dues.into_iter().flatten().min();
-        if mem::take(&mut self.compact) {
-            return Next::Task(Task::Compact(mem::take(&mut self.compaction)));
-        }
-        Next::Wait(wait)
-    }
-
-    fn take_number(&mut self) -> u32 {
-        let number = self.next_spare;
-        self.next_spare = number.wrapping_add(1);
-        number
-    }
 }

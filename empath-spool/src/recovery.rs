@@ -227,6 +227,7 @@ impl Recovery<'_> {
             tracing::error!(error = %failure, "what was found may not be on disk; until it is, nothing is accepted");
             // What became a spare a moment ago can still be a segment again after a power loss.
             self.found.spares.clear();
+            self.found.index.unsettled(true);
             self.found.unsettled = Some(unsettled);
         }
     }

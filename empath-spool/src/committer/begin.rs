@@ -70,6 +70,7 @@ impl Committer {
         if let Some(unsettled) = &self.unsettled {
             unsettled.settle(&self.shared.journal)?;
             self.unsettled = None;
+            self.shared.index().unsettled(false);
             self.give_up_dead();
         }
         self.after_next().map(drop)

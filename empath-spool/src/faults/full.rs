@@ -60,11 +60,40 @@ pub(super) fn to_the_last_block(ended: usize) -> Outcome<()> {
         run.commit([letter])?;
     }
     run.resume();
-    for end in run.workload.ends().into_iter().take(ended) {
+    let ends = run.workload.ends();
+    // One batch of more than there is space for takes none of it away.
+    run.commit([ends.concat()])?;
+    for end in ends.into_iter().take(ended) {
         run.commit([end])?;
     }
-    if run.counts.refused > 1 {
+    if run.counts.refused != 2 {
         return Err(format!("outcomes are refused: {:?}", run.counts));
     }
     run.check().map(drop)
+}
+
+/// Commits outcomes to the second half of a segment on a disk that has no space for the next: how often one is tried for.
+pub(super) fn spares_in_vain() -> Outcome<usize> {
+    let mut run = Run::new(0, 16 * SEGMENT_SIZE);
+    run.open()?;
+    run.leave(0, usize::MAX);
+    run.disk.keep_trace(usize::MAX);
+    for _ in 0..MANY / 3 {
+        let letter = run.workload.letter();
+        run.commit([letter])?;
+    }
+    run.resume();
+    for end in run.workload.ends().into_iter().take(20) {
+        run.commit([end])?;
+        run.tidy(3)?;
+    }
+    if run.counts.refused > 0 {
+        return Err(format!("there is too little space: {:?}", run.counts));
+    }
+    Ok(run
+        .disk
+        .trace()
+        .iter()
+        .filter(|operation| operation.starts_with("create ") || operation.contains(" create "))
+        .count())
 }

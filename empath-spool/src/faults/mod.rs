@@ -16,6 +16,7 @@ use runs::Counts;
 
 mod chance;
 mod content;
+mod damaged;
 mod disk;
 mod fate;
 mod file;
@@ -124,6 +125,12 @@ fn a_reserve_takes_outcomes_when_the_disk_has_no_block_left() {
 }
 
 #[test]
+fn a_file_that_the_disk_has_no_space_for_is_not_tried_for_with_every_commit() {
+    let tries = full::spares_in_vain().unwrap();
+    assert!((1..5).contains(&tries), "{tries}");
+}
+
+#[test]
 fn nothing_is_removed_because_of_what_a_start_found_and_could_not_make_durable() {
     let unsettled = AtomicU64::new(0);
     let failures = each(0..300, |seed| {
@@ -132,6 +139,16 @@ fn nothing_is_removed_because_of_what_a_start_found_and_could_not_make_durable()
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(unsettled.load(Relaxed) > 100, "{unsettled:?} starts did not settle what they found");
+}
+
+#[test]
+fn a_segment_whose_damage_is_copied_does_not_go_before_the_start_is_settled() {
+    damaged::copied_unsettled().unwrap();
+}
+
+#[test]
+fn progress_behind_damage_is_not_condensed_away() {
+    damaged::condensed().unwrap();
 }
 
 #[test]
