@@ -141,7 +141,7 @@ impl Compaction {
             octets += known.0.octets();
             let read = again(shared, id, &known, Damaged::Fails);
             let whole = read.is_ok();
-            let records = match damaged_or(read, || again(shared, id, &known, Damaged::Ends)) {
+            let records = match damaged_or(read, || again(shared, id, &known, Damaged::Passed)) {
                 Ok(records) => {
                     if !whole && shared.index().message_and_gaps(id).as_ref() == Some(&known) {
                         tracing::error!(message_id = %id, "the history of a message is damaged; what is left of it counts");

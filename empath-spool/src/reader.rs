@@ -20,6 +20,7 @@ use crate::{
     large::Large,
     outcome,
     record::{At, HEADER, Header, RecordError, size},
+    segment::Previous,
 };
 
 /// Why a record could not be read, without saying of which message.
@@ -91,11 +92,12 @@ impl Open {
     }
 }
 
-/// Whether a damaged `Progress` is an error, or ends the history towards the past.
+/// Whether a damaged `Progress` is an error, or is passed: what its segment's contents say about it leads on to the one
+/// before, and where there are none the history ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Damaged {
     Fails,
-    Ends,
+    Passed,
 }
 
 /// Envelope and state of a message.
@@ -103,7 +105,7 @@ pub(crate) fn load(shared: &Shared, id: MessageId) -> Result<Stored, LoadError> 
     match load_or(shared, id, Damaged::Fails) {
         Err(failure @ LoadError::Damaged { .. }) => {
             // A message whose history is damaged is delivered nevertheless, to some perhaps once more.
-            let stored = load_or(shared, id, Damaged::Ends)?;
+            let stored = load_or(shared, id, Damaged::Passed)?;
             tracing::error!(message_id = %id, error = %failure, "the history of a message is damaged; what is left of it counts");
             Ok(stored)
         }
@@ -186,7 +188,10 @@ pub(crate) fn condensed(
             Ok((header, outcome::progress(octets.get(HEADER..).unwrap_or_default())?))
         });
         let (header, progress) = match read {
-            Err(Failure::Record | Failure::Fields | Failure::Other) if damaged == Damaged::Ends => break,
+            Err(Failure::Record | Failure::Fields | Failure::Other) if damaged == Damaged::Passed => {
+                next = before(shared, id, at);
+                continue;
+            }
             read => read?,
         };
         let gap = gaps.iter().find(|(behind, _)| *behind == at);
@@ -198,6 +203,21 @@ pub(crate) fn condensed(
         condensed.before(progress);
     }
     Ok(condensed.updates())
+}
+
+/// What was written down about a `Progress`: the one before it.
+fn before(shared: &Shared, id: MessageId, at: At) -> Option<At> {
+    let segment = at.segment.get();
+    let used = shared.index().segment(segment)?;
+    let contents = shared.journal.read_contents(Previous { segment, epoch: used.epoch, end: used.end })?;
+    let mut before = None;
+    let all = contents.each(|item| {
+        if item.offset == at.offset && item.effect.id() == id {
+            before = item.previous;
+        }
+    });
+    // It must lead to what is older.
+    before.filter(|before| all && (before.segment, before.offset) < (at.segment, at.offset))
 }
 
 /// Header, and header and fields as octets, of a record: verified.

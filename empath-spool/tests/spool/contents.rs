@@ -189,3 +189,35 @@ fn live(directory: &Path) -> u64 {
     let _spool = FileSpool::open(&config(other.path()), metrics.clone()).unwrap();
     metrics.usage().live
 }
+
+#[tokio::test]
+async fn a_damaged_outcome_does_not_hide_those_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    commit(&spool, accepted(1, 100)).await;
+    for recipient in 0..3 {
+        commit(&spool, deferred(1, recipient, 1)).await;
+    }
+    // Behind it, what does not verify is damage and no unfinished write.
+    commit(&spool, accepted(2, 100)).await;
+    spool.close().await;
+    drop(spool);
+    let (spool, _) = open(directory.path());
+    written_down(directory.path(), 1).await;
+    spool.close().await;
+    drop(spool);
+    let segment = &segments(directory.path())[0];
+    let mut octets = fs::read(segment).unwrap();
+    let second = octets.windows(5).enumerate().filter(|(_, window)| window == b"later").nth(2).unwrap().0;
+    octets[second] ^= 1;
+    fs::write(segment, octets).unwrap();
+    for forgotten in [false, true] {
+        if forgotten {
+            forget_contents(directory.path());
+        }
+        let (spool, _) = open(directory.path());
+        let attempts: Vec<_> =
+            spool.load(id(1)).await.unwrap().recipients.iter().map(|recipient| recipient.attempts).collect();
+        assert_eq!(attempts, [1, 0, 1], "without the contents: {forgotten}");
+    }
+}
