@@ -135,15 +135,14 @@ impl Session {
         Ok(())
     }
 
-    /// RFC 3207 §4. Inside a transaction it is refused, for the transaction would be lost.
+    /// RFC 3207 §4: after EHLO. A transaction ends with it, as everything else that was said before (RFC 3207 §4.2).
     fn start_tls(&mut self) -> Result<(), Reply> {
         if !self.settings.starttls {
             return Err(reply::UNKNOWN_COMMAND);
         }
-        if !self.offers_starttls() {
+        if !self.offers_starttls() || self.protocol == Protocol::Smtp {
             return Err(reply::BAD_SEQUENCE);
         }
-        self.state.check_between_transactions()?;
         self.reply(&reply::START_TLS);
         self.waiting = Waiting::StartTls;
         Ok(())
