@@ -292,8 +292,10 @@ fn a_success_is_told_with_what_the_sender_knows_the_message_by() {
         success("<bob@example.test>", Arrived::Delivered),
         success("<carol@example.test>", Arrived::Relayed),
     ];
-    let (_, content) =
+    let (envelope, content) =
         make_of(&original, CONTENT, &News { failed: Vec::new(), arrived }, false, None).unwrap();
+    assert_eq!(*envelope.notification(), MessageNotification::default(), "RFC 3461 §6.1: no RET");
+    assert_eq!(envelope.notifications().count(), 0, "RFC 3461 §6.1: no NOTIFY but NEVER");
     let mail = check(&content);
     assert_eq!(mail.headers.get_first_value("Subject").unwrap(), "Your mail has arrived");
     let groups = status(&mail);
