@@ -77,6 +77,9 @@ fn check(content: &[u8]) -> ParsedMail<'_> {
     assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "no bare CR or LF");
     assert!(text.split("\r\n").all(|line| line.len() <= 998));
     let mail = parse_mail(content).unwrap();
+    for name in ["From", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type", "Auto-Submitted"] {
+        assert_eq!(mail.headers.get_all_values(name).len(), 1, "RFC 5322 §3.6: one {name}");
+    }
     assert_eq!(mail.ctype.mimetype, "multipart/report");
     assert_eq!(mail.ctype.params["report-type"], "delivery-status");
     assert_eq!(mail.subparts.len(), 3);
