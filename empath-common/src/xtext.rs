@@ -2,7 +2,7 @@
 
 /// Decodes `xtext` (RFC 3461 §4): visible ASCII without `=`, anything else as `+` and two hexadecimal digits.
 ///
-/// Lower-case digits are taken too; the RFC has upper-case ones only.
+/// DEVIATION RFC 3461 §4: lower-case digits are taken too.
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.iter();

@@ -30,7 +30,8 @@ pub use client::{Client, ClientError};
 pub use failure::{Failure, FailureCode};
 pub use filter::{Filter, Selection};
 pub use queue::{
-    Changed, HistoryEntry, LastReply, Priority, QueueEntry, QueueStats, QueueView, RecipientEntry, Status,
+    Changed, HistoryEntry, LastReply, NotificationEntry, Priority, QueueEntry, QueueStats, QueueView,
+    RecipientEntry, Status,
 };
 pub use request::{Connections, Pong, Request, SystemStatus};
 pub use server::{ControlServer, Handler};

@@ -146,10 +146,27 @@ pub struct QueueView {
     /// As in the list.
     #[serde(flatten)]
     pub entry: QueueEntry,
+    /// Whether all of the message comes back with a report of failure: `FULL` or `HDRS` (RFC 3461 §4.3).
+    pub ret: Option<String>,
+    /// What the sender knows it by (RFC 3461 §4.4), as it was given.
+    pub envid: Option<String>,
+    /// What was asked about recipients, of those about whom anything was.
+    pub notifications: Vec<NotificationEntry>,
     /// The fields of its header, in order.
     pub headers: Vec<(String, String)>,
     /// The first and the last seven attempts for each recipient, oldest first.
     pub history: Vec<HistoryEntry>,
+}
+
+/// What the sender asked about a recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationEntry {
+    /// The recipient.
+    pub address: String,
+    /// When a report is wanted: `NEVER`, or a list (RFC 3461 §4.1).
+    pub notify: Option<String>,
+    /// Whom the sender meant, as it was given (RFC 3461 §4.2).
+    pub orcpt: Option<String>,
 }
 
 /// One attempt for one recipient.

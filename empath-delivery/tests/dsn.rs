@@ -77,6 +77,9 @@ fn check(content: &[u8]) -> ParsedMail<'_> {
     assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "no bare CR or LF");
     assert!(text.split("\r\n").all(|line| line.len() <= 998));
     let mail = parse_mail(content).unwrap();
+    for name in ["From", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type", "Auto-Submitted"] {
+        assert_eq!(mail.headers.get_all_values(name).len(), 1, "RFC 5322 §3.6: one {name}");
+    }
     assert_eq!(mail.ctype.mimetype, "multipart/report");
     assert_eq!(mail.ctype.params["report-type"], "delivery-status");
     assert_eq!(mail.subparts.len(), 3);
@@ -292,8 +295,10 @@ fn a_success_is_told_with_what_the_sender_knows_the_message_by() {
         success("<bob@example.test>", Arrived::Delivered),
         success("<carol@example.test>", Arrived::Relayed),
     ];
-    let (_, content) =
+    let (envelope, content) =
         make_of(&original, CONTENT, &News { failed: Vec::new(), arrived }, false, None).unwrap();
+    assert_eq!(*envelope.notification(), MessageNotification::default(), "RFC 3461 §6.1: no RET");
+    assert_eq!(envelope.notifications().count(), 0, "RFC 3461 §6.1: no NOTIFY but NEVER");
     let mail = check(&content);
     assert_eq!(mail.headers.get_first_value("Subject").unwrap(), "Your mail has arrived");
     let groups = status(&mail);

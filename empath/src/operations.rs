@@ -6,8 +6,9 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use empath_common::MessageId;
 use empath_control::{
-    Answers, Changed, Connections, Failure, FailureCode, Filter, Handler, HistoryEntry, LastReply, Pong,
-    Priority, QueueEntry, QueueStats, QueueView, RecipientEntry, Request, Selection, Status, SystemStatus,
+    Answers, Changed, Connections, Failure, FailureCode, Filter, Handler, HistoryEntry, LastReply,
+    NotificationEntry, Pong, Priority, QueueEntry, QueueStats, QueueView, RecipientEntry, Request, Selection,
+    Status, SystemStatus,
 };
 use empath_delivery::{
     HistoryView, MessageStatus, MessageView, Processor, RecipientStatus, RecipientView, ReplyView, Touched,
@@ -140,7 +141,12 @@ impl Operations {
         let failed = |error: &dyn Error| Failure::new(FailureCode::Failed, error.to_string());
         let content = self.spool.content(id).await.map_err(|error| failed(&error))?;
         let header = empath_delivery::header(&content).await.map_err(|error| failed(&error))?;
+        let ret = message.notification.ret.map(|ret| ret.to_string());
+        let envid = message.notification.envid.as_ref().map(|envid| envid.as_str().to_owned());
         Ok(QueueView {
+            ret,
+            envid,
+            notifications: message.recipients.iter().filter_map(asked).collect(),
             entry: entry(message),
             headers: headers(&header),
             history: history.into_iter().map(past).collect(),
@@ -223,6 +229,15 @@ fn recipient(recipient: RecipientView) -> RecipientEntry {
         host: recipient.host,
         last_reply: recipient.last_reply.map(reply),
     }
+}
+
+fn asked(recipient: &RecipientView) -> Option<NotificationEntry> {
+    let RecipientView { address, notification, .. } = recipient;
+    (!notification.is_empty()).then(|| NotificationEntry {
+        address: address.clone(),
+        notify: notification.notify.map(|notify| notify.to_string()),
+        orcpt: notification.orcpt.as_ref().map(|orcpt| orcpt.as_str().to_owned()),
+    })
 }
 
 fn past(attempt: HistoryView) -> HistoryEntry {

@@ -11,8 +11,8 @@ use std::{
 
 use empath_control::{
     Answers, Changed, Checked, Connections, ControlServer, Discarded, Failure, FailureCode, Finding, Handler,
-    HistoryEntry, Kept, KeptSegment, LastReply, Piece, Pong, Priority, QueueEntry, QueueStats, QueueView,
-    RecipientEntry, Request, Selection, SpoolStats, Status, SystemStatus,
+    HistoryEntry, Kept, KeptSegment, LastReply, NotificationEntry, Piece, Pong, Priority, QueueEntry,
+    QueueStats, QueueView, RecipientEntry, Request, Selection, SpoolStats, Status, SystemStatus,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -162,7 +162,20 @@ impl Handler for Fake {
                     reply: reply(),
                 }];
                 let headers = vec![("Subject".to_owned(), "\u{1b}]0;owned\u{7}".to_owned())];
-                answers.send(&QueueView { entry: entry(), headers, history }).await
+                let notification = NotificationEntry {
+                    address: "bob@example.test".to_owned(),
+                    notify: Some("SUCCESS,FAILURE".to_owned()),
+                    orcpt: Some("rfc822;b@x.test".to_owned()),
+                };
+                let view = QueueView {
+                    entry: entry(),
+                    ret: Some("HDRS".to_owned()),
+                    envid: Some("QQ+2B1".to_owned()),
+                    notifications: vec![notification],
+                    headers,
+                    history,
+                };
+                answers.send(&view).await
             }
             Request::View { id } => {
                 Err(Failure::new(FailureCode::NotFound, format!("there is no message {id}")))
@@ -243,6 +256,11 @@ async fn json_answers_have_the_documented_members() {
     });
     assert_eq!(daemon.json(&["queue", "list"]).await, message);
     let more = message.as_object_mut().unwrap();
+    more.insert("ret".to_owned(), json!("HDRS"));
+    more.insert("envid".to_owned(), json!("QQ+2B1"));
+    let asked =
+        json!({"address": "bob@example.test", "notify": "SUCCESS,FAILURE", "orcpt": "rfc822;b@x.test"});
+    more.insert("notifications".to_owned(), json!([asked]));
     more.insert("headers".to_owned(), json!([["Subject", "\u{1b}]0;owned\u{7}"]]));
     let attempt = json!({"at": "2026-01-02T03:05:05Z", "address": "bob@example.test", "next_hop": null,
                          "host": "mx1.example.test[192.0.2.1]:25", "reply": reply});
@@ -280,6 +298,8 @@ async fn people_get_tables_in_which_nothing_steers_the_terminal() {
         (&["queue", "list"][..], "1234  deferred  \\x1b[31malice@home.test  bob@example.test"),
         (&["queue", "view", ID], "Subject: \\x1b]0;owned\\x07"),
         (&["queue", "view", ID], "451 4.3.2 later"),
+        (&["queue", "view", ID], "priority  normal\nret       HDRS\nenvid     QQ+2B1\n\nRECIPIENT"),
+        (&["queue", "view", ID], "bob@example.test  SUCCESS,FAILURE  rfc822;b@x.test\n"),
         (&["queue", "stats"], "1 messages, the oldest 60 s old"),
         (&["queue", "retry", ID], "1 of 1 messages are due now"),
         (&["system", "status"], "up           1d 02:03:04"),

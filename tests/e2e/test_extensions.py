@@ -147,6 +147,10 @@ class Extensions(TestCase):
         daemon.kill()
         sink.defer = "550 5.1.1 no such user"
         daemon.restart()
+        wait_until(lambda: len(daemon.queue()) == 2, "they are read back")
+        [view] = daemon.ctl("queue", "view", daemon.queue()[0]["id"])
+        asked = {"address": "bob@away.test", "notify": "FAILURE", "orcpt": "rfc822;b@x.test"}
+        self.assertEqual((view["ret"], view["envid"], view["notifications"]), ("FULL", "1", [asked]))
         daemon.ctl("queue", "retry", "--all")
         [of_message, recipient], returned = self.report(daemon)
         self.assertEqual((of_message["Original-Envelope-Id"], recipient["Original-Recipient"]), ("1", "rfc822; b@x.test"))

@@ -39,6 +39,8 @@ pub struct Retry {
 impl Default for Retry {
     fn default() -> Self {
         Self {
+            // DEVIATION RFC 5321 §4.5.4.1: a minute, not 30 of them; most outages and greylisting are short, and later delays
+            // grow beyond that.
             base_delay: Duration::from_mins(1),
             multiplier: 2.0,
             max_delay: Duration::from_hours(24),

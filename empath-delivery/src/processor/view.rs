@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use empath_common::{ForwardPath, MessageId, Reply};
+use empath_common::{ForwardPath, MessageId, MessageNotification, RecipientNotification, Reply};
 use empath_spool::{Attempt, RecipientState, Stored};
 use jiff::Timestamp;
 
@@ -19,6 +19,8 @@ pub struct MessageView {
     pub received_at: Timestamp,
     /// How far it is.
     pub status: MessageStatus,
+    /// What its sender asked of reports.
+    pub notification: MessageNotification,
     /// Every recipient, those that have ended too.
     pub recipients: Vec<RecipientView>,
 }
@@ -30,6 +32,8 @@ pub struct RecipientView {
     pub address: String,
     /// How far it is.
     pub status: RecipientStatus,
+    /// What the sender asked about it.
+    pub notification: RecipientNotification,
     /// Attempts so far.
     pub attempts: u32,
     /// When it is due, if it is deferred.
@@ -102,6 +106,7 @@ impl MessageView {
                 RecipientView {
                     address: path.as_str().to_owned(),
                     status,
+                    notification: envelope.notification_of(index).clone(),
                     attempts,
                     next_attempt_at,
                     next_hop: if ended { went } else { route(index) },
@@ -115,6 +120,7 @@ impl MessageView {
             size: *size,
             received_at: envelope.received_at,
             status: *status,
+            notification: envelope.notification().clone(),
             recipients: views.collect(),
         }
     }

@@ -33,6 +33,19 @@ async fn one_refused_recipient_of_three_in_two_domains_makes_two_deliveries_and_
     assert!((world.metric("empath_delivery_attempts_total{status=\"bounced\"}") - 1.0).abs() < 0.1);
 }
 
+/// RFC 5321 §2.4: the case of a local part means something to its host, and so does its quoting.
+#[tokio::test(start_paused = true)]
+async fn addresses_leave_as_they_came() {
+    let one = Peer::start(Script::new()).await.unwrap();
+    let mut world = World::new(routes(&[("one.test", &one)]));
+    world.accept("AliCe@Home.test", &["SmITh@One.test", "\"a b\"@one.test"]).await;
+    world.done().await;
+    let said = one.transcript();
+    for line in ["MAIL FROM:<AliCe@Home.test>", "RCPT TO:<SmITh@One.test>", "RCPT TO:<\"a b\"@one.test>"] {
+        assert!(said.contains(line), "{line} in {said}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deferred_recipient_never_holds_another_back() {
     let greylisting =

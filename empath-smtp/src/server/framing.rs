@@ -34,6 +34,8 @@ pub(super) enum Framed {
     /// A CR or LF that is not part of a CRLF.
     BareNewline(usize),
     /// A NUL.
+    ///
+    /// DEVIATION RFC 5321 §4.5.2: it is no content, and neither is it in chunks; software behind us would take it for an end.
     Nul(usize),
     /// Octets that are not content, or not yet.
     Skip(usize),

@@ -34,6 +34,11 @@ pub(super) const BAD_BDAT: Reply =
     Reply::new(501, (5, 5, 4), "Syntax: BDAT size [LAST]; closing connection, for what follows is not known");
 pub(super) const BAD_SENDER: Reply = Reply::new(501, (5, 1, 7), "Malformed sender address");
 pub(super) const BAD_RECIPIENT: Reply = Reply::new(501, (5, 1, 3), "Malformed recipient address");
+// RFC 6409 §4.2
+pub(super) const UNQUALIFIED_SENDER: Reply =
+    Reply::new(554, (5, 1, 8), "The domain of this sender address is not fully qualified");
+pub(super) const UNQUALIFIED_RECIPIENT: Reply =
+    Reply::new(554, (5, 1, 2), "The domain of this recipient address is not fully qualified");
 // RFC 3207 §4
 pub(super) const STARTTLS_FIRST: Reply = Reply::new(530, (5, 7, 0), "Must issue a STARTTLS command first");
 pub(super) const XCLIENT_DENIED: Reply = Reply::new(550, (5, 7, 0), "XCLIENT is not for you");

@@ -1,5 +1,8 @@
 //! What becomes of the messages of users (RFC 6409 §8): fields that every message needs are added where they are
 //! missing, and `From` must be the user's own. Nothing is changed or taken away.
+//!
+//! DEVIATION RFC 6409 §4.2: domains in other fields of the header need not be fully qualified; changing them would break
+//! signatures, and nothing depends on them.
 
 use empath_common::{Domain, MessageId, Reply, ReversePath};
 use jiff::Timestamp;

@@ -88,6 +88,17 @@ async fn a_client_that_says_nothing_is_sent_away_after_the_command_timeout() {
     assert_eq!(connected.closed().await, (TIMEOUT.to_owned(), 10));
 }
 
+/// RFC 5321 §4.5.3.2.7
+#[tokio::test(start_paused = true)]
+async fn by_default_five_minutes_may_pass_between_commands() {
+    let mut connected = connect(Shelf::default(), Timeouts::default());
+    connected.until("220").await;
+    sleep(Duration::from_secs(299)).await;
+    connected.send("NOOP\r\n").await;
+    connected.until("250").await;
+    assert_eq!(connected.closed().await, (TIMEOUT.to_owned(), 300));
+}
+
 #[tokio::test(start_paused = true)]
 async fn octets_that_end_no_command_win_no_time() {
     let mut connected = connect(Shelf::default(), timeouts());

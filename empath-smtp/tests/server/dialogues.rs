@@ -2,7 +2,7 @@
 
 use std::{fs, io, mem, path::Path, sync::Arc};
 
-use empath_common::Envelope;
+use empath_common::{EnhancedStatus, Envelope};
 use empath_smtp::server::{Authenticator, Session, Timeouts, Tls, serve};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
@@ -129,6 +129,7 @@ fn play(context: &str, script: &Script, chunk: usize) {
         }
     }
     assert_eq!(machine.output().get(seen..), Some(""), "{context}: there is no further reply");
+    check_statuses(context, &machine.output());
     check_messages(context, &script.messages, &shelf);
     assert!(shelf.drafts() == 0 || !machine.closed, "{context}: nothing is left behind");
 }
@@ -154,6 +155,27 @@ fn expect<'a>(context: &str, step: &Step, lines: &mut impl Iterator<Item = &'a s
             assert_eq!(line.get(..3), pattern.get(..3), "{context}: every line has the code");
         },
         _ => {}
+    }
+}
+
+/// RFC 2034 §4: every line begins with a status of the class of its code, the same in all lines of a reply. The greeting,
+/// 3yz and what is said to EHLO and HELO have none.
+fn check_statuses(context: &str, output: &str) {
+    let mut lines = output.lines();
+    while let Some(line) = lines.next() {
+        let mut reply = vec![line];
+        while reply.last().unwrap().as_bytes().get(3) == Some(&b'-') {
+            reply.extend(lines.next());
+        }
+        let text = line.get(4..).unwrap();
+        let without = ["mx.test.example", "A domain or address literal"];
+        if line.starts_with('3') || without.iter().any(|start| text.starts_with(start)) {
+            continue;
+        }
+        let status = text.split(' ').next().unwrap();
+        assert!(status.parse::<EnhancedStatus>().is_ok(), "{context}: {line}");
+        assert_eq!(status.get(..1), line.get(..1), "{context}: {line}");
+        assert!(reply.iter().all(|line| line.get(4..).unwrap().starts_with(status)), "{context}: {reply:?}");
     }
 }
 

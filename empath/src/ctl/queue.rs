@@ -5,7 +5,8 @@ use std::{
 
 use empath_common::MessageId;
 use empath_control::{
-    Changed, Client, LastReply, QueueEntry, QueueStats, QueueView, RecipientEntry, Request, Selection,
+    Changed, Client, LastReply, NotificationEntry, QueueEntry, QueueStats, QueueView, RecipientEntry,
+    Request, Selection,
 };
 
 use super::{
@@ -139,7 +140,7 @@ fn recipients(entry: &QueueEntry) -> String {
 fn describe(view: &QueueView) -> String {
     let entry = &view.entry;
     let mut text = format!(
-        "id        {}\nsender    {}\nreceived  {}\nsize      {} octets\nstatus    {}\npriority  {}\n\n",
+        "id        {}\nsender    {}\nreceived  {}\nsize      {} octets\nstatus    {}\npriority  {}\n",
         entry.id,
         escaped(sender(entry)),
         time(entry.received_at),
@@ -147,6 +148,13 @@ fn describe(view: &QueueView) -> String {
         entry.status,
         entry.priority,
     );
+    for (name, value) in [("ret", &view.ret), ("envid", &view.envid)] {
+        if let Some(value) = value {
+            // Writing to a String never fails.
+            let _ = writeln!(text, "{name:<10}{}", escaped(value));
+        }
+    }
+    text += "\n";
     let mut recipients =
         Table::new(["RECIPIENT", "STATUS", "ATTEMPTS", "NEXT ATTEMPT", "NEXT HOP", "LAST REPLY"]);
     for RecipientEntry { address, status, attempts, next_attempt_at, next_hop, last_reply, .. } in
@@ -162,6 +170,18 @@ fn describe(view: &QueueView) -> String {
         ]);
     }
     text += &recipients.render();
+    if !view.notifications.is_empty() {
+        let mut notifications = Table::new(["RECIPIENT", "NOTIFY", "ORCPT"]);
+        for NotificationEntry { address, notify, orcpt } in &view.notifications {
+            notifications.row([
+                address,
+                notify.as_deref().unwrap_or_default(),
+                orcpt.as_deref().unwrap_or_default(),
+            ]);
+        }
+        text += "\n";
+        text += &notifications.render();
+    }
     if !view.history.is_empty() {
         let mut history = Table::new(["ATTEMPT", "RECIPIENT", "HOST", "RESULT"]);
         for attempt in &view.history {

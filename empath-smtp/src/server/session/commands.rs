@@ -1,5 +1,5 @@
 use bytes::Buf;
-use empath_common::{MessageNotification, Reply};
+use empath_common::{Mailbox, MessageNotification, Reply};
 use zeroize::Zeroize as _;
 
 use super::{
@@ -99,6 +99,9 @@ impl Session {
                 if parameters.size.is_some_and(|size| size > self.settings.limits.message_size.0) {
                     return Err(reply::TOO_LARGE);
                 }
+                if self.must_qualify(reverse_path.mailbox()) {
+                    return Err(reply::UNQUALIFIED_SENDER);
+                }
                 if !self.may_send_as(&reverse_path) {
                     self.refuse("MAIL", &reverse_path, &reply::NOT_YOUR_ADDRESS);
                     return Ok(());
@@ -110,6 +113,9 @@ impl Session {
                     return Err(reply::UNKNOWN_PARAMETER);
                 }
                 self.state.check_rcpt(&path, &notification)?;
+                if self.must_qualify(path.mailbox()) {
+                    return Err(reply::UNQUALIFIED_RECIPIENT);
+                }
                 self.waiting = Waiting::Rcpt(path, notification);
             }
             Command::Data => {
@@ -129,18 +135,23 @@ impl Session {
         Ok(())
     }
 
-    /// RFC 3207 §4. Inside a transaction it is refused, for the transaction would be lost.
+    /// RFC 3207 §4: after EHLO. A transaction ends with it, as everything else that was said before (RFC 3207 §4.2).
     fn start_tls(&mut self) -> Result<(), Reply> {
         if !self.settings.starttls {
             return Err(reply::UNKNOWN_COMMAND);
         }
-        if !self.offers_starttls() {
+        if !self.offers_starttls() || self.protocol == Protocol::Smtp {
             return Err(reply::BAD_SEQUENCE);
         }
-        self.state.check_between_transactions()?;
         self.reply(&reply::START_TLS);
         self.waiting = Waiting::StartTls;
         Ok(())
+    }
+
+    /// Whether an address of this user must be refused because its domain is a single label (RFC 6409 §4.2).
+    fn must_qualify(&self, mailbox: Option<&Mailbox>) -> bool {
+        let domain = mailbox.and_then(Mailbox::domain);
+        self.mode.is_submission() && domain.is_some_and(|domain| !domain.as_str().contains('.'))
     }
 
     /// Whether users are asked to encrypt before they say anything that matters (RFC 8314 §4.1).

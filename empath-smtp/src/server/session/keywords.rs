@@ -23,7 +23,8 @@ impl Session {
         if !limits.is_empty() {
             keywords.push(format!("LIMITS{limits}"));
         }
-        keywords.push("SMTPUTF8".to_owned());
+        // Any command that RFC 5321 §4.5.1 does not ask for is an extension.
+        keywords.extend(["HELP".to_owned(), "SMTPUTF8".to_owned()]);
         if self.offers_starttls() {
             keywords.push("STARTTLS".to_owned());
         }
