@@ -1,4 +1,7 @@
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
+};
 
 use jiff::Timestamp;
 
@@ -28,6 +31,12 @@ pub struct Envelope {
     /// What hooks stored about the message.
     pub metadata: Metadata,
     recipients: Vec<ForwardPath>,
+    /// Hashes of the recipients, once there are more than [`FEW`].
+    #[expect(
+        clippy::box_collection,
+        reason = "most have none, and then it takes little room in a long queue"
+    )]
+    hashes: Option<Box<HashSet<u64>>>,
     /// Mostly nothing, and then it takes no room in a long queue.
     asked: Option<Box<Asked>>,
 }
@@ -45,6 +54,14 @@ struct Asked {
 #[error("the message already has as many recipients as it may have")]
 pub struct TooManyRecipients;
 
+/// So many recipients are as well looked through one by one.
+const FEW: usize = 64;
+
+/// The same for equal recipients; different ones may share it.
+fn hash(recipient: &ForwardPath) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(recipient)
+}
+
 impl Envelope {
     /// An envelope with its first recipient.
     pub fn new(reverse_path: ReversePath, recipient: ForwardPath) -> Self {
@@ -55,19 +72,31 @@ impl Envelope {
             received_at: Timestamp::UNIX_EPOCH,
             metadata: Metadata::default(),
             recipients: vec![recipient],
+            hashes: None,
             asked: None,
         }
     }
 
     /// Adds a recipient, unless there are `max` already. The same recipient twice counts once.
     pub fn add(&mut self, recipient: ForwardPath, max: usize) -> Result<(), TooManyRecipients> {
-        if self.recipients.contains(&recipient) {
+        let hash = hash(&recipient);
+        let may_be_there = self.hashes.as_ref().is_none_or(|hashes| hashes.contains(&hash));
+        if may_be_there && self.recipients.contains(&recipient) {
             return Ok(());
         }
         if self.recipients.len() >= max {
             return Err(TooManyRecipients);
         }
         self.recipients.push(recipient);
+        match &mut self.hashes {
+            Some(hashes) => {
+                hashes.insert(hash);
+            }
+            None if self.recipients.len() > FEW => {
+                self.hashes = Some(Box::new(self.recipients.iter().map(self::hash).collect()));
+            }
+            None => {}
+        }
         Ok(())
     }
 

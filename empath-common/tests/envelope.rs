@@ -175,3 +175,16 @@ fn a_problem_is_placed_from_the_root() {
     assert_eq!(problem.to_string(), "smtp.listeners[0].socket: in use");
     assert_eq!(Problem::new("", "wrong").within("smtp").key, "smtp");
 }
+
+#[test]
+fn many_recipients_are_told_apart_as_few_are() {
+    let path = |number: usize, domain: &str| format!("<u{number}@{domain}>").parse().unwrap();
+    let mut envelope = Envelope::new(ReversePath::Null, path(0, "x.test"));
+    for _ in 0..2 {
+        (0..500).for_each(|number| envelope.add(path(number, "x.test"), 500).unwrap());
+        (0..500).for_each(|number| envelope.add(path(number, "X.TEST"), 500).unwrap());
+    }
+    assert_eq!(envelope.recipients().len(), 500);
+    assert_eq!(envelope.add(path(500, "x.test"), 500), Err(TooManyRecipients));
+    assert_eq!(envelope, envelope.clone());
+}

@@ -16,6 +16,24 @@ pub fn give_back() {
     }
 }
 
+/// Keeps the C library from setting aside address space for every thread that allocates.
+///
+/// glibc gives threads arenas of 64 MiB each, up to eight for a processor. No memory is in them until it is used, but a
+/// limit of the address space counts them. Those that there are stay, and threads share them.
+pub fn share_arenas() {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            /// `mallopt(3)`
+            fn mallopt(parameter: std::ffi::c_int, value: std::ffi::c_int) -> std::ffi::c_int;
+        }
+        /// From `malloc.h`.
+        const M_ARENA_MAX: std::ffi::c_int = -8;
+        // SAFETY: it is thread-safe, and changes nothing but how later allocations are made.
+        let _ = unsafe { mallopt(M_ARENA_MAX, 2) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -71,7 +71,8 @@ pub enum StartError {
 /// Runs the daemon until SIGTERM or SIGINT; a second signal ends it at once.
 pub fn run(loaded: &Loaded) -> Result<(), StartError> {
     let _logging = empath_metrics::log::start(&loaded.config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(memory::threads()).build()?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let daemon = Daemon::start(&loaded.config).await?;

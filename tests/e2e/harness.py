@@ -80,14 +80,14 @@ class Daemon:
         if start:
             self.start()
 
-    def start(self, limit=None):
-        """Starts it, with `limit` as soft and hard limit of open files."""
+    def start(self, limit=None, resource_kind=resource.RLIMIT_NOFILE):
+        """Starts it, with `limit` as soft and hard limit of open files, or of another kind of resource."""
         self.seen = self.log_file.stat().st_size
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.wrap, os.environ["EMPATH_BIN"], "--config", str(self.config)],
                 cwd=self.dir, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)))
+                preexec_fn=limit and (lambda: resource.setrlimit(resource_kind, limit)))
         wait_until(self.is_ready, "ready")
 
     def is_ready(self):

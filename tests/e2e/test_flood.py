@@ -180,6 +180,29 @@ class Flood(TestCase):
             self.send(daemon)
         wait_until(lambda: self.answers(daemon)["connections"]["inbound"] == 0, "the sessions have ended")
 
+    def test_content_of_many_at_once_fits_into_a_small_address_space(self):
+        space = 400 << 20
+        daemon = self.flood_daemon(limits="connections_per_address: 400", limit=(space, space), resource_kind=resource.RLIMIT_AS)
+        warning = next(line for line in daemon.lines() if line.get("level") == "WARN")
+        self.assertLess(warning["content_memory"], space / 4)
+        codes, streams = [], []
+        start = b"EHLO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<a@box.test>\r\nDATA\r\n"
+        for connection in self.hold(daemon, 300):
+            stream = connection.makefile("rb")
+            connection.sendall(start)
+            while (line := stream.readline())[:3] not in (b"354", b"452"):
+                self.assertNotEqual(line, b"")
+            if line.startswith(b"354"):
+                connection.sendall(b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 50_000)
+                streams.append((connection, stream))
+        for connection, stream in streams:
+            connection.sendall(b".\r\n")
+        for _, stream in streams:
+            codes.append(stream.readline()[:3])
+        self.assertLessEqual(set(codes), {b"250", b"452"})
+        self.assertIn(b"250", codes)
+        self.answers(daemon)
+
     def test_content_of_many_at_once_stays_in_the_memory_for_it(self):
         # What is left of the defaults in a container of 128 MiB.
         daemon = self.flood_daemon(limits='content_memory: "32MiB", connections: 3276')

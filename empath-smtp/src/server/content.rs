@@ -5,7 +5,7 @@ use super::{
     BareNewlines, Limits,
     chunk::{Chunk, Chunks},
     framing::{Framed, Framing},
-    inspection::Inspection,
+    inspection::{Fault, Inspection},
     reply,
     submission::Mending,
 };
@@ -142,7 +142,10 @@ impl Content {
                 Framed::Content(len) if self.refusal.is_none() => {
                     match self.inspection.take(input.get(..len).unwrap_or_default(), limits) {
                         Ok(()) => return Piece::Octets(len),
-                        Err(fault) => (len, Some(fault)),
+                        Err(fault) => {
+                            let reason = self.first_reason(input, fault);
+                            (len, Some(reason))
+                        }
                     }
                 }
                 Framed::Crlf(len) if self.refusal.is_none() => {
@@ -176,11 +179,18 @@ impl Content {
     fn crlf(&mut self, limits: &Limits) -> Piece {
         match self.inspection.take(b"\r\n", limits) {
             Ok(()) => Piece::Crlf,
-            Err(fault) => {
-                self.refusal = Some(fault);
+            Err(Fault { reply, .. }) => {
+                self.refusal = Some(reply);
                 Piece::Refused
             }
         }
+    }
+
+    /// Why to refuse the message: what stands in front of the octet that passes a limit may be a reason already.
+    fn first_reason(&mut self, input: &[u8], fault: Fault) -> Reply {
+        let before = input.get(..fault.at).unwrap_or_default();
+        let earlier = self.mending.as_mut().and_then(|mending| mending.take(before, &mut self.mended).err());
+        earlier.unwrap_or(fault.reply)
     }
 
     /// Refuses the message, unless it is refused already.

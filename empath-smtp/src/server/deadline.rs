@@ -35,6 +35,8 @@ impl<'a> Deadline<'a> {
         let deadline = match phase {
             Phase::Command => {
                 self.command = now + self.timeouts.command;
+                // What a message has used up is not missing to the next chunk, even if that one is refused.
+                self.begin();
                 self.command
             }
             Phase::RestOfCommand => self.command,

@@ -14,6 +14,16 @@ pub(super) struct Inspection {
     header: Option<Header>,
 }
 
+/// A limit is passed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// By the octet with this number, of those that were given; the ones before it were within all limits. So what is
+    /// said of content is the same in whatever pieces it comes.
+    pub(super) at: usize,
+    /// How to refuse the message.
+    pub(super) reply: Reply,
+}
+
 #[derive(Debug, Default)]
 struct Header {
     fields: usize,
@@ -49,26 +59,14 @@ impl Inspection {
         self.size
     }
 
-    /// Takes the next octets of content; `Err` is how to refuse the message.
-    pub(super) fn take(&mut self, mut octets: &[u8], limits: &Limits) -> Result<(), Reply> {
-        self.size += octets.len() as u64;
-        if self.size > limits.message_size.0 {
-            return Err(reply::TOO_LARGE);
-        }
-        while !octets.is_empty() {
-            let newline = memchr(b'\n', octets);
-            let (part, rest) =
-                octets.split_at_checked(newline.map_or(octets.len(), |at| at + 1)).unwrap_or((octets, &[]));
-            octets = rest;
-            self.line += part.len();
-            if self.line > limits.content_line {
-                return Err(reply::LINE_TOO_LONG);
-            }
-            self.header(part, limits)?;
-            // A line may be as long as the body's; a header is not.
-            if self.header.is_some() && self.size - rest.len() as u64 > limits.header_size.0 {
-                return Err(reply::HEADER_TOO_LARGE);
-            }
+    /// Takes the next octets of content.
+    pub(super) fn take(&mut self, octets: &[u8], limits: &Limits) -> Result<(), Fault> {
+        let mut at = 0;
+        while let Some(rest) = octets.get(at..).filter(|rest| !rest.is_empty()) {
+            let newline = memchr(b'\n', rest);
+            let part = rest.get(..newline.map_or(rest.len(), |at| at + 1)).unwrap_or(rest);
+            self.part(part, limits).map_err(|fault| Fault { at: at + fault.at, ..fault })?;
+            at += part.len();
             if newline.is_some() {
                 self.end_line();
             }
@@ -76,26 +74,50 @@ impl Inspection {
         Ok(())
     }
 
-    /// Counts fields and `Received` fields by their names, which may come in pieces. A line that is none ends the header
-    /// section too, as every server has it: people do send mail without one.
-    fn header(&mut self, part: &[u8], limits: &Limits) -> Result<(), Reply> {
-        let Some(header) = &mut self.header else {
-            return Ok(());
+    /// Takes octets of one line. Of several limits that they pass, the one that is passed first counts.
+    fn part(&mut self, part: &[u8], limits: &Limits) -> Result<(), Fault> {
+        let before = self.size;
+        let beyond = |limit: u64, reply| {
+            let room = usize::try_from(limit.saturating_sub(before)).unwrap_or(usize::MAX);
+            (part.len() > room).then_some(Fault { at: room, reply })
         };
-        for octet in part {
+        let size = beyond(limits.message_size.0, reply::TOO_LARGE);
+        let room = limits.content_line.saturating_sub(self.line);
+        let line = (part.len() > room).then_some(Fault { at: room, reply: reply::LINE_TOO_LONG });
+        self.size += part.len() as u64;
+        self.line += part.len();
+        let in_header = self.header.is_some();
+        let (header, len) = self.header(part, limits);
+        // A line may be as long as the body's; a header is not.
+        let header_size = beyond(limits.header_size.0, reply::HEADER_TOO_LARGE);
+        let header_size = header_size.filter(|fault| in_header && fault.at < len);
+        let first = [size, line, header, header_size].into_iter().flatten().min_by_key(|fault| fault.at);
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Counts fields and `Received` fields by their names, which may come in pieces. A line that is none ends the header
+    /// section too, as every server has it: people do send mail without one. Returns how much of the part is header.
+    fn header(&mut self, part: &[u8], limits: &Limits) -> (Option<Fault>, usize) {
+        let Some(header) = &mut self.header else {
+            return (None, 0);
+        };
+        for (at, octet) in part.iter().enumerate() {
             match header.next(*octet) {
+                Some(Place::Rest) if header.hops > limits.hops => {
+                    return (Some(Fault { at, reply: reply::TOO_MANY_HOPS }), part.len());
+                }
+                Some(Place::Rest) if header.fields > limits.header_fields => {
+                    return (Some(Fault { at, reply: reply::TOO_MANY_FIELDS }), part.len());
+                }
                 Some(Place::Rest) => break,
                 Some(_) => {}
                 None => {
                     self.header = None;
-                    return Ok(());
+                    return (None, at);
                 }
             }
         }
-        if header.hops > limits.hops {
-            return Err(reply::TOO_MANY_HOPS);
-        }
-        if header.fields > limits.header_fields { Err(reply::TOO_MANY_FIELDS) } else { Ok(()) }
+        (None, part.len())
     }
 
     /// An empty line ends the header section (RFC 5322 §2.1).
@@ -147,9 +169,12 @@ mod tests {
     fn inspect(content: &str, limits: &Limits) -> Result<(), u16> {
         let whole = Inspection::default().take(content.as_bytes(), limits);
         let mut pieces = Inspection::default();
-        let split = content.as_bytes().chunks(1).try_for_each(|octet| pieces.take(octet, limits));
-        assert_eq!(whole, split, "octet by octet is the same as in one piece");
-        whole.map_err(|reply| reply.code.get())
+        let octets = content.as_bytes().chunks(1).enumerate();
+        let split = octets.into_iter().try_for_each(|(before, octet)| {
+            pieces.take(octet, limits).map_err(|fault| Fault { at: before + fault.at, ..fault })
+        });
+        assert_eq!(whole, split, "octet by octet is the same as in one piece: {content:?}");
+        whole.map_err(|fault| fault.reply.code.get())
     }
 
     #[test]
@@ -177,6 +202,31 @@ mod tests {
             let content = format!("Received: a\r\n{line}\r\nReceived: b\r\nX: y\r\n");
             assert_eq!(inspect(&content, &limits), Ok(()), "{line}");
         }
+    }
+
+    #[test]
+    fn of_several_limits_the_one_that_is_passed_first_counts() {
+        let limits = Limits {
+            message_size: ByteSize(24),
+            header_size: ByteSize(16),
+            content_line: 10,
+            header_fields: 2,
+            hops: 1,
+            ..Limits::default()
+        };
+        for (content, code) in [
+            ("X: 1\r\n\r\n1234567890\r\n12345678\r\n", 554),
+            ("X: 1\r\n\r\n12345678\r\n123456789012\r\n", 552),
+            ("Received: long line\r\n", 554),
+            ("A:\r\nB:\r\nC: 678901234\r\n", 552),
+            ("X: 23456\r\nY: 3\r\n7890\r\n", 552),
+            ("X: 23456\r\n12 no field\r\n", 554),
+        ] {
+            assert_eq!(inspect(content, &limits), Err(code), "{content:?}");
+        }
+        // No header goes on behind the octet that makes a line no field, however much of it there is.
+        let limits = Limits { header_size: ByteSize(12), ..limits };
+        assert_eq!(inspect("X: 23456\r\n1 2\r\n", &limits), Ok(()));
     }
 
     #[test]

@@ -235,6 +235,36 @@ async fn a_slow_message_leaves_the_next_all_of_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_time_between_the_chunks_of_a_message_counts() {
+    let mut connected = connect(Shelf::default(), Timeouts { content_rate: ByteSize(10), ..timeouts() });
+    connected.send(&TO_DATA.replace("DATA", "BDAT 1\r\nx")).await;
+    connected.until("250 2.0.0 1 octets").await;
+    let started = Instant::now();
+    let mut rest = String::new();
+    while timeout(Duration::from_secs(3), connected.client.read_to_string(&mut rest)).await.is_err() {
+        connected.send("BDAT 1\r\nx").await;
+    }
+    assert!(rest.ends_with(TIMEOUT), "{rest}");
+    // 30 s of data_block, and 0.9 s for the nine octets of each chunk and its command: the 13th comes after 39 s.
+    assert_eq!(started.elapsed().as_secs(), 41);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_message_leaves_a_refused_chunk_all_of_its_time() {
+    let mut connected = connect(Shelf::default(), Timeouts { content_rate: ByteSize(100), ..timeouts() });
+    connected.send(TO_DATA).await;
+    connected.until("354").await;
+    connected.send("x").await;
+    sleep(Duration::from_secs(29)).await;
+    connected.send("\r\n.\r\n").await;
+    connected.until("250 2.0.0 Ok: queued as ").await;
+    connected.send("BDAT 5\r\nab").await;
+    sleep(Duration::from_secs(29)).await;
+    connected.send("cde").await;
+    connected.until("503 ").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn time_that_storage_takes_is_not_the_clients() {
     let shelf = Shelf::slow(Duration::from_secs(7));
     let mut connected = connect(shelf, Timeouts { content_rate: ByteSize(100), ..timeouts() });

@@ -4,6 +4,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use empath_common::ByteSize;
 use empath_smtp::server::{Connections, Limits};
+use rustix::process::{Resource, getrlimit};
 use tokio::{task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -13,6 +14,9 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// What a session takes, encrypted and all.
 const SESSION: u64 = 20 << 10;
+
+/// Most threads that work on files, and address space for the stack of each.
+const THREADS: (u64, u64) = (512, 2 << 20);
 
 /// Gives the memory of sessions back to the system when many have ended.
 pub(super) async fn give_back(connections: Arc<Connections>, stop: CancellationToken) {
@@ -31,10 +35,12 @@ pub(super) async fn give_back(connections: Arc<Connections>, stop: CancellationT
 }
 
 /// Where the service or container may have less memory than the limits allow clients to use, there is a warning, and the
-/// limits are less than configured: clients are refused then, where otherwise the system would end the daemon.
+/// limits are less than configured: clients are refused then, where otherwise the system would end the daemon, or an
+/// allocation would fail.
 pub(super) fn fit(limits: &mut Limits) {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    if let Some(memory) = group_limit(&groups, Path::new("/sys/fs/cgroup"))
+    let memory = [group_limit(&groups, Path::new("/sys/fs/cgroup")), address_space()];
+    if let Some(memory) = memory.into_iter().flatten().min()
         && fit_into(limits, memory)
     {
         warn!(
@@ -42,9 +48,39 @@ pub(super) fn fit(limits: &mut Limits) {
             content_memory = limits.content_memory.0,
             connections = limits.connections,
             "too little memory for smtp.limits.content_memory and connections, so they are less than configured: raise \
-             MemoryMax= of the service, or lower them"
+             MemoryMax= or LimitAS= of the service (ulimit -Hv), or lower them"
         );
     }
+}
+
+/// How many threads there may be for work on files: where the address space has a limit, their stacks use up a quarter of
+/// it at most. A thread that finds no room when it begins ends the daemon. The allocator keeps to that limit as well.
+pub(super) fn threads() -> usize {
+    let limit = getrlimit(Resource::As).current;
+    if limit.is_some() {
+        empath_ffi::memory::share_arenas();
+    }
+    threads_in(limit)
+}
+
+fn threads_in(address_space: Option<u64>) -> usize {
+    let (most, stack) = THREADS;
+    let threads = address_space.map_or(most, |limit| (limit / 4 / stack).clamp(4, most));
+    usize::try_from(threads).unwrap_or(usize::MAX)
+}
+
+/// Memory that fits into what is left of the address space, if that has a limit, beside the stacks of threads and what
+/// the allocator sets aside.
+fn address_space() -> Option<u64> {
+    let limit = getrlimit(Resource::As).current?;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    Some(limit.saturating_sub(used(&status)) / 2)
+}
+
+/// The address space that is in use, as `/proc/self/status` says it.
+fn used(status: &str) -> u64 {
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
+    size.and_then(|size| size.trim().parse::<u64>().ok()).map_or(0, |size| size << 10)
 }
 
 /// A quarter for content, and half for sessions. Whether anything had to be less.
@@ -101,6 +137,25 @@ mod tests {
             ("nonsense\n\n", None),
         ] {
             assert_eq!(group_limit(groups, root.path()), limit, "{groups:?}");
+        }
+    }
+
+    #[test]
+    fn the_address_space_in_use_is_read_in_octets() {
+        assert_eq!(
+            used("Name:\tempath\nVmPeak:\t    2048 kB\nVmSize:\t    1024 kB\nVmRSS:\t 1 kB\n"),
+            1 << 20
+        );
+        assert_eq!(used("VmSize:\tmuch\n") + used(""), 0);
+        assert!(used(&fs::read_to_string("/proc/self/status").unwrap()) > 0);
+    }
+
+    #[test]
+    fn threads_use_up_a_part_of_the_address_space_at_most() {
+        for (limit, threads) in
+            [(None, 512), (Some(u64::MAX), 512), (Some(512 << 20), 64), (Some(1 << 20), 4)]
+        {
+            assert_eq!(threads_in(limit), threads, "{limit:?}");
         }
     }
 

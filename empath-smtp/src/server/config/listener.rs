@@ -82,8 +82,8 @@ pub struct Timeouts {
     ///
     /// While we wait for content, `data_block` runs down; each octet that comes gives back its part of a second, up to
     /// the whole. So a client that is faster may pause for all of `data_block` at any time, and one that sends an octet
-    /// now and then to keep the session is sent away after little more than `data_block`. `0` is no minimum.
-    /// Default: `"100B"`.
+    /// now and then to keep the session is sent away after little more than `data_block`. The time between the chunks of
+    /// a message (BDAT) counts, and so do the octets of their commands. `0` is no minimum. Default: `"100B"`.
     #[schemars(with = "String")]
     pub content_rate: ByteSize,
     /// From the end of the content until it is stored.
