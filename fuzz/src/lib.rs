@@ -1,5 +1,5 @@
 //! What the fuzz targets do with the octets that they are given. See `fuzz/README.md`.
-#![allow(dead_code, reason = "the tests of the server use more of their modules than the targets do")]
+#![expect(dead_code, reason = "the tests of the server use more of their modules than the targets do")]
 
 #[path = "../../empath-smtp/tests/server/intake.rs"]
 mod intake;

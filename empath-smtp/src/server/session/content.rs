@@ -20,7 +20,7 @@ use super::{
 const MAX_REFUSED: u64 = 1 << 30;
 
 impl Session {
-    /// The `Received` field of the message that [`Step::Begin`] starts.
+    /// The `Received` field of the message that [`Step::Begin`](super::Step::Begin) starts.
     pub fn received(&mut self, id: MessageId, now: Timestamp) -> String {
         let State::Rcpt(envelope) = &self.state else {
             return String::new();
@@ -29,7 +29,7 @@ impl Session {
         trace::received(&self.client, self.protocol, &self.settings.hostname, envelope, id, now)
     }
 
-    /// Whether the message that [`Step::Begin`] asked for was started.
+    /// Whether the message that [`Step::Begin`](super::Step::Begin) asked for was started.
     pub fn begun(&mut self, begun: Result<(), IntakeError>) {
         let Waiting::Begin(chunk) = mem::take(&mut self.waiting) else {
             return;
@@ -51,14 +51,14 @@ impl Session {
         }
     }
 
-    /// The octets of [`Step::Content`] were not taken; the rest of the content is consumed all the same.
+    /// The octets of [`Step::Content`](super::Step::Content) were not taken; the rest of the content is consumed all the same.
     pub fn refused_content(&mut self, error: IntakeError) {
         if let State::Content(content) = &mut self.state {
             content.refuse(error.into());
         }
     }
 
-    /// Whether the message of [`Step::Commit`] is durable.
+    /// Whether the message of [`Step::Commit`](super::Step::Commit) is durable.
     pub fn committed(&mut self, committed: Result<MessageId, IntakeError>) {
         let Waiting::Commit(size) = mem::take(&mut self.waiting) else {
             return;
