@@ -3,30 +3,14 @@
 use empath_smtp::server::{BareNewlines, Config};
 use proptest::prelude::*;
 
-use crate::{intake::Shelf, machine::Machine, script::default_config};
+use crate::{
+    intake::Shelf,
+    machine::Machine,
+    script::default_config,
+    smuggling::{NOT_THE_END, SMUGGLED},
+};
 
 const START: &[u8] = b"EHLO evil.example\r\nMAIL FROM:<a@o.example>\r\nRCPT TO:<b@test.example>\r\n";
-
-/// What a lenient reader could take for the end of content.
-const SUSPECT: [&[u8]; 14] = [
-    b"\n.\n",
-    b"\n.\r\n",
-    b"\n.\r",
-    b"\r.\r",
-    b"\r.\n",
-    b"\r.\r\n",
-    b"\r\n.\n",
-    b"\r\n.\r",
-    b"\r\n.\r\r\n",
-    b"\r\n.\0\r\n",
-    b"\r\n\0.\r\n",
-    b"\n\n.\r\n",
-    b"\r\r.\r\n",
-    b"\r\n.\r",
-];
-
-const SMUGGLED: &[u8] = b"MAIL FROM:<smuggled@o.example>\r\nRCPT TO:<b@test.example>\r\n\
-    DATA\r\nSubject: SMUGGLED\r\n\r\ny\r\n.\r\n";
 
 fn machine(bare_newlines: BareNewlines, shelf: &Shelf) -> Machine {
     let config = Config { bare_newlines, ..serde_json::from_value(default_config()).unwrap() };
@@ -45,7 +29,7 @@ fn bdat<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
 
 #[test]
 fn what_looks_like_an_end_is_refused_wherever_a_chunk_or_a_read_cuts_it() {
-    for sequence in SUSPECT {
+    for sequence in NOT_THE_END {
         let content = [b"Subject: a\r\n\r\nx", sequence, SMUGGLED].concat();
         // Around the sequence, every cut into two chunks; and each octet alone.
         for at in 12..=15 + sequence.len() {

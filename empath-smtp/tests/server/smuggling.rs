@@ -6,11 +6,11 @@ use crate::{intake::Shelf, machine::Machine, script::default_config};
 
 const START: &[u8] = b"EHLO evil.example\r\nMAIL FROM:<a@o.example>\r\nRCPT TO:<b@test.example>\r\nDATA\r\n";
 
-const SMUGGLED: &[u8] = b"MAIL FROM:<smuggled@o.example>\r\nRCPT TO:<b@test.example>\r\n\
+pub(crate) const SMUGGLED: &[u8] = b"MAIL FROM:<smuggled@o.example>\r\nRCPT TO:<b@test.example>\r\n\
     DATA\r\nSubject: SMUGGLED\r\n\r\ny\r\n.\r\n";
 
 /// No end of data, and no clean content either.
-const NOT_THE_END: [&[u8]; 21] = [
+pub(crate) const NOT_THE_END: [&[u8]; 21] = [
     b"\n.\n",
     b"\n.\r\n",
     b"\n.\r",
