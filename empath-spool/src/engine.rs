@@ -61,7 +61,7 @@ impl Engine {
             journal,
             backlog: Backlog::default(),
             index: std::mem::take(&mut found.index).into(),
-            open: Open::default(),
+            open: Open::new(found.unsettled.as_ref()),
             healthy: AtomicBool::new(true),
             starved: AtomicBool::new(false),
             metrics,

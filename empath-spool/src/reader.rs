@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use crate::{
     outcome,
     record::{At, HEADER, Header, RecordError, size},
     segment::Previous,
+    settling::{LastWrite, Unsettled},
 };
 
 /// Why a record could not be read, without saying of which message.
@@ -64,31 +65,72 @@ impl Failure {
     }
 }
 
-/// Segments that are open for reading, the last used at the back.
+/// Segments that are open for reading.
 #[derive(Default)]
-pub(crate) struct Open(Mutex<VecDeque<(u32, Arc<dyn File>)>>);
+pub(crate) struct Open(Mutex<Segments>);
+
+#[derive(Default)]
+struct Segments {
+    /// The last used at the back.
+    open: VecDeque<(u32, Arc<Segment>)>,
+    /// What the disk may not give back.
+    unsettled: Vec<Arc<LastWrite>>,
+}
+
+/// A segment that is open for reading, and the end of it that may not be on disk.
+struct Segment {
+    file: Box<dyn File>,
+    unsettled: Option<Arc<LastWrite>>,
+}
+
+impl Segment {
+    /// Fills `octets` as far as the segment goes; returns how many there were.
+    fn read(&self, octets: &mut [u8], offset: u64) -> io::Result<usize> {
+        let held = self.unsettled.as_ref().map_or(0, |write| write.read(octets, offset));
+        let rest = octets.get_mut(held..).unwrap_or_default();
+        Ok(held + self.file.read_all_at(rest, offset + held as u64)?)
+    }
+}
 
 /// Most segments that are open at a time.
 const MAX_OPEN: usize = 32;
 
 impl Open {
-    fn segment(&self, shared: &Shared, number: u32) -> io::Result<Arc<dyn File>> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// `unsettled` is what the start could not make durable.
+    pub(crate) fn new(unsettled: Option<&Unsettled>) -> Self {
+        let unsettled = unsettled.into_iter().flat_map(Unsettled::writes).cloned().collect();
+        Self(Segments { unsettled, ..Segments::default() }.into())
+    }
+
+    fn segments(&self) -> MutexGuard<'_, Segments> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn segment(&self, shared: &Shared, number: u32) -> io::Result<Arc<Segment>> {
+        let Segments { open, unsettled } = &mut *self.segments();
         let found = open.iter().position(|(segment, _)| *segment == number).and_then(|at| open.remove(at));
-        let (_, file) = match found {
-            Some(found) => found,
-            None => (number, Arc::from(shared.journal.files.open_read(&shared.journal.segment(number))?)),
+        let segment = if let Some((_, segment)) = found {
+            segment
+        } else {
+            let file = shared.journal.files.open_read(&shared.journal.segment(number))?;
+            let unsettled = unsettled.iter().find(|write| write.segment == number).cloned();
+            Arc::new(Segment { file, unsettled })
         };
         if open.len() >= MAX_OPEN {
             open.pop_front();
         }
-        open.push_back((number, Arc::clone(&file)));
-        Ok(file)
+        open.push_back((number, Arc::clone(&segment)));
+        Ok(segment)
     }
 
     /// Closes a segment that is given up, so that its space is free and its name can mean another file.
     pub(crate) fn close(&self, number: u32) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(segment, _)| *segment != number);
+        self.segments().open.retain(|(segment, _)| *segment != number);
+    }
+
+    /// What the start has found is durable: the disk gives it back.
+    pub(crate) fn settled(&self) {
+        *self.segments() = Segments::default();
     }
 }
 
@@ -224,12 +266,12 @@ fn before(shared: &Shared, id: MessageId, at: At) -> Option<At> {
 fn head(shared: &Shared, id: MessageId, at: At) -> Result<(Header, Vec<u8>), Failure> {
     /// Most records without content fit.
     const FIRST: usize = 1024;
-    let file = shared.open.segment(shared, at.segment.get())?;
+    let segment = shared.open.segment(shared, at.segment.get())?;
     let mut octets = vec![0; FIRST];
-    let length = file.read_all_at(&mut octets, at.offset.into())?;
+    let length = segment.read(&mut octets, at.offset.into())?;
     octets.truncate(length);
     let header = Header::parse(&octets, None)?;
-    more(&*file, at, &mut octets, HEADER + size(header.head))?;
+    more(&segment, at, &mut octets, HEADER + size(header.head))?;
     verify(id, header, octets)
 }
 
@@ -237,23 +279,23 @@ fn head(shared: &Shared, id: MessageId, at: At) -> Result<(Header, Vec<u8>), Fai
 pub(crate) fn whole(shared: &Shared, id: MessageId, at: At) -> Result<(Header, Vec<u8>, Bytes), Failure> {
     let (header, octets) = head(shared, id, at)?;
     let mut body = vec![0; size(header.body)];
-    let file = shared.open.segment(shared, at.segment.get())?;
-    if file.read_all_at(&mut body, u64::from(at.offset) + octets.len() as u64)? < body.len() {
+    let segment = shared.open.segment(shared, at.segment.get())?;
+    if segment.read(&mut body, u64::from(at.offset) + octets.len() as u64)? < body.len() {
         return Err(RecordError::CutOff.into());
     }
     Ok((header, octets, body.into()))
 }
 
 /// Reads on until there are `length` octets.
-fn more(file: &dyn File, at: At, octets: &mut Vec<u8>, length: usize) -> Result<(), Failure> {
+fn more(segment: &Segment, at: At, octets: &mut Vec<u8>, length: usize) -> Result<(), Failure> {
     let have = octets.len();
     // A length that makes no sense must not become an allocation.
-    if length > have && u64::from(at.offset) + length as u64 > file.size()? {
+    if length > have && u64::from(at.offset) + length as u64 > segment.file.size()? {
         return Err(RecordError::CutOff.into());
     }
     octets.resize(length, 0);
     let rest = octets.get_mut(have..).unwrap_or_default();
-    if file.read_all_at(rest, u64::from(at.offset) + have as u64)? < rest.len() {
+    if segment.read(rest, u64::from(at.offset) + have as u64)? < rest.len() {
         return Err(RecordError::CutOff.into());
     }
     Ok(())

@@ -1,6 +1,9 @@
 //! Making durable what a start has found.
 
-use std::io::{self, IoSlice};
+use std::{
+    io::{self, IoSlice},
+    sync::Arc,
+};
 
 use crate::{files::about, segment::Journal};
 
@@ -11,20 +14,34 @@ use crate::{files::about, segment::Journal};
 /// are synced in truth. Until that has succeeded nothing is built on them: no segment is begun or given up, no file
 /// removed.
 #[derive(Debug, Default)]
-pub(crate) struct Unsettled(Vec<LastWrite>);
+pub(crate) struct Unsettled(Vec<Arc<LastWrite>>);
 
-/// The octets are kept, because after another failed sync reading may not bring them back.
+/// The end of a segment. After another failed sync the disk may not give it back: until it is durable, it is read from here.
 #[derive(Debug)]
-struct LastWrite {
-    segment: u32,
+pub(crate) struct LastWrite {
+    pub(crate) segment: u32,
     offset: u64,
     octets: Vec<u8>,
+}
+
+impl LastWrite {
+    /// Copies what there is of a segment from this offset on; returns how many octets.
+    pub(crate) fn read(&self, octets: &mut [u8], offset: u64) -> usize {
+        let from = offset.checked_sub(self.offset).and_then(|from| usize::try_from(from).ok());
+        let there = from.and_then(|from| self.octets.get(from..)).unwrap_or_default();
+        octets.iter_mut().zip(there).map(|(octet, there)| *octet = *there).count()
+    }
 }
 
 impl Unsettled {
     /// Adds the last write to a segment.
     pub(crate) fn add(&mut self, segment: u32, offset: u64, octets: Vec<u8>) {
-        self.0.push(LastWrite { segment, offset, octets });
+        self.0.push(Arc::new(LastWrite { segment, offset, octets }));
+    }
+
+    /// The last writes.
+    pub(crate) fn writes(&self) -> impl Iterator<Item = &Arc<LastWrite>> {
+        self.0.iter()
     }
 
     /// Makes all of it durable. If it fails, all of it is to be done again.
@@ -32,7 +49,7 @@ impl Unsettled {
         for directory in [&journal.root, &journal.directory()] {
             journal.sync_dir(directory).map_err(about("sync", directory))?;
         }
-        for LastWrite { segment, offset, octets } in &self.0 {
+        for LastWrite { segment, offset, octets } in self.0.iter().map(|write| &**write) {
             let path = journal.segment(*segment);
             let write = || {
                 let file = journal.files.open(&path)?;

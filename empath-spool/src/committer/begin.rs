@@ -71,6 +71,7 @@ impl Committer {
             unsettled.settle(&self.shared.journal)?;
             self.unsettled = None;
             self.shared.index().unsettled(false);
+            self.shared.open.settled();
             self.give_up_dead();
         }
         self.after_next().map(drop)

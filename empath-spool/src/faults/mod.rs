@@ -142,6 +142,17 @@ fn nothing_is_removed_because_of_what_a_start_found_and_could_not_make_durable()
 }
 
 #[test]
+fn what_a_start_found_and_could_not_make_durable_can_be_read() {
+    let unsettled = AtomicU64::new(0);
+    let failures = each(0..300, |seed| {
+        unsettled.fetch_add(u64::from(stops::reading(seed)?), Relaxed);
+        Ok(())
+    });
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(unsettled.load(Relaxed) > 100, "{unsettled:?} starts did not settle what they found");
+}
+
+#[test]
 fn a_segment_whose_damage_is_copied_does_not_go_before_the_start_is_settled() {
     damaged::copied_unsettled().unwrap();
 }

@@ -139,3 +139,25 @@ pub(super) fn removing(seed: u64) -> Outcome<bool> {
     run.finish()?;
     Ok(!settled)
 }
+
+/// Dies while a message is made durable, and starts on a disk that takes nothing and forgets what it was given: what such a
+/// start shows can be read. Returns whether it could not settle what it found.
+pub(super) fn reading(seed: u64) -> Outcome<bool> {
+    let mut run = Run::new(seed, SEGMENT_SIZE);
+    run.open()?;
+    let letter = run.workload.letter();
+    // It is written, and then synced.
+    run.disk.crash_at(run.disk.operations() + 2);
+    if run.commit([letter])? == Reached {
+        return Err("the commit was not stopped".to_owned());
+    }
+    run.disk = run.disk.kill();
+    run.abandon();
+    run.troubled = true;
+    run.disk.storm(Some(Storm { chance: 128, errors: &[Errno::IO], reading: false }));
+    run.open()?;
+    let settled = run.counts.unsettled_starts == 0;
+    run.check()?;
+    run.finish()?;
+    Ok(!settled)
+}
