@@ -223,6 +223,7 @@ impl Compaction {
         );
         let mut index = shared.index();
         index.stuck(Some(segment));
+        index.has_contents(segment, 0);
         shared.metrics.holds(&index);
         drop(index);
         *self = Self { not_before: Some(Instant::now() + PAUSE), ..Self::default() };

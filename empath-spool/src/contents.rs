@@ -128,6 +128,11 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
+    /// Octets of the file.
+    pub(crate) fn octets(&self) -> u64 {
+        self.items.end
+    }
+
     /// Takes the items in their order; false if they cannot be read to the end, and then some were taken.
     pub(crate) fn each(&self, mut take: impl FnMut(&Item)) -> bool {
         self.walk(|_, item| take(item)).is_some()
@@ -192,27 +197,28 @@ fn record(sealed: Previous) -> Record {
 }
 
 impl Journal {
-    /// Writes down what is in a segment that is valid up to where `sealed` says. `write` writes the items, and says
-    /// whether they are all.
+    /// Writes down what is in a segment that is valid up to where `sealed` says; returns the octets of the file. `write`
+    /// writes the items, and says whether they are all: if not, there is no file.
     pub(crate) fn write_contents(
         &self,
         sealed: Previous,
         write: impl FnOnce(&mut Writing) -> io::Result<bool>,
-    ) -> io::Result<()> {
+    ) -> io::Result<u64> {
         let path = self.contents(sealed.segment);
         self.remove_name(&path)?;
         let file = self.files.create(&path)?;
         let (record, piece) = (record(sealed), Vec::new());
         let mut writing = Writing { file, piece, at: record.len(), length: 0, crc: 0 };
         if !write(&mut writing)? {
-            return self.remove_name(&path);
+            return self.remove_name(&path).map(|()| 0);
         }
         let piece = mem::take(&mut writing.piece);
         writing.octets(&piece)?;
         let mut record = record.before(writing.length, writing.crc);
         record.seal(sealed.epoch, 0, None);
         // Not synced: one that a power loss damages is made anew.
-        writing.file.write_all_at(&mut [IoSlice::new(&record.head)], 0)
+        writing.file.write_all_at(&mut [IoSlice::new(&record.head)], 0)?;
+        Ok(writing.at)
     }
 
     /// What was written down about a segment in exactly this state.

@@ -66,6 +66,8 @@ pub(crate) struct Use {
     pub(crate) epoch: u64,
     /// Octets of the file.
     pub(crate) size: u64,
+    /// Octets of the file that says what is in it.
+    pub(crate) contents: u64,
     /// Everything before this offset is valid.
     pub(crate) end: u64,
     /// Messages whose `Accepted` stands here.
@@ -89,7 +91,7 @@ pub(crate) struct Index {
     /// Where a `Progress` follows a damaged one: it, and the last good one before.
     gaps: BTreeMap<MessageId, Vec<(At, Option<At>)>>,
     segments: BTreeMap<u32, Use>,
-    /// Octets of all segments' files.
+    /// Octets of all segments' files and of those that say what is in them.
     size: u64,
     /// Octets of all records of all messages.
     live: u64,
@@ -108,9 +110,9 @@ pub(crate) struct Index {
 impl Index {
     /// Makes a segment known, the youngest by now.
     pub(crate) fn begin(&mut self, segment: u32, epoch: u64, size: u64) {
-        let used = Use { epoch, size, end: 0, messages: 0, live: 0, kept: false };
+        let used = Use { epoch, size, contents: 0, end: 0, messages: 0, live: 0, kept: false };
         if let Some(before) = self.segments.insert(segment, used) {
-            self.size -= before.size;
+            self.size -= before.size + before.contents;
         }
         self.size += size;
     }
@@ -182,6 +184,14 @@ impl Index {
         if let Some(segment) = self.segments.get_mut(&segment) {
             self.size = self.size - segment.size + size;
             segment.size = size;
+        }
+    }
+
+    /// Notes that what is in a segment was written down in so many octets.
+    pub(crate) fn has_contents(&mut self, segment: u32, octets: u64) {
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            self.size = self.size - segment.contents + octets;
+            segment.contents = octets;
         }
     }
 
@@ -278,7 +288,7 @@ impl Index {
         {
             let (number, segment) = oldest.remove_entry();
             self.kept.remove(&number);
-            self.size -= segment.size;
+            self.size -= segment.size + segment.contents;
             dead.push(number);
         }
         dead

@@ -337,9 +337,11 @@ impl Keeper {
                 None => read_items(&*file, sealed, out),
             })
         });
-        if let Err(failure) = written {
+        let octets = written.unwrap_or_else(|failure| {
             tracing::warn!(segment = sealed.segment, error = %failure, "the contents of a segment were not written down; the next start reads all of it");
-        }
+            0
+        });
+        self.shared.index().has_contents(sealed.segment, octets);
     }
 }
 

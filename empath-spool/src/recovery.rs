@@ -175,6 +175,7 @@ impl Recovery<'_> {
         let contents = sealed.and_then(|sealed| self.journal.read_contents(sealed));
         let mut entered = 0;
         let whole = contents.is_some_and(|contents| {
+            self.found.index.has_contents(number, contents.octets());
             contents.each(|item| {
                 self.enter(number, item);
                 entered = item.end();

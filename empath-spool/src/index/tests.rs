@@ -109,3 +109,16 @@ fn progress_that_does_not_know_the_one_before_marks_a_gap() {
     assert_eq!(progress(2, place(1)), []);
     assert_eq!(progress(4, place(3)), [(place(4).unwrap(), place(2))]);
 }
+
+#[test]
+fn what_says_what_is_in_a_segment_counts_among_what_compaction_frees() {
+    let mut index = index(4);
+    index.apply(Effect::Accepted(id(1)), at(1), 100);
+    assert_eq!(index.to_compact(1900, false), None);
+    index.has_contents(1, 30);
+    index.has_contents(1, 10);
+    assert_eq!(index.octets(), (4010, 100, 0));
+    assert_eq!(index.to_compact(1900, false).map(|(number, _)| number), Some(1));
+    index.apply(Effect::Removed(id(1)), at(4), 100);
+    assert_eq!((index.take_dead(), index.octets()), (vec![1, 2, 3], (1000, 0, 0)));
+}
