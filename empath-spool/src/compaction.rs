@@ -5,7 +5,7 @@
 //! leaves it out if the message has changed since it was read. Where only the `Progress` of a message have become too many,
 //! the one that takes their place goes alone.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, io, time::Duration};
 
 use empath_common::MessageId;
 use tokio::{
@@ -52,7 +52,7 @@ pub(crate) struct Compaction {
 
 impl Compaction {
     /// Reads some messages and hands them to the committer; true if there is more to do at once.
-    pub(crate) fn step(&mut self, shared: &Shared) -> bool {
+    pub(crate) fn step(&mut self, shared: &Shared, now: Instant) -> bool {
         while let Some(answer) = self.answers.front_mut() {
             match answer.try_recv() {
                 Ok(Ok(())) => drop(self.answers.pop_front()),
@@ -64,10 +64,10 @@ impl Compaction {
                 }
             }
         }
-        if self.not_before.is_some_and(|time| Instant::now() < time) {
+        if self.not_before.is_some_and(|time| now < time) {
             return false;
         }
-        self.condense(shared);
+        self.condense(shared, now);
         let Some((number, _)) = shared.index().to_compact(shared.journal.segment_size, shared.is_starved())
         else {
             shared.index().stuck(None);
@@ -77,7 +77,7 @@ impl Compaction {
         if self.segment != Some(number) {
             self.turn_to(Some(number));
         }
-        self.some(shared, number);
+        self.some(shared, number, now);
         self.answers.is_empty() && self.not_before.is_none()
     }
 
@@ -87,16 +87,19 @@ impl Compaction {
 
     /// When there may be something to do again.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.next_round
+        [self.next_round, self.not_before].into_iter().flatten().min()
     }
 
-    /// Begins the round that is due.
-    pub(crate) fn begin_round(&mut self) {
-        (self.condensed, self.next_round) = (None, None);
+    /// Begins what is due.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        if self.next_round.is_some_and(|due| due <= now) {
+            (self.condensed, self.next_round) = (None, None);
+        }
+        self.not_before.take_if(|due| *due <= now);
     }
 
     /// Writes what the `Progress` of some messages come to, where there are too many of them.
-    fn condense(&mut self, shared: &Shared) {
+    fn condense(&mut self, shared: &Shared, now: Instant) {
         const SOME: usize = 64;
         if self.next_round.is_some() {
             return;
@@ -105,7 +108,7 @@ impl Compaction {
         if let Some(last) = long.last() {
             self.condensed = Some(*last);
         } else if self.condensed.is_some() {
-            self.next_round = Some(Instant::now() + ROUND);
+            self.next_round = Some(now + ROUND);
         }
         for id in long {
             let Some(known) = shared.index().message_and_gaps(id) else {
@@ -122,11 +125,11 @@ impl Compaction {
     }
 
     /// Goes on with the messages of a segment.
-    fn some(&mut self, shared: &Shared, number: u32) {
+    fn some(&mut self, shared: &Shared, number: u32, now: Instant) {
         let (there, last) = shared.index().in_segment(number, self.behind, LOOK);
         if last.is_none() {
             if self.sent == 0 {
-                self.give_up(shared, number, "its messages are not where they were");
+                self.give_up(shared, number, "its messages are not where they were", now);
             }
             (self.behind, self.sent) = (None, 0);
             return;
@@ -149,10 +152,10 @@ impl Compaction {
                     records
                 }
                 Err(_) if shared.index().message_and_gaps(id).as_ref() != Some(&known) => continue,
-                Err(Failure::Io(failure)) => return self.give_up(shared, number, &failure.to_string()),
-                Err(failure) => match self.bury(shared, number, id, &known.0, failure) {
-                    Some(records) => records,
-                    None => return,
+                Err(Failure::Io(failure)) => return self.give_up(shared, number, &failure.to_string(), now),
+                Err(failure) => match bury(shared, id, &known.0, failure) {
+                    Ok(records) => records,
+                    Err(failure) => return self.give_up(shared, number, &failure.to_string(), now),
                 },
             };
             if self.send(shared, id, known.0, records) {
@@ -187,33 +190,7 @@ impl Compaction {
         sent
     }
 
-    /// A message that is damaged where it stands: a copy goes to `damaged/`, and the message with it, as it would at the
-    /// next start.
-    fn bury(
-        &mut self,
-        shared: &Shared,
-        number: u32,
-        id: MessageId,
-        message: &Message,
-        failure: Failure,
-    ) -> Option<Vec<(Record, Effect)>> {
-        let failure = failure.about(id);
-        let copied = aside::keep(shared, id, message);
-        match copied {
-            Ok(copy) => {
-                shared.metrics.damaged.increment();
-                tracing::error!(message_id = %id, error = %failure, copy = %copy.display(), "a message is damaged and was taken out");
-                let removed = encoding::encode(Entry::Removed(id), 0).last(true);
-                Some(vec![(removed, Effect::Removed(id))])
-            }
-            Err(failure) => {
-                self.give_up(shared, number, &failure.to_string());
-                None
-            }
-        }
-    }
-
-    fn give_up(&mut self, shared: &Shared, segment: u32, why: &str) {
+    fn give_up(&mut self, shared: &Shared, segment: u32, why: &str, now: Instant) {
         // The next start reads all of it, and says what is wrong.
         let _ = shared.journal.remove_name(&shared.journal.contents(segment));
         tracing::error!(
@@ -226,8 +203,24 @@ impl Compaction {
         index.has_contents(segment, 0);
         shared.metrics.holds(&index);
         drop(index);
-        *self = Self { not_before: Some(Instant::now() + PAUSE), ..Self::default() };
+        *self = Self { not_before: Some(now + PAUSE), ..Self::default() };
     }
+}
+
+/// A message that is damaged where it stands: a copy goes to `damaged/`, and the message with it, as it would at the next
+/// start.
+fn bury(
+    shared: &Shared,
+    id: MessageId,
+    message: &Message,
+    failure: Failure,
+) -> io::Result<Vec<(Record, Effect)>> {
+    let failure = failure.about(id);
+    let copy = aside::keep(shared, id, message)?;
+    shared.metrics.damaged.increment();
+    tracing::error!(message_id = %id, error = %failure, copy = %copy.display(), "a message is damaged and was taken out");
+    let removed = encoding::encode(Entry::Removed(id), 0).last(true);
+    Ok(vec![(removed, Effect::Removed(id))])
 }
 
 /// What was read, or what is left of it where it is damaged.

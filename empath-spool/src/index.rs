@@ -33,7 +33,7 @@ impl Effect {
     }
 }
 
-/// A message: no content, no envelope, 44 octets with its id.
+/// A message: no content, no envelope, 48 octets with its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) accepted: At,
@@ -45,15 +45,23 @@ pub(crate) struct Message {
     pub(crate) progress_octets: u32,
     /// How many they are.
     pub(crate) links: u32,
+    /// Of the first of them, which says what all before it came to.
+    pub(crate) condensed_octets: u32,
 }
 
-/// A message with more `Progress` than this has them condensed: each is to be read when it is loaded.
+/// A message with more `Progress` than this, and twice as many octets of them as the last time, has them condensed: each
+/// is to be read when it is loaded. A long history grows much before it is written again.
 pub(crate) const MAX_LINKS: u32 = 16;
 
 impl Message {
     /// Octets of all its records.
     pub(crate) fn octets(&self) -> u64 {
         u64::from(self.accepted_octets) + u64::from(self.progress_octets)
+    }
+
+    /// Whether its `Progress` are too many.
+    pub(crate) fn is_long(&self) -> bool {
+        self.links > MAX_LINKS && self.progress_octets > self.condensed_octets.saturating_mul(2)
     }
 }
 
@@ -224,6 +232,7 @@ impl Index {
                     progress: None,
                     progress_octets: 0,
                     links: 0,
+                    condensed_octets: 0,
                 };
                 self.messages.insert(id, message);
                 if let Some(segment) = self.segments.get_mut(&at.segment.get()) {
@@ -238,14 +247,14 @@ impl Index {
                 };
                 let before = message.octets();
                 if effect == Effect::Condensed(id) {
-                    (message.links, message.progress_octets) = (0, 0);
+                    (message.links, message.progress_octets, message.condensed_octets) = (0, 0, octets);
                     self.gaps.remove(&id);
                     self.long.remove(&id);
                 }
                 message.progress = Some(at);
                 message.progress_octets = message.progress_octets.saturating_add(octets);
                 message.links = message.links.saturating_add(1);
-                if message.links > MAX_LINKS {
+                if message.is_long() {
                     self.long.insert(id);
                 }
                 let after = message.octets();

@@ -5,7 +5,10 @@ mod desk;
 
 use std::{
     io::{self, IoSlice},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread,
 };
 
@@ -32,6 +35,8 @@ pub(crate) struct Keeper {
     schedule: Schedule,
     desk: Mutex<Desk>,
     changed: Condvar,
+    /// Whether the committer waits for the file that is being prepared.
+    awaited: AtomicBool,
 }
 
 /// A file full of zeros or leftovers, to become a segment.
@@ -73,7 +78,13 @@ impl Keeper {
             }
         }
         desk.kept.add(shared.index().kept().map(|(number, _)| number));
-        Arc::new(Self { shared, schedule, desk: Mutex::new(desk), changed: Condvar::new() })
+        Arc::new(Self {
+            shared,
+            schedule,
+            desk: Mutex::new(desk),
+            changed: Condvar::new(),
+            awaited: AtomicBool::new(false),
+        })
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -134,15 +145,17 @@ impl Keeper {
         let mut desk = self.desk();
         if size <= journal.segment_size {
             while desk.preparing == Preparing::Going {
+                self.awaited.store(true, Relaxed);
                 desk = self.changed.wait(desk).unwrap_or_else(PoisonError::into_inner);
             }
+            self.awaited.store(false, Relaxed);
             if let Some(spare) = desk.spare.take() {
                 return Ok(spare);
             }
         }
         let number = desk.take_number();
         drop(desk);
-        let file = journal.prepare(&journal.spare(number), size.max(journal.segment_size))?;
+        let file = journal.prepare(&journal.spare(number), size.max(journal.segment_size), || false)?;
         Ok(Spare { number, file })
     }
 
@@ -153,7 +166,7 @@ impl Keeper {
         let number = desk.take_number();
         drop(desk);
         journal
-            .prepare(&journal.spare(number), size)
+            .prepare(&journal.spare(number), size, || false)
             .map(|file| Spare { number, file })
             .or_else(|failure| self.desk().reserve.take(size, journal.reserve()).ok_or(failure))
     }
@@ -167,11 +180,12 @@ impl Keeper {
     fn run(&self) {
         let mut desk = self.desk();
         loop {
-            desk = match desk.next(Instant::now()) {
+            let now = Instant::now();
+            desk = match desk.next(now) {
                 Next::Stop => return,
                 Next::Task(task) => {
                     drop(desk);
-                    self.perform(task);
+                    self.perform(task, now);
                     self.desk()
                 }
                 Next::Wait(None) => self.changed.wait(desk).unwrap_or_else(PoisonError::into_inner),
@@ -189,14 +203,14 @@ impl Keeper {
         let next = self.desk().next(now);
         match next {
             Next::Task(task) => {
-                self.perform(task);
+                self.perform(task, now);
                 true
             }
             Next::Wait(_) | Next::Stop => false,
         }
     }
 
-    fn perform(&self, task: Task) {
+    fn perform(&self, task: Task, now: Instant) {
         match task {
             Task::Remove(segment) => self.remove(segment),
             Task::RemoveLarge(id) => {
@@ -209,7 +223,7 @@ impl Keeper {
             Task::PrepareReserve(number) => {
                 let journal = &self.shared.journal;
                 // Without one the disk has space for outcomes, or has none for anything.
-                let prepared = journal.prepare(&journal.spare(number), journal.reserve());
+                let prepared = journal.prepare(&journal.spare(number), journal.reserve(), || true);
                 let mut desk = self.desk();
                 match prepared {
                     Ok(file) => desk.reserve = Reserve::Ready(Spare { number, file }),
@@ -218,7 +232,7 @@ impl Keeper {
             }
             Task::WriteDown(segment, items) => self.write_down(segment, items.as_deref()),
             Task::Compact(mut compaction) => {
-                let again = compaction.step(&self.shared);
+                let again = compaction.step(&self.shared, now);
                 let mut desk = self.desk();
                 desk.compaction = compaction;
                 desk.compact |= again;
@@ -228,7 +242,8 @@ impl Keeper {
 
     fn prepare(&self, number: u32) {
         let journal = &self.shared.journal;
-        let prepared = journal.prepare(&journal.spare(number), journal.segment_size);
+        let time = || !self.awaited.load(Relaxed);
+        let prepared = journal.prepare(&journal.spare(number), journal.segment_size, time);
         let mut desk = self.desk();
         desk.preparing = Preparing::Not;
         match prepared {

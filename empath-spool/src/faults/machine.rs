@@ -145,6 +145,11 @@ impl Machine {
         self.engine.keeper.turn(Instant::now() + Duration::from_hours(24))
     }
 
+    /// The same after another day.
+    pub(super) fn tidy_a_day_later(&self) -> bool {
+        self.engine.keeper.turn(Instant::now() + Duration::from_hours(48))
+    }
+
     pub(super) fn is_healthy(&self) -> bool {
         self.engine.shared.is_healthy()
     }
@@ -183,11 +188,12 @@ impl Machine {
         self.engine.shared.metrics.condensed.get()
     }
 
-    /// Octets of records that matter, and the most `Progress` of a message.
-    pub(super) fn live(&self) -> (usize, u32) {
+    /// Octets of records that matter, and how many messages have too many `Progress`.
+    pub(super) fn live(&self) -> (usize, usize) {
         let index = self.engine.shared.index();
-        let links = index.ids().into_iter().filter_map(|id| index.message(id)).map(|message| message.links);
-        (usize::try_from(index.octets().1).unwrap_or(usize::MAX), links.max().unwrap_or(0))
+        let messages = index.ids().into_iter().filter_map(|id| index.message(id));
+        let long = messages.filter(crate::index::Message::is_long);
+        (usize::try_from(index.octets().1).unwrap_or(usize::MAX), long.count())
     }
 
     /// Octets in the journal's directory.

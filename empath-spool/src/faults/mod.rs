@@ -170,6 +170,11 @@ fn what_a_disk_refuses_to_read_is_there_when_it_reads_again() {
 }
 
 #[test]
+fn compaction_goes_on_by_itself_when_the_disk_reads_again() {
+    unreadable::compacted_later().unwrap();
+}
+
+#[test]
 fn a_failure_of_any_operation_costs_no_more_than_what_is_refused() {
     let (points, ..) = stops::points().unwrap();
     let failures = each(0..points.len() as u64, |number| {

@@ -66,10 +66,12 @@ impl Model {
     }
 
     /// Most octets of the records that say all this when all is at rest: of each message its acceptance, its history
-    /// condensed, and as many `Progress` as are left alone. Content in files of its own is not counted.
+    /// condensed, and as many `Progress` as are left alone, or as many octets of them again. Content in files of its own is
+    /// not counted.
     pub(super) fn live(&self) -> usize {
         let most = |(id, message): (&MessageId, &Message)| {
-            accepted(*id, message) + progress(*id, message) + MAX_LINKS as usize * LARGEST_PROGRESS
+            let condensed = progress(*id, message);
+            accepted(*id, message) + condensed + condensed.max(MAX_LINKS as usize * LARGEST_PROGRESS)
         };
         self.messages.iter().map(most).sum()
     }

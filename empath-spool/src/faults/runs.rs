@@ -11,7 +11,7 @@ use super::{
     model::{Changes, Model},
     workload::Workload,
 };
-use crate::{CommitError, Config, files::Files as _, index::MAX_LINKS};
+use crate::{CommitError, Config, files::Files as _};
 
 /// More turns than the keeper ever needs.
 const MANY: usize = 500;
@@ -360,10 +360,10 @@ impl Run {
 
     /// Disk use stays below 2 × live content + 4 segments, and large files belong to messages.
     fn bounds(&mut self) -> Outcome {
-        let (live, longest) = self.machine().live();
+        let (live, long) = self.machine().live();
         let most = self.model.live();
-        if live > most || longest > MAX_LINKS {
-            return Err(format!("{live} octets live, {most} at most; {longest} progress of a message"));
+        if live > most || long > 0 {
+            return Err(format!("{live} octets live, {most} at most; {long} histories too long"));
         }
         let used = self.machine().journal();
         let segment = usize::try_from(self.config.segment_size.0).unwrap_or(usize::MAX);

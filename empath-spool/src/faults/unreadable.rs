@@ -71,3 +71,28 @@ impl Run {
         Ok(())
     }
 }
+
+/// The oldest segment cannot be read to write its message again, and later it can, with nothing else happening.
+pub(super) fn compacted_later() -> Outcome<()> {
+    let mut run = Run::new(0, 8 << 10);
+    run.open()?;
+    for _ in 0..40 {
+        let letter = run.workload.letter();
+        run.commit([letter])?;
+    }
+    run.remove(1)?;
+    let first = Path::new(PATH).join("journal/00000001.seg");
+    (0..16).for_each(|sector| run.disk.spoil(&first, sector));
+    let machine = run.machine.as_mut().ok_or("no spool")?;
+    while machine.tidy() {}
+    if machine.compacted() > 0 {
+        return Err("what cannot be read was written again".to_owned());
+    }
+    run.disk.mend();
+    while machine.tidy_a_day_later() {}
+    machine.turn();
+    if machine.compacted() == 0 {
+        return Err(format!("nothing was written again: {:?}", machine.files("journal")));
+    }
+    Ok(())
+}

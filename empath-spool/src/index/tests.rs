@@ -96,6 +96,19 @@ fn too_much_progress_is_marked_until_one_takes_its_place() {
 }
 
 #[test]
+fn a_long_history_is_written_again_when_it_has_doubled() {
+    let mut index = index(1);
+    index.apply(Effect::Accepted(id(1)), at(1), 100);
+    index.apply(Effect::Condensed(id(1)), At::new(1, 1).unwrap(), 10_000);
+    for number in 0..100 {
+        assert!(!index.has_long(), "{number}");
+        index.apply(Effect::Progress(id(1)), At::new(1, 2 + number).unwrap(), 100);
+    }
+    index.apply(Effect::Progress(id(1)), At::new(1, 102).unwrap(), 100);
+    assert!(index.has_long());
+}
+
+#[test]
 fn progress_that_does_not_know_the_one_before_marks_a_gap() {
     let mut index = index(1);
     index.apply(Effect::Accepted(id(1)), at(1), 100);

@@ -135,7 +135,7 @@ impl Desk {
             return Next::Task(Task::Release(segment));
         }
         if self.compaction.due().is_some_and(|due| due <= now) {
-            self.compaction.begin_round();
+            self.compaction.begin(now);
             self.compact = true;
         }
         let dues = [self.dead.due(), self.large.due(), self.kept.due(), self.compaction.due()];
