@@ -66,7 +66,10 @@ impl Engine {
             starved: AtomicBool::new(false),
             metrics,
         });
-        aside::give_back(&shared);
+        // A record that a power loss may still take away gives nothing its place again.
+        if found.unsettled.is_none() {
+            aside::give_back(&shared);
+        }
         let _ = shared.journal.damaged.octets();
         shared.metrics.holds(&shared.index());
         let schedule =
