@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 mod aside;
 mod backlog;
+mod chain;
 mod committer;
 mod compaction;
 mod condensed;

@@ -2,8 +2,8 @@
 
 use crate::{
     OpenError,
+    chain::begin,
     directory::failed,
-    recovery::begin,
     segment::{Journal, Name},
 };
 

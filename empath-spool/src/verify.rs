@@ -7,6 +7,7 @@ use empath_metrics::Registry;
 
 use crate::{
     Damage, DamageReason, KeptSegment, LoadError, Metrics, OpenError, Quarantine,
+    chain::{Known, chain, never_used},
     committer::Shared,
     config::Config,
     directory::{failed, find, lock},
@@ -17,7 +18,6 @@ use crate::{
     large::Large,
     reader,
     record::{HEADER, Kind},
-    recovery::{Known, chain, never_used},
     scan::{Damaged, Found, Scanned, scan},
     segment::{Journal, Name},
     window::Window,
