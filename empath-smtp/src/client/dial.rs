@@ -6,9 +6,9 @@ use tokio::{
 };
 
 /// What carries octets to a server and back.
-pub trait Carrier: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Carrier: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Carrier for S {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Carrier for S {}
 
 /// Some carrier. It costs one indirect call for each read or write, which is a system call each.
 pub type BoxStream = Box<dyn Carrier>;
