@@ -2,66 +2,38 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use empath_common::{Envelope, ForwardPath, MessageId, Reply};
+use empath_common::{Domain, Envelope, ForwardPath, MessageId, Reply};
 use empath_metrics::Gauge;
-use empath_smtp::client::{self, Connection, FailureKind, Stage, Survey};
+use empath_smtp::client::{self, FailureKind, Limits, Stage, Survey};
 use empath_spool::Content;
 use tokio::time::Instant;
 
 use crate::{
-    config::{Config, HostAddr},
+    config::Config,
     content::Outgoing,
     dsn::Arrived,
     failure::{Disposition, Failure, Scope, disposition},
     hosts::{Candidate, Hosts, Own},
+    open::{Network, Open, Peer},
     queue::{Job, JobRecipient},
     resolve::Resolver,
-    route::NextHop,
+    route::{NextHop, Terms},
 };
 
 /// What attempts need besides the job.
 pub(crate) struct Outbound<'a> {
     pub(crate) next_hop: &'a NextHop,
-    pub(crate) helo: &'a str,
+    /// Those of the next hop.
+    pub(crate) terms: &'a Terms,
+    pub(crate) network: &'a Network,
+    /// Our own name, in EHLO too.
+    pub(crate) hostname: &'a Domain,
     pub(crate) config: &'a Config,
     pub(crate) timeouts: &'a Arc<client::Timeouts>,
     pub(crate) resolver: &'a Resolver,
     pub(crate) own: &'a Own,
     /// Connections to the next hop.
     pub(crate) active: &'a Gauge,
-}
-
-/// The host at the other end.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Peer {
-    /// As it is shown: `mx1.example.test[192.0.2.1]:25`.
-    pub(crate) shown: String,
-    pub(crate) host: HostAddr,
-}
-
-/// A greeted connection, counted as long as it exists.
-pub(crate) struct Open {
-    connection: Connection,
-    peer: Arc<Peer>,
-    since: Instant,
-    messages: u32,
-    active: Active,
-}
-
-/// Counts a connection until it is dropped.
-struct Active(Gauge);
-
-impl Active {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.increment();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.decrement();
-    }
 }
 
 /// What one attempt has come to.
@@ -147,10 +119,11 @@ pub(crate) async fn attempt(
         used = Some(reused.connection.peer());
         if attempt.transfer(&mut reused, true).await {
             *open = Some(reused);
-        } else if !attempt.begun() {
+        } else if !attempt.begun() || !attempt.unasked.is_empty() {
             // An idle connection closed by the peer is not a failure: the host gets a fresh one.
             used = None;
         }
+        attempt.left.append(&mut attempt.unasked);
     }
     if !attempt.left.is_empty() {
         attempt.hosts(outbound, open, used, rng).await;
@@ -165,6 +138,8 @@ struct Attempt<'a> {
     survey: Survey,
     /// Recipients that the next host is tried for, each with what went wrong before.
     left: Vec<Left>,
+    /// Those that the present host has not been asked for: it takes so many over one connection.
+    unasked: Vec<Left>,
     attempted: Attempted,
 }
 
@@ -182,6 +157,7 @@ impl<'a> Attempt<'a> {
             content,
             survey,
             left: job.recipients.iter().map(left).collect(),
+            unasked: Vec::new(),
             attempted: Attempted::new(job),
         }
     }
@@ -217,7 +193,21 @@ impl<'a> Attempt<'a> {
                 Some(Ok(candidate)) if Some(candidate.address) == used => continue,
                 Some(Ok(candidate)) => candidate,
             };
-            let connected = Open::connect(&candidate, outbound).await;
+            self.host(&candidate, outbound, open, started).await;
+        }
+    }
+
+    /// Offers the message to a host, over as many connections as it needs for all recipients.
+    async fn host(
+        &mut self,
+        candidate: &Candidate,
+        outbound: &Outbound<'_>,
+        open: &mut Option<Open>,
+        mut started: Instant,
+    ) {
+        let mut elsewhere = Vec::new();
+        loop {
+            let connected = Open::connect(candidate, outbound, self.domain(outbound)).await;
             self.attempted.connect += started.elapsed();
             match connected {
                 Err((failure, peer)) => self.fail(&failure, Some(&peer)),
@@ -229,7 +219,24 @@ impl<'a> Attempt<'a> {
                     }
                 }
             }
+            elsewhere.append(&mut self.left);
+            self.left = std::mem::take(&mut self.unasked);
+            if self.left.is_empty() {
+                self.left = elsewhere;
+                return;
+            }
+            started = Instant::now();
         }
+    }
+
+    /// The domain that the mail is for, or one of them.
+    fn domain<'b>(&'b self, outbound: &'b Outbound<'_>) -> &'b Domain {
+        let first = self.left.first().and_then(|left| self.path(left));
+        first.and_then(ForwardPath::domain).unwrap_or(outbound.hostname)
+    }
+
+    fn path(&self, left: &Left) -> Option<&'a ForwardPath> {
+        self.envelope.recipients().get(left.recipient.index as usize)
     }
 
     /// Offers the message to a host for the recipients that are left. False if the connection is of no more use.
@@ -237,17 +244,19 @@ impl<'a> Attempt<'a> {
         let started = Instant::now();
         let mut round = std::mem::take(&mut self.left);
         loop {
+            let mut later = self.beyond(&mut round, open.connection.offered().limits);
             let message = self.outgoing(&round);
             open.messages += 1;
             let sent = open.connection.send(&message, Outgoing::new(self.id, self.content)).await;
             if reused && sent.recipients.iter().all(is_stale) {
                 self.left.append(&mut round);
+                self.left.append(&mut later);
                 self.attempted.transfer += started.elapsed();
                 return false;
             }
             let delivered = sent.recipients.iter().any(Result::is_ok);
             let several = round.len() > 1;
-            let mut again = Vec::new();
+            let (mut again, mut broken) = (Vec::new(), None);
             for (left, result) in round.drain(..).zip(sent.recipients) {
                 match result {
                     Ok(reply) => self.attempted.results.push(Tried {
@@ -272,11 +281,23 @@ impl<'a> Attempt<'a> {
                         if several && is_unclear(&failure) {
                             self.attempted.alone.push(left.recipient.index);
                         }
-                        self.failed(left, failure.into(), Some(&open.peer));
+                        let failure = Failure::from(failure);
+                        if failure.scope == Scope::Host && !sent.reusable {
+                            broken = Some(failure.clone());
+                        }
+                        self.failed(left, failure, Some(&open.peer));
                     }
                 }
             }
-            if again.is_empty() {
+            match broken {
+                // Whoever was still to be asked for need not try the same again.
+                Some(failure) => {
+                    later.drain(..).for_each(|left| self.failed(left, failure.clone(), Some(&open.peer)));
+                }
+                None => again.append(&mut later),
+            }
+            if again.is_empty() || !sent.reusable {
+                self.unasked = again;
                 self.attempted.transfer += started.elapsed();
                 return sent.reusable;
             }
@@ -284,8 +305,18 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// Takes those out of `round` that are more than a transaction may have.
+    fn beyond(&self, round: &mut Vec<Left>, limits: Limits) -> Vec<Left> {
+        if limits == Limits::default() {
+            return Vec::new();
+        }
+        let domains = round.iter().map(|left| self.path(left).and_then(ForwardPath::domain));
+        let mut fitting = limits.fitting(domains).into_iter();
+        round.extract_if(.., |_| !fitting.next().unwrap_or(true)).collect()
+    }
+
     fn outgoing(&self, round: &[Left]) -> client::Outgoing {
-        let path = |left: &Left| self.envelope.recipients().get(left.recipient.index as usize).cloned();
+        let path = |left: &Left| self.path(left).cloned();
         let asked = |left: &Left| self.envelope.notification_of(left.recipient.index as usize).clone();
         client::Outgoing {
             reverse_path: self.envelope.reverse_path.clone(),
@@ -360,41 +391,5 @@ fn is_too_many(failure: &client::Failure) -> bool {
             matches!(reply.code.get(), 452 | 552)
         }
         _ => false,
-    }
-}
-
-impl Open {
-    async fn connect(candidate: &Candidate, outbound: &Outbound<'_>) -> Result<Self, (Failure, Arc<Peer>)> {
-        let Candidate { host, address } = candidate;
-        let shown = match host {
-            HostAddr::Name(name) => format!("{name}[{}]:{}", address.ip(), address.port()),
-            HostAddr::Ip(_) => address.to_string(),
-        };
-        let peer = Arc::new(Peer { shown, host: host.clone() });
-        match Connection::open(*address, outbound.helo, Arc::clone(outbound.timeouts)).await {
-            Ok(connection) => {
-                let active = Active::new(outbound.active);
-                Ok(Self { connection, peer, since: Instant::now(), messages: 0, active })
-            }
-            Err(failure) => Err((failure.into(), peer)),
-        }
-    }
-
-    /// Whether it may take another message.
-    pub(crate) fn may_continue(&self, config: &Config) -> bool {
-        let pool = &config.connection_pool;
-        self.messages < pool.max_messages && self.since.elapsed() < pool.max_age
-    }
-
-    /// Completes when the peer gives the idle connection up.
-    pub(crate) async fn closed(&mut self) {
-        self.connection.closed().await;
-    }
-
-    /// Takes leave. It bounds its time itself.
-    pub(crate) async fn quit(self) {
-        let Self { connection, active, .. } = self;
-        connection.quit().await;
-        drop(active);
     }
 }

@@ -124,6 +124,14 @@ impl From<client::Failure> for Failure {
         let client::Failure { stage, kind } = failure;
         let connecting = stage == Stage::Connect;
         match kind {
+            // RFC 3463 §3.8. Only under a policy that requires TLS does it come to this, and never for good: the host may be
+            // mended, and an attacker must not make mail bounce.
+            FailureKind::Unsupported(Feature::StartTls) => Self::new(Scope::Host, (4, 7, 4), detail),
+            FailureKind::Refused(reply) if stage == Stage::StartTls && reply.code.get() != 421 => {
+                Self { reply: Some(reply), ..Self::new(Scope::Host, (4, 7, 4), detail) }
+            }
+            FailureKind::Tls(_) => Self::new(Scope::Host, (4, 7, 5), detail),
+            _ if stage == Stage::Handshake => Self::new(Scope::Host, (4, 7, 5), detail),
             FailureKind::Refused(reply) => refused(stage, reply, detail),
             // 4.4.1: no answer from the host. 4.4.2: a connection that failed.
             FailureKind::Timeout | FailureKind::Closed | FailureKind::Io(_) => {
@@ -145,7 +153,7 @@ fn refused(stage: Stage, reply: Reply, detail: String) -> Failure {
     let class = if reply.code.is_permanent() && !too_many { Class::Permanent } else { Class::Transient };
     let scope = match stage {
         _ if reply.code.get() == 421 => Scope::Host,
-        Stage::Connect | Stage::Greeting | Stage::Ehlo => Scope::Host,
+        Stage::Connect | Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Handshake => Scope::Host,
         Stage::RcptTo => Scope::Recipient,
         Stage::MailFrom | Stage::Data | Stage::Content | Stage::EndOfData | Stage::Rset => Scope::Message,
     };
@@ -227,6 +235,13 @@ mod tests {
             (at(Stage::Content, FailureKind::Unreadable), TryNextHost, Defer, "4.3.0"),
             (at(Stage::EndOfData, FailureKind::Closed), TryNextHost, Defer, "4.4.2"),
             (at(Stage::Ehlo, FailureKind::Garbled(GarbledReason::NoCode)), TryNextHost, Defer, "4.5.0"),
+            (at(Stage::StartTls, FailureKind::Unsupported(Feature::StartTls)), TryNextHost, Defer, "4.7.4"),
+            (reply(Stage::StartTls, 554), TryNextHost, Defer, "4.7.4"),
+            (reply(Stage::StartTls, 454), TryNextHost, Defer, "4.7.4"),
+            (reply(Stage::StartTls, 421), TryNextHost, Defer, "4.0.0"),
+            (at(Stage::StartTls, FailureKind::Timeout), TryNextHost, Defer, "4.4.2"),
+            (at(Stage::Handshake, FailureKind::Timeout), TryNextHost, Defer, "4.7.5"),
+            (at(Stage::Handshake, FailureKind::Closed), TryNextHost, Defer, "4.7.5"),
             (
                 at(Stage::MailFrom, FailureKind::Unsupported(Feature::EightBitMime)),
                 TryNextHost,

@@ -51,13 +51,13 @@ impl<'a> Hosts<'a> {
         rng: &mut fastrand::Rng,
     ) -> Result<Self, Failure> {
         let (hosts, port, configured) = match next_hop {
-            NextHop::Mx(domain) => {
+            NextHop::Mx(domain, _) => {
                 let mut mx = resolver.mx(domain).await.map_err(|error| Failure::from(&error))?;
                 cut(&mut mx, &own.names)?;
                 resolve::shuffle_equals(&mut mx, rng);
                 (mx.into_iter().map(|mx| HostAddr::Name(mx.name)).collect(), mx_port, false)
             }
-            NextHop::Host { host, port, configured } => ([host.clone()].into(), *port, *configured),
+            NextHop::Host { host, port, configured, .. } => ([host.clone()].into(), *port, *configured),
             NextHop::Maildir(_) => (VecDeque::new(), mx_port, true),
         };
         Ok(Self { resolver, own, rest: hosts, addresses: VecDeque::new(), port, configured, begun: false })

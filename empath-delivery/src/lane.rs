@@ -12,11 +12,12 @@ use tokio::{
 };
 
 use crate::{
-    attempt::{Attempted, Open, Outbound, Tried, attempt},
+    attempt::{Attempted, Outbound, Tried, attempt},
     content::Outgoing,
     dsn::Arrived,
     failure::Failure,
     log, maildir,
+    open::Open,
     processor::{Commits, Shared},
     queue::{ConnectionId, Job, Next},
     route::NextHop,
@@ -114,12 +115,15 @@ impl Lane {
 
     async fn attempt(&mut self, job: &Job, content: &Content) -> Attempted {
         let Self { shared, next_hop, open, rng, active, .. } = self;
-        if let NextHop::Maildir(template) = &*next_hop {
-            return file(shared, template, job, content).await;
-        }
+        let terms = match &*next_hop {
+            NextHop::Maildir(template) => return file(shared, template, job, content).await,
+            NextHop::Mx(_, terms) | NextHop::Host { terms, .. } => terms,
+        };
         let outbound = Outbound {
             next_hop,
-            helo: shared.settings.hostname.as_str(),
+            terms,
+            network: &shared.network,
+            hostname: &shared.settings.hostname,
             config: &shared.settings.delivery,
             timeouts: &shared.timeouts,
             resolver: &shared.resolver,

@@ -13,7 +13,8 @@
 //!
 //! Parts that do I/O:
 //! - [`resolve`]: a domain's MX hosts and their addresses
-//! - `lane`: a connection that takes job after job; `attempt`: one job over the hosts of its next hop; `maildir`
+//! - `lane`: a connection that takes job after job; `attempt`: one job over the hosts of its next hop; `open`: a connection
+//!   to a host, encrypted as the policy wants it; `maildir`
 //! - [`header`]: the beginning of a message's content
 //! - [`Processor`]: joins queue, lanes and spool; what the daemon and the control socket talk to
 
@@ -32,6 +33,7 @@ mod lane;
 mod log;
 mod maildir;
 mod metrics;
+mod open;
 mod processor;
 
 pub use config::{Config, DsnConfig};

@@ -3,12 +3,13 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-use empath_common::{Domain, Envelope, ForwardPath, MessageId, Reply};
+use empath_common::{Domain, Envelope, Escaped, ForwardPath, MessageId, Reply, TlsSession};
+use empath_smtp::client;
 use empath_spool::CommitError;
 use jiff::Timestamp;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use crate::{attempt::Peer, failure::Failure, route::NextHop};
+use crate::{failure::Failure, open::Peer, route::NextHop};
 
 /// What every line about an attempt for a recipient says.
 pub(crate) struct Line<'a> {
@@ -44,6 +45,10 @@ fn host(peer: Option<&Peer>) -> &str {
     peer.map_or("none", |peer| &peer.shown)
 }
 
+fn tls(peer: Option<&Peer>) -> Option<&TlsSession> {
+    peer.and_then(|peer| peer.tls.as_ref())
+}
+
 fn domain(recipient: &ForwardPath) -> Option<&str> {
     recipient.domain().map(Domain::as_str)
 }
@@ -59,6 +64,8 @@ pub(crate) fn delivered(line: &Line<'_>, reply: &Reply) {
         domain = domain(line.recipient),
         next_hop = %line.next_hop,
         host = host(line.peer),
+        tls = tls(line.peer).map(|tls| tls.version),
+        cipher = tls(line.peer).map(|tls| tls.cipher),
         smtp_code = reply.code.get(),
         status = %reply.enhanced.unwrap_or(empath_common::EnhancedStatus::new(2, 0, 0)),
         reply = %reply,
@@ -75,6 +82,8 @@ pub(crate) fn deferred(line: &Line<'_>, failure: &Failure, due: Timestamp) {
         domain = domain(line.recipient),
         next_hop = %line.next_hop,
         host = host(line.peer),
+        tls = tls(line.peer).map(|tls| tls.version),
+        cipher = tls(line.peer).map(|tls| tls.cipher),
         smtp_code = code(failure),
         status = %failure.status,
         reply = %failure.detail,
@@ -92,6 +101,8 @@ pub(crate) fn bounced(line: &Line<'_>, failure: &Failure, told: Told) {
         domain = domain(line.recipient),
         next_hop = %line.next_hop,
         host = host(line.peer),
+        tls = tls(line.peer).map(|tls| tls.version),
+        cipher = tls(line.peer).map(|tls| tls.cipher),
         smtp_code = code(failure),
         status = %failure.status,
         reply = %failure.detail,
@@ -155,6 +166,12 @@ impl fmt::Display for Told {
             Self::Nobody => f.write_str("none"),
         }
     }
+}
+
+/// A host can't do the STARTTLS that it offers.
+pub(crate) fn in_clear(host: &str, failure: &client::Failure) {
+    let reason = failure.to_string();
+    warn!(host, reason = %Escaped(reason.as_bytes()), "TLS failed; mail goes to the host in clear text for an hour");
 }
 
 pub(crate) fn not_stored(id: MessageId, failure: &CommitError) {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use empath_common::Clock;
+use empath_common::{Clock, Domain};
 use empath_metrics::{Counter, Family, Gauge, Histogram, Kind, Registry};
 use jiff::Timestamp;
 
@@ -21,6 +21,8 @@ pub struct Metrics {
     pub(crate) active: Family<Gauge>,
     pub(crate) retries: Histogram,
     pub(crate) unreadable: Gauge,
+    /// Under policies that can do without TLS, and under those that can't.
+    tls_failures: [Family<Counter>; 2],
     sizes: [Gauge; MessageStatus::ALL.len()],
     registry: Registry,
 }
@@ -67,9 +69,23 @@ impl Metrics {
                 "empath_delivery_unreadable_messages",
                 "Messages that the spool did not give back at the start, and that are tried again.",
             ),
+            tls_failures: registry.counters_by_kind(
+                "empath_delivery_tls_handshake_failures_total",
+                "Connections that could not be encrypted although the host offers it, by the recipient's domain and our policy.",
+                "domain",
+                ("policy", ["opportunistic", "required"]),
+                MAX_LABELS,
+            ),
             sizes: MessageStatus::ALL.map(|status| sizes.with(status.as_str())),
             registry: registry.clone(),
         }
+    }
+
+    /// A connection for mail to `domain` could not be encrypted.
+    pub(crate) fn tls_failed(&self, domain: &Domain, required: bool) {
+        let [opportunistic, always] = &self.tls_failures;
+        let of_policy = if required { always } else { opportunistic };
+        of_policy.with(domain.as_str()).increment();
     }
 
     /// Shows the queue as it is now.

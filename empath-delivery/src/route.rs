@@ -6,13 +6,13 @@ use std::{collections::HashMap, fmt, path::Path, sync::Arc};
 
 use empath_common::{Domain, ForwardPath, Host};
 
-use crate::config::{Config, DomainPattern, HostAddr};
+use crate::config::{Config, DomainConfig, DomainPattern, HostAddr, TlsPolicy};
 
 /// Where a message goes next. Recipients with the same next hop travel together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NextHop {
     /// The MX hosts of a domain.
-    Mx(Domain),
+    Mx(Domain, Arc<Terms>),
     /// One host: an `mx_override` or an address literal.
     Host {
         /// Which.
@@ -21,16 +21,34 @@ pub enum NextHop {
         port: u16,
         /// Whether the configuration named it. Then a name that doesn't exist is our mistake and bounces nothing.
         configured: bool,
+        /// How it is spoken to.
+        terms: Arc<Terms>,
     },
     /// Maildirs on this machine, by the template of their paths.
     Maildir(Arc<Path>),
+}
+
+/// How the hosts of a next hop are spoken to. It is part of the next hop, so that no connection ever takes a message
+/// that asks for other terms.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Terms {
+    /// Whether connections are encrypted.
+    pub tls: TlsPolicy,
+    /// Whether certificates are verified, which is so under `Required` only.
+    pub verified: bool,
+    /// The name that certificates must have, if not the host's.
+    pub name: Option<Domain>,
+    /// Whether commands may be pipelined.
+    pub pipelining: bool,
+    /// Whether content may go in chunks.
+    pub chunking: bool,
 }
 
 /// As it is shown: `mx:example.test`, `smtp:127.0.0.1:2525`, `maildir`.
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Mx(domain) => write!(f, "mx:{domain}"),
+            Self::Mx(domain, _) => write!(f, "mx:{domain}"),
             Self::Host { host, port, .. } => write!(f, "smtp:{host}:{port}"),
             Self::Maildir(_) => f.write_str("maildir"),
         }
@@ -61,6 +79,7 @@ pub struct Routes {
 struct Policy {
     /// `None`: as the address says.
     next_hop: Option<NextHop>,
+    terms: Arc<Terms>,
     max_connections: usize,
 }
 
@@ -71,22 +90,28 @@ impl Routes {
         let mut routes = Self {
             exact: HashMap::new(),
             below: HashMap::new(),
-            any: Policy { next_hop: None, max_connections: max_per_server },
+            any: Policy {
+                next_hop: None,
+                terms: Arc::new(Terms::of(config, None)),
+                max_connections: max_per_server,
+            },
             mx_port: config.mx_port,
             hostname,
         };
         for (pattern, domain) in &config.domains {
+            let terms = Arc::new(Terms::of(config, Some(domain)));
             let next_hop = match (&domain.maildir, &domain.mx_override) {
                 (Some(template), _) => Some(NextHop::Maildir(template.as_path().into())),
                 (None, Some(to)) => Some(NextHop::Host {
                     host: to.host.clone(),
                     port: to.port.unwrap_or(config.mx_port),
                     configured: true,
+                    terms: Arc::clone(&terms),
                 }),
                 (None, None) => None,
             };
             let max_connections = domain.max_connections.unwrap_or(max_per_server);
-            let policy = Policy { next_hop, max_connections };
+            let policy = Policy { next_hop, terms, max_connections };
             match pattern {
                 DomainPattern::Exact(name) => {
                     routes.exact.insert(name.clone(), policy);
@@ -107,14 +132,15 @@ impl Routes {
             None => &self.hostname,
             Some(Host::Domain(domain)) => domain,
             Some(Host::Literal(literal)) => {
-                return self.any.route(|| NextHop::Host {
+                return self.any.route(None, |terms| NextHop::Host {
                     host: HostAddr::Ip(literal.0),
                     port: self.mx_port,
                     configured: false,
+                    terms,
                 });
             }
         };
-        self.policy(domain).route(|| NextHop::Mx(domain.clone()))
+        self.policy(domain).route(Some(domain), |terms| NextHop::Mx(domain.clone(), terms))
     }
 
     fn policy(&self, domain: &Domain) -> &Policy {
@@ -135,18 +161,30 @@ impl Routes {
 }
 
 impl Policy {
-    fn route(&self, otherwise: impl FnOnce() -> NextHop) -> Route {
-        Route {
-            next_hop: self.next_hop.clone().unwrap_or_else(otherwise),
-            max_connections: self.max_connections,
+    fn route(&self, domain: Option<&Domain>, otherwise: impl FnOnce(Arc<Terms>) -> NextHop) -> Route {
+        let mut next_hop = self.next_hop.clone().unwrap_or_else(|| otherwise(Arc::clone(&self.terms)));
+        // A configured address has no name: its certificate is for the domain that it serves.
+        if let NextHop::Host { host: HostAddr::Ip(_), configured: true, terms, .. } = &mut next_hop
+            && terms.verified
+        {
+            *terms = Arc::new(Terms { name: domain.cloned(), ..Terms::clone(terms) });
         }
+        Route { next_hop, max_connections: self.max_connections }
+    }
+}
+
+impl Terms {
+    fn of(config: &Config, domain: Option<&DomainConfig>) -> Self {
+        let (tls, verified) = config.security(domain);
+        let [pipelining, chunking] =
+            domain.map_or([true, true], |domain| [domain.pipelining, domain.chunking]);
+        Self { tls, verified, name: None, pipelining, chunking }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::DomainConfig;
 
     fn routes(domains: &[(&str, DomainConfig)]) -> Routes {
         let mut config = Config { mx_port: 2025, ..Config::default() };
@@ -210,5 +248,42 @@ mod tests {
             (routes.route(&"<u@a.test>".parse().unwrap()), routes.route(&"<u@b.test>".parse().unwrap()));
         assert_eq!(a, b);
         assert_eq!(a.next_hop.to_string(), "maildir");
+    }
+
+    #[test]
+    fn domains_with_other_terms_never_share_a_connection() {
+        let to = || Some("127.0.0.1:25".parse().unwrap());
+        let plain = DomainConfig { mx_override: to(), ..DomainConfig::default() };
+        let routes = routes(&[
+            ("a.test", plain.clone()),
+            ("b.test", plain.clone()),
+            ("never.test", DomainConfig { tls: Some(TlsPolicy::Disabled), ..plain.clone() }),
+            ("always.test", DomainConfig { require_tls: true, ..plain.clone() }),
+            ("too.test", DomainConfig { tls: Some(TlsPolicy::Required), ..plain.clone() }),
+            (
+                "any.test",
+                DomainConfig { require_tls: true, accept_invalid_certs: Some(true), ..plain.clone() },
+            ),
+            ("slow.test", DomainConfig { pipelining: false, ..plain.clone() }),
+            ("whole.test", DomainConfig { chunking: false, ..plain }),
+            ("named.test", DomainConfig { require_tls: true, ..over("mx.named.test") }),
+        ]);
+        let next_hop = |domain: &str| routes.route(&format!("<u@{domain}>").parse().unwrap()).next_hop;
+        assert_eq!(next_hop("a.test"), next_hop("b.test"));
+        let others =
+            ["a.test", "never.test", "always.test", "too.test", "any.test", "slow.test", "whole.test"];
+        for one in others {
+            for other in others.iter().filter(|other| **other != one) {
+                assert_ne!(next_hop(one), next_hop(other), "{one} {other}");
+            }
+        }
+        let expects = |domain| {
+            let NextHop::Host { terms, .. } = next_hop(domain) else { panic!("no host") };
+            (terms.verified, terms.name.as_ref().map(ToString::to_string))
+        };
+        assert_eq!(expects("a.test"), (false, None));
+        assert_eq!(expects("always.test"), (true, Some("always.test".into())));
+        assert_eq!(expects("any.test"), (false, None));
+        assert_eq!(expects("named.test"), (true, None));
     }
 }

@@ -28,6 +28,13 @@ impl Registry {
                         page.sample(name, "", Some((label, &value)), &[], counter.get());
                     }
                 }
+                Values::CountersByKind(label, kind, families) => {
+                    for (of_kind, family) in families {
+                        for (value, counter) in family.members() {
+                            page.sample(name, "", Some((label, &value)), &[(kind, of_kind)], counter.get());
+                        }
+                    }
+                }
                 Values::Gauges(label, family) => {
                     for (value, gauge) in family.members() {
                         page.sample(name, "", Some((label, &value)), &[], gauge.get());

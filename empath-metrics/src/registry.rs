@@ -25,6 +25,8 @@ pub(crate) enum Values {
     Counters(&'static str, Family<Counter>),
     Gauges(&'static str, Family<Gauge>),
     Histograms(&'static str, Family<Histogram>),
+    /// By two labels, the values of the second being known.
+    CountersByKind(&'static str, &'static str, Vec<(&'static str, Family<Counter>)>),
     Collected(Kind, Arc<dyn Fn() -> Option<f64> + Send + Sync>),
 }
 
@@ -42,7 +44,7 @@ pub enum Kind {
 impl Values {
     pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::Counter(_) | Self::Counters(..) => Kind::Counter,
+            Self::Counter(_) | Self::Counters(..) | Self::CountersByKind(..) => Kind::Counter,
             Self::Gauge(_) | Self::Gauges(..) => Kind::Gauge,
             Self::Histogram(_) | Self::Histograms(..) => Kind::Histogram,
             Self::Collected(kind, _) => *kind,
@@ -118,6 +120,22 @@ impl Registry {
         let family = Family::new(Counter::default(), limit);
         self.define(name, help, Values::Counters(label, family.clone()));
         family
+    }
+
+    /// Defines a counter for each value of `label` and each of the kinds, which are the values of a second label: a family
+    /// for each kind, in their order.
+    pub fn counters_by_kind<const N: usize>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        (kind, kinds): (&'static str, [&'static str; N]),
+        limit: usize,
+    ) -> [Family<Counter>; N] {
+        let families = kinds.map(|_| Family::new(Counter::default(), limit));
+        let named = kinds.into_iter().zip(families.clone()).collect();
+        self.define(name, help, Values::CountersByKind(label, kind, named));
+        families
     }
 
     /// Defines a gauge for each value of `label`.

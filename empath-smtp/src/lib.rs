@@ -7,3 +7,5 @@
 
 pub mod client;
 pub mod server;
+
+mod tls;

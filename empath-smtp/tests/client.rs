@@ -1,16 +1,22 @@
 //! The client's connection against the scripted peer.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use empath_common::{Body, MessageNotification, Reply};
 use empath_smtp::client::{
-    Connection, Failure, FailureKind, GarbledReason, MAX_LINE, Outgoing, Sent, Source, Stage, Survey,
-    Timeouts,
+    BoxStream, Connection, Dial, Dialing, Failure, FailureKind, GarbledReason, MAX_LINE, Outgoing, Sent,
+    Source, Stage, Survey, Tcp, Timeouts,
 };
 use empath_testkit::peer::{Act, At, Peer, Script};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 const CONTENT: &str = "Subject: hi\r\n\r\n.hello\r\n";
 
@@ -26,24 +32,18 @@ fn message(to: &[&str], survey: Survey) -> Outgoing {
     }
 }
 
-async fn send<S>(connection: &mut Connection<S>, to: &[&str]) -> Sent
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+async fn send(connection: &mut Connection, to: &[&str]) -> Sent {
     send_content(connection, to, CONTENT).await
 }
 
-async fn send_content<S>(connection: &mut Connection<S>, to: &[&str], content: impl Into<Bytes>) -> Sent
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+async fn send_content(connection: &mut Connection, to: &[&str], content: impl Into<Bytes>) -> Sent {
     let content = content.into();
     let survey = Survey::of(content.clone()).await.unwrap();
     connection.send(&message(to, survey), content).await
 }
 
 async fn open(peer: &Peer) -> Result<Connection, Failure> {
-    Connection::open(peer.address(), "client.test", Arc::default()).await
+    Connection::open(&Tcp, peer.address(), "client.test", Arc::default()).await
 }
 
 async fn send_to(script: Script, to: &[&str]) -> (Peer, Sent) {
@@ -141,7 +141,7 @@ async fn a_host_that_does_not_take_the_connection_is_not_waited_for_forever() {
     let timeouts = Arc::new(Timeouts { connect: short, greeting: short, ..Timeouts::default() });
     // Nobody accepts: when the queue is full, the system answers no more.
     for _ in 0..10 {
-        let failed = Connection::open(address, "client.test", timeouts.clone()).await.unwrap_err();
+        let failed = Connection::open(&Tcp, address, "client.test", timeouts.clone()).await.unwrap_err();
         assert_eq!(failed.kind, FailureKind::Timeout);
         if failed.stage == Stage::Connect {
             return;
@@ -194,7 +194,7 @@ async fn garbage_in_place_of_a_reply_defers_and_ends_the_connection() {
         ("999 ok\r\n".to_owned(), GarbledReason::Code),
         ("250-ok\r\n251 ok\r\n".to_owned(), GarbledReason::MixedCodes),
         ("2".repeat(MAX_LINE + 1), GarbledReason::LineTooLong),
-        ("250-ok\r\n".repeat(1000), GarbledReason::TooManyLines),
+        ("250-ok\r\n".repeat(1000), GarbledReason::TooLong),
     ] {
         let script = Script::new().on(At::EndOfData, Act::raw(octets));
         let (_, sent) = send_to(script, &["bob@example.test"]).await;
@@ -354,20 +354,36 @@ async fn a_connection_left_in_the_middle_takes_no_further_message() {
 }
 
 /// Over a pipe of 1 KiB. With time paused, whole minutes pass at once, and only when both sides wait.
-async fn served(script: Script, timeouts: Timeouts) -> (Peer, Result<Connection<DuplexStream>, Failure>) {
+async fn served(script: Script, timeouts: Timeouts) -> (Peer, Result<Connection, Failure>) {
     let peer = Peer::start(script).await.unwrap();
     let (ours, theirs) = tokio::io::duplex(1024);
     tokio::spawn(peer.serve(theirs));
     (peer, greet(ours, timeouts).await)
 }
 
-async fn greet(stream: DuplexStream, timeouts: Timeouts) -> Result<Connection<DuplexStream>, Failure> {
+/// Connects once, to what is at the other end.
+struct Pipe(Mutex<Option<DuplexStream>>);
+
+impl From<DuplexStream> for Pipe {
+    fn from(stream: DuplexStream) -> Self {
+        Self(Mutex::new(Some(stream)))
+    }
+}
+
+impl Dial for Pipe {
+    fn dial(&self, _: SocketAddr) -> Dialing<'_> {
+        let stream = self.0.lock().unwrap().take();
+        Box::pin(async { Ok(Box::new(stream.ok_or(io::ErrorKind::ConnectionRefused)?) as BoxStream) })
+    }
+}
+
+async fn greet(stream: DuplexStream, timeouts: Timeouts) -> Result<Connection, Failure> {
     let address = SocketAddr::from(([192, 0, 2, 1], 25));
-    Connection::greet(stream, address, "client.test", Arc::new(timeouts)).await
+    Connection::open(&Pipe::from(stream), address, "client.test", Arc::new(timeouts)).await
 }
 
 /// Sends more than the pipe holds.
-async fn send_long(connection: &mut Connection<DuplexStream>) -> Sent {
+async fn send_long(connection: &mut Connection) -> Sent {
     send_content(connection, &["bob@example.test"], "x\r\n".repeat(10_000)).await
 }
 
@@ -378,6 +394,7 @@ async fn every_step_has_its_own_time() {
         connect: 99 * second,
         greeting: 2 * second,
         ehlo: 3 * second,
+        starttls: 98 * second,
         mail_from: 4 * second,
         rcpt_to: 5 * second,
         data: 6 * second,

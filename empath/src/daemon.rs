@@ -163,6 +163,8 @@ impl Daemon {
         let parts = empath_delivery::Parts {
             spool: Arc::clone(&spool),
             resolver: Arc::new(Resolver::new(&config.delivery.dns)?),
+            dial: Arc::new(empath_smtp::client::Tcp),
+            tls: config.delivery.tls().map_err(|problem| StartError::Tls(problem.within("delivery")))?,
             clock: Arc::clone(&clock),
             metrics: empath_delivery::Metrics::new(&registry),
             rng: fastrand::Rng::new(),

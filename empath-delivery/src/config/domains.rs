@@ -9,10 +9,11 @@ use empath_common::{Domain, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::TlsPolicy;
 use crate::maildir;
 
 /// What is different for a domain.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DomainConfig {
     /// Deliver to this host, without looking for MX records.
@@ -20,6 +21,28 @@ pub struct DomainConfig {
     /// `host`, `host:port`, `127.0.0.1:25` or `[::1]:25`; without a port it is `mx_port`. Default: none.
     #[schemars(with = "Option<String>")]
     pub mx_override: Option<Override>,
+    /// Whether connections are encrypted: `Opportunistic`, `Required` or `Disabled`, as in `tls.default_policy`.
+    ///
+    /// The name that a certificate must have under `Required` is the MX host's; under `mx_override` it is that of the
+    /// host, or the domain where that is an address. Default: `tls.default_policy`.
+    pub tls: Option<TlsPolicy>,
+    /// The same as `tls: Required`.
+    ///
+    /// Default: `false`.
+    pub require_tls: bool,
+    /// Takes every certificate where encryption is required, or none but valid ones, instead of what
+    /// `tls.accept_invalid_certs` says.
+    ///
+    /// There is a warning at each start. Default: none.
+    pub accept_invalid_certs: Option<bool>,
+    /// Write commands without waiting for each reply, where PIPELINING is offered (RFC 2920).
+    ///
+    /// `false` is for servers that offer it and can't do it. Default: `true`.
+    pub pipelining: bool,
+    /// Send content in chunks of known length, where CHUNKING is offered (RFC 3030).
+    ///
+    /// `false` is for servers that offer it and can't do it. Default: `true`.
+    pub chunking: bool,
     /// Most connections to this destination, instead of `connection_pool.max_per_server`. Default: none.
     pub max_connections: Option<usize>,
     /// Deliver into Maildirs on this machine instead of over SMTP.
@@ -30,12 +53,30 @@ pub struct DomainConfig {
     pub maildir: Option<PathBuf>,
 }
 
+impl Default for DomainConfig {
+    fn default() -> Self {
+        Self {
+            mx_override: None,
+            tls: None,
+            require_tls: false,
+            accept_invalid_certs: None,
+            pipelining: true,
+            chunking: true,
+            max_connections: None,
+            maildir: None,
+        }
+    }
+}
+
 impl DomainConfig {
     /// What is wrong with the values.
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.max_connections == Some(0) {
             problems.push(Problem::new("max_connections", "nothing could be delivered; give at least 1"));
+        }
+        if self.require_tls && self.tls.is_some_and(|policy| policy != TlsPolicy::Required) {
+            problems.push(Problem::new("require_tls", "contradicts tls: give one of the two"));
         }
         if let Some(template) = &self.maildir {
             if self.mx_override.is_some() {

@@ -4,11 +4,12 @@ mod domains;
 mod dsn;
 mod pool;
 mod retry;
+mod tls;
 
 use std::collections::BTreeMap;
 
 use empath_common::{Domain, Problem};
-use empath_smtp::client::Timeouts;
+use empath_smtp::client::{Timeouts, Tls};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,7 @@ pub use dsn::DsnConfig;
 pub use empath_common::{DomainPattern, DomainPatternError};
 pub use pool::ConnectionPool;
 pub use retry::Retry;
+pub use tls::{TlsConfig, TlsPolicy};
 
 /// How accepted messages are delivered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +43,8 @@ pub struct Config {
     pub smtp_timeouts: Timeouts,
     /// How domains are looked up.
     pub dns: DnsConfig,
+    /// How connections to servers are encrypted (RFC 3207).
+    pub tls: TlsConfig,
     /// What is different for some domains.
     ///
     /// A key is a domain (`"example.test"`), every name below one (`"*.test"`, not `test` itself), or everything
@@ -57,6 +61,7 @@ impl Default for Config {
             mx_port: 25,
             smtp_timeouts: Timeouts::default(),
             dns: DnsConfig::default(),
+            tls: TlsConfig::default(),
             domains: BTreeMap::new(),
         }
     }
@@ -76,6 +81,41 @@ impl Config {
         exact.or_else(below).or_else(|| self.domains.get(&DomainPattern::Any))
     }
 
+    /// How connections are encrypted that this says something about, or nothing: the policy, and whether certificates are
+    /// verified.
+    pub(crate) fn security(&self, domain: Option<&DomainConfig>) -> (TlsPolicy, bool) {
+        let policy = match domain {
+            Some(domain) if domain.require_tls => TlsPolicy::Required,
+            domain => domain.and_then(|domain| domain.tls).unwrap_or(self.tls.default_policy),
+        };
+        let accept = domain.and_then(|domain| domain.accept_invalid_certs);
+        let accept = accept.unwrap_or(self.tls.accept_invalid_certs);
+        (policy, policy == TlsPolicy::Required && !accept)
+    }
+
+    /// What TLS handshakes with servers need. Roots are missed only if something is to be verified.
+    pub fn tls(&self) -> Result<Tls, Problem> {
+        let mut all = self.domains.values().map(Some).chain([None]);
+        let verifies = all.any(|domain| self.security(domain).1);
+        self.tls.load(verifies).map_err(|problem| problem.within("tls"))
+    }
+
+    /// What works and still needs somebody's attention: certificates that are not verified although encryption is
+    /// required.
+    pub fn warnings(&self) -> Vec<Problem> {
+        let message = "certificates of servers are not verified: whoever stands in between can read and change the mail";
+        let mut warnings = Vec::new();
+        if self.tls.accept_invalid_certs {
+            warnings.push(Problem::new("tls.accept_invalid_certs", message));
+        }
+        for (pattern, domain) in &self.domains {
+            if domain.accept_invalid_certs == Some(true) {
+                warnings.push(Problem::new(format!("domains[\"{pattern}\"].accept_invalid_certs"), message));
+            }
+        }
+        warnings
+    }
+
     /// What is wrong with the values.
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -92,6 +132,10 @@ impl Config {
         add("connection_pool", self.connection_pool.validate());
         add("smtp_timeouts", self.smtp_timeouts.validate());
         add("dns", self.dns.validate());
+        problems.extend(self.tls().err());
+        let mut add = |key: &str, found: Vec<Problem>| {
+            problems.extend(found.into_iter().map(|problem| problem.within(key)));
+        };
         for (pattern, domain) in &self.domains {
             add(&format!("domains[\"{pattern}\"]"), domain.validate());
         }
@@ -122,6 +166,9 @@ mod tests {
             mx_override: Some("127.0.0.1:25".parse().unwrap()),
             maildir: Some("./{user}".into()),
             max_connections: Some(0),
+            tls: Some(TlsPolicy::Disabled),
+            require_tls: true,
+            ..DomainConfig::default()
         };
         config.domains.insert("*.test".parse().unwrap(), domain);
         let keys: Vec<_> = config.validate().into_iter().map(|problem| problem.key).collect();
@@ -135,6 +182,7 @@ mod tests {
                 "connection_pool.max_per_server",
                 "smtp_timeouts.connect",
                 "domains[\"*.test\"].max_connections",
+                "domains[\"*.test\"].require_tls",
                 "domains[\"*.test\"].maildir",
                 "domains[\"*.test\"].maildir",
             ]

@@ -19,7 +19,7 @@ use std::{
 };
 
 use empath_common::{Clock, Domain, Envelope, MessageId};
-use empath_smtp::client::Timeouts;
+use empath_smtp::client::{Dial, Timeouts, Tls};
 use empath_spool::{Content, Spool};
 use jiff::Timestamp;
 use tokio::{
@@ -32,6 +32,7 @@ use crate::{
     Config, DsnConfig, Metrics, Resolver,
     hosts::Own,
     lane,
+    open::Network,
     queue::{Action, ConnectionId, Job, Limits, Next, Queue},
     route::Routes,
 };
@@ -64,6 +65,10 @@ pub struct Parts {
     pub spool: Arc<dyn Spool>,
     /// Looks next hops up.
     pub resolver: Arc<Resolver>,
+    /// Connects to their hosts.
+    pub dial: Arc<dyn Dial>,
+    /// Encrypts the connections: [`Config::tls`].
+    pub tls: Tls,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What is counted.
@@ -82,6 +87,7 @@ pub(crate) struct Shared {
     pub(crate) own: Own,
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) resolver: Arc<Resolver>,
+    pub(crate) network: Network,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
     tasks: TaskTracker,
@@ -109,7 +115,7 @@ struct State {
 impl Processor {
     /// Starts with an empty queue; see [`recover`](Self::recover).
     pub fn start(settings: Settings, parts: Parts) -> Self {
-        let Parts { spool, resolver, clock, metrics, rng } = parts;
+        let Parts { spool, resolver, dial, tls, clock, metrics, rng } = parts;
         let limits = Limits {
             max_concurrent: settings.delivery.max_concurrent,
             content_memory: settings.content_memory,
@@ -124,6 +130,7 @@ impl Processor {
             settings,
             spool,
             resolver,
+            network: Network::new(dial, tls, metrics.clone()),
             clock,
             metrics,
             tasks: TaskTracker::new(),

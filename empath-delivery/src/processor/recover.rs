@@ -190,6 +190,7 @@ mod tests {
     use bytes::Bytes;
     use empath_common::{Clock, Envelope, ReversePath, SystemClock};
     use empath_metrics::Registry;
+    use empath_smtp::client::Tcp;
     use empath_spool::{Batch, LoadingSome, MemorySpool, Progress, RecipientUpdate, Spool as _, Status};
     use empath_testkit::spool::{HookedSpool, Hooks};
     use tokio::{sync::Semaphore, time::timeout};
@@ -259,6 +260,8 @@ mod tests {
         let parts = Parts {
             spool: Arc::clone(&spool) as _,
             resolver: Arc::new(Resolver::new(&delivery.dns).unwrap()),
+            dial: Arc::new(Tcp),
+            tls: delivery.tls().unwrap(),
             clock: Arc::new(SystemClock),
             metrics: Metrics::new(&Registry::default()),
             rng: fastrand::Rng::with_seed(1),

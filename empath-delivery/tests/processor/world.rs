@@ -17,6 +17,7 @@ use empath_delivery::{
     config::DomainConfig,
 };
 use empath_metrics::Registry;
+use empath_smtp::client::Tcp;
 use empath_spool::{
     Batch, CommitError, Committed, Content, Entry, LoadError, Loading, MemorySpool, RecipientState, Spool,
 };
@@ -206,6 +207,8 @@ fn start(
     let parts = Parts {
         spool: Arc::clone(spool) as _,
         resolver: Arc::new(Resolver::new(&config.dns).unwrap()),
+        dial: Arc::new(Tcp),
+        tls: config.tls().unwrap(),
         clock: Arc::clone(clock),
         metrics: Metrics::new(registry),
         rng: fastrand::Rng::with_seed(1),

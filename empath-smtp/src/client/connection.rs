@@ -8,19 +8,21 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
-use empath_common::Reply;
+use bytes::BytesMut;
+use empath_common::{Reply, TlsSession};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncReadExt, AsyncWrite},
     time::timeout,
 };
 
 use super::{
-    Extensions, Failure, FailureKind, GarbledReason, Outbound, Outgoing, Sent, Source, Stage, Step, Timeouts,
-    Transaction,
+    Block, Dial, Expected, Extensions, Failure, FailureKind, Feature, Framing, GarbledReason, Outgoing, Sent,
+    Source, Stage, Step, Timeouts, Tls, Transaction,
+    content::Feed,
     reply::{RawReply, ReplyParser},
+    stream::Stream,
 };
+use crate::tls;
 
 /// Octets of replies that are read at a time, and at most kept while something is being written.
 const INPUT: usize = 8 * 1024;
@@ -32,13 +34,16 @@ const UNEXPECTED: FailureKind = FailureKind::Garbled(GarbledReason::Unexpected);
 /// Dropping a future of [`send`](Self::send) leaves the dialogue in the middle: the connection then fails every
 /// further transaction.
 #[derive(Debug)]
-pub struct Connection<S = TcpStream> {
-    stream: S,
+pub struct Connection {
+    stream: Stream,
     peer: SocketAddr,
     timeouts: Arc<Timeouts>,
     offered: Extensions,
+    tls: Option<TlsSession>,
     input: BytesMut,
     parser: ReplyParser,
+    /// MAIL commands so far.
+    mails: u32,
     /// The server waits for a command.
     idle: bool,
 }
@@ -46,47 +51,89 @@ pub struct Connection<S = TcpStream> {
 impl Connection {
     /// Connects, waits for the greeting and says EHLO, or HELO to a server that doesn't know it
     /// (RFC 5321 §3.2). `helo` is our name or address literal.
-    pub async fn open(address: SocketAddr, helo: &str, timeouts: Arc<Timeouts>) -> Result<Self, Failure> {
-        let stream = match timeout(timeouts.connect, TcpStream::connect(address)).await {
+    pub async fn open(
+        dial: &dyn Dial,
+        address: SocketAddr,
+        helo: &str,
+        timeouts: Arc<Timeouts>,
+    ) -> Result<Self, Failure> {
+        let stream = match timeout(timeouts.connect, dial.dial(address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(Stage::Connect.failed(error.into())),
             Err(_) => return Err(Stage::Connect.failed(FailureKind::Timeout)),
         };
-        // Every write is a whole group of commands or a whole message: there is nothing to wait for.
-        stream.set_nodelay(true).map_err(|error| Stage::Connect.failed(error.into()))?;
-        Self::greet(stream, address, helo, timeouts).await
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// The same over a stream that is already connected to `peer`.
-    pub async fn greet(
-        stream: S,
-        peer: SocketAddr,
-        helo: &str,
-        timeouts: Arc<Timeouts>,
-    ) -> Result<Self, Failure> {
         let mut connection = Self {
-            stream,
-            peer,
+            stream: Stream::Clear(stream),
+            peer: address,
             timeouts,
             offered: Extensions::default(),
+            tls: None,
             input: BytesMut::with_capacity(INPUT),
             parser: ReplyParser::default(),
+            mails: 0,
             idle: false,
         };
         positive(Stage::Greeting, connection.read(Stage::Greeting).await)?;
-        let reply = connection.say(Stage::Ehlo, format!("EHLO {helo}\r\n").as_bytes()).await;
-        connection.offered = match reply {
+        connection.hello(helo).await?;
+        Ok(connection)
+    }
+
+    /// Encrypts the connection and says EHLO anew: what the server said in clear text counts no longer (RFC 3207 §4.2).
+    /// After a failure nothing can be said on it any more.
+    pub async fn start_tls(
+        mut self,
+        tls: &Tls,
+        expected: &Expected<'_>,
+        helo: &str,
+    ) -> Result<Self, Failure> {
+        self.idle = false;
+        if !self.offered.starttls {
+            return Err(Stage::StartTls.failed(FailureKind::Unsupported(Feature::StartTls)));
+        }
+        positive(Stage::StartTls, self.say(Stage::StartTls, b"STARTTLS\r\n").await)?;
+        if !self.input.is_empty() {
+            return Err(Stage::StartTls.garbled(GarbledReason::BehindStartTls));
+        }
+        let Stream::Clear(stream) = self.stream else {
+            return Err(Stage::StartTls.garbled(GarbledReason::Unexpected));
+        };
+        let handshake = timeout(self.timeouts.starttls, tls.connect(stream, expected));
+        let stream = handshake.await.unwrap_or(Err(FailureKind::Timeout));
+        let stream = stream.map_err(|kind| Stage::Handshake.failed(kind))?;
+        self.tls = Some(tls::session(stream.get_ref().1, None));
+        self.stream = Stream::Tls(Box::new(stream));
+        self.hello(helo).await?;
+        Ok(self)
+    }
+
+    async fn hello(&mut self, helo: &str) -> Result<(), Failure> {
+        let reply = self.say(Stage::Ehlo, format!("EHLO {helo}\r\n").as_bytes()).await;
+        self.offered = match reply {
             Ok(reply) if reply.code.is_permanent() => {
-                let reply = connection.say(Stage::Ehlo, format!("HELO {helo}\r\n").as_bytes()).await;
+                let reply = self.say(Stage::Ehlo, format!("HELO {helo}\r\n").as_bytes()).await;
                 positive(Stage::Ehlo, reply)?;
                 Extensions::default()
             }
             reply => positive(Stage::Ehlo, reply)?.extensions(),
         };
-        connection.idle = true;
-        Ok(connection)
+        self.idle = true;
+        Ok(())
+    }
+
+    /// What the server offers.
+    pub fn offered(&self) -> &Extensions {
+        &self.offered
+    }
+
+    /// From here on does without PIPELINING or CHUNKING, even if they are offered.
+    pub fn forgo(&mut self, pipelining: bool, chunking: bool) {
+        self.offered.pipelining &= !pipelining;
+        self.offered.chunking &= !chunking;
+    }
+
+    /// How the connection is encrypted.
+    pub fn tls(&self) -> Option<&TlsSession> {
+        self.tls.as_ref()
     }
 
     /// The server's address.
@@ -95,21 +142,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Gives one message to the server, with the content that was surveyed. Two pieces of it are in memory at a time.
-    pub async fn send(&mut self, message: &Outgoing, mut content: impl Source) -> Sent {
+    pub async fn send(&mut self, message: &Outgoing, content: impl Source) -> Sent {
+        let framing = if self.offered.chunking { Framing::Chunks } else { Framing::Dots };
+        let mut feed = Feed::new(content, framing);
         let mut transaction = Transaction::new(message, self.offered);
         if !std::mem::replace(&mut self.idle, false) {
             transaction.failed(Stage::MailFrom, FailureKind::Closed);
         }
         loop {
             let (stage, outcome) = match transaction.step() {
-                Step::Write(stage, commands) => (stage, self.write_commands(stage, &commands).await),
-                Step::Content => (Stage::Content, self.write_content(&mut content).await),
+                Step::Write(stage, commands) => {
+                    self.mails += u32::from(stage == Stage::MailFrom);
+                    (stage, self.write_commands(stage, &commands).await)
+                }
+                Step::Content => (Stage::Content, self.write_content(&mut feed).await),
+                Step::Chunk => (Stage::Content, self.write_chunk(&mut transaction, &mut feed).await),
                 Step::Read(stage) => {
                     (stage, self.read(stage).await.map(|reply| transaction.reply(reply.into())))
                 }
                 Step::Done(mut sent) => {
                     // More than was asked for: no telling what the next reply would belong to.
                     sent.reusable &= self.input.is_empty();
+                    sent.reusable &= self.offered.limits.mails.is_none_or(|most| self.mails < most);
                     self.idle = sent.reusable;
                     return sent;
                 }
@@ -135,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.idle {
             let patience = self.timeouts.quit;
             let goodbye = async {
-                self.write(b"QUIT\r\n", b"", patience).await?;
+                self.write([b"QUIT\r\n", b"", b""], patience).await?;
                 self.read_reply().await
             };
             // Whatever the answer, the connection ends here.
@@ -151,39 +205,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn write_commands(&mut self, stage: Stage, commands: &[u8]) -> Result<(), FailureKind> {
         self.unsolicited()?;
-        match self.write(commands, b"", self.timeouts.of(stage)).await {
+        match self.write([commands, b"", b""], self.timeouts.of(stage)).await {
             // The server may have said why before it closed: reading the replies will tell.
             Err(FailureKind::Closed) => Ok(()),
             outcome => outcome,
         }
     }
 
-    async fn write_content(&mut self, content: &mut impl Source) -> Result<(), FailureKind> {
+    /// Writes all of it. The end of data goes out behind the last piece, and only when that is known to be the last.
+    async fn write_content(&mut self, feed: &mut Feed<impl Source>) -> Result<(), FailureKind> {
         self.unsolicited()?;
-        let mut outbound = Outbound::new();
-        let mut piece = read_on(content).await?;
-        loop {
-            // The end of data goes out behind the last piece, and only when that is known to be the last.
-            let following = if piece.is_some() { read_on(content).await? } else { None };
-            outbound.push(piece.unwrap_or_default(), following.is_none());
-            while let Some((block, ending)) = outbound.next_block() {
-                self.write_block(&block, ending).await?;
-            }
-            if following.is_none() {
-                return Ok(());
-            }
-            piece = following;
+        while let Some(block) = next(feed).await? {
+            self.write_block(&block).await?;
         }
+        Ok(())
     }
 
-    async fn write_block(&mut self, block: &[u8], ending: &[u8]) -> Result<(), FailureKind> {
+    async fn write_block(&mut self, block: &Block) -> Result<(), FailureKind> {
         // A reply to content that the server doesn't have: it refuses, or it is out of step. What it says can't be
         // an acceptance.
-        match self.write(block, ending, self.timeouts.data_block).await {
+        match self.write([&block.octets, block.ending, b""], self.timeouts.data_block).await {
             Ok(()) if self.input.is_empty() => Ok(()),
             Ok(()) => Err(self.refusal().await.unwrap_or(UNEXPECTED)),
             Err(FailureKind::Closed) => Err(self.refusal().await.unwrap_or(FailureKind::Closed)),
             Err(kind) => Err(kind),
+        }
+    }
+
+    async fn write_chunk(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        feed: &mut Feed<impl Source>,
+    ) -> Result<(), FailureKind> {
+        let Some(block) = next(feed).await? else {
+            // The last one says that it is.
+            return Err(FailureKind::Unreadable);
+        };
+        let command = transaction.chunk(block.len(), block.last);
+        match self.write([&command, &block.octets, block.ending], self.timeouts.data_block).await {
+            // As in `write_commands`.
+            Err(FailureKind::Closed) => {
+                transaction.broken_off();
+                Ok(())
+            }
+            outcome => outcome,
         }
     }
 
@@ -225,31 +290,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Writes both parts, waiting at most `patience` for the server to take more of them.
-    async fn write(
-        &mut self,
-        mut first: &[u8],
-        mut second: &[u8],
-        patience: Duration,
-    ) -> Result<(), FailureKind> {
-        while !first.is_empty() || !second.is_empty() {
-            let progress = poll_fn(|cx| self.poll_write(cx, first, second));
+    /// Writes the parts one after the other, waiting at most `patience` for the server to take more of them.
+    async fn write(&mut self, parts: [&[u8]; 3], patience: Duration) -> Result<(), FailureKind> {
+        let mut left = parts.iter().map(|part| part.len()).sum::<usize>();
+        let mut slices = parts.map(IoSlice::new);
+        let mut slices = slices.as_mut_slice();
+        while left > 0 {
+            let progress = poll_fn(|cx| {
+                self.poll_while_reading(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
+            });
             let written = timeout(patience, progress).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
             if written == 0 {
                 return Err(FailureKind::Closed);
             }
-            let of_first = written.min(first.len());
-            first.advance(of_first);
-            second.advance(written - of_first);
+            IoSlice::advance_slices(&mut slices, written);
+            left -= written;
         }
-        timeout(patience, self.stream.flush()).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
+        let flushed = poll_fn(|cx| self.poll_while_reading(cx, AsyncWrite::poll_flush));
+        timeout(patience, flushed).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
         Ok(())
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
-        let parts = [IoSlice::new(first), IoSlice::new(second)];
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, &parts);
-        // A server that waits for us to read its replies doesn't read what we write.
+    /// Reads as long as `write` waits: a server that waits for us to read its replies doesn't read what we write.
+    fn poll_while_reading<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let written = write(Pin::new(&mut self.stream), cx);
         while written.is_pending() && self.input.len() < INPUT {
             match pin!(self.stream.read_buf(&mut self.input)).poll(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
@@ -262,8 +330,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-async fn read_on(content: &mut impl Source) -> Result<Option<Bytes>, FailureKind> {
-    content.next().await.map_err(|_| FailureKind::Unreadable)
+async fn next(feed: &mut Feed<impl Source>) -> Result<Option<Block>, FailureKind> {
+    feed.next().await.map_err(|_| FailureKind::Unreadable)
 }
 
 /// The reply, if it is 2yz.

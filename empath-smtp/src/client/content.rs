@@ -20,86 +20,38 @@ impl Source for Bytes {
     }
 }
 
-/// What one look over some content tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Survey {
-    /// Octets of content.
-    pub(super) octets: u64,
-    /// Some octet is above 127.
-    pub(super) eight_bit: bool,
-    /// Some octet of the header is above 127.
-    pub(super) eight_bit_header: bool,
+/// How a server learns where the content ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// By a dot on a line of its own; dots in front of lines are stuffed (RFC 5321 §4.5.2).
+    Dots,
+    /// It is told the octets of each chunk (RFC 3030 §2): nothing is stuffed.
+    Chunks,
 }
 
-impl Survey {
-    /// Reads all of it.
-    pub async fn of(mut content: impl Source) -> io::Result<Self> {
-        let (mut survey, mut header) = (Self::default(), Header::default());
-        while let Some(piece) = content.next().await? {
-            survey.octets += piece.len() as u64;
-            survey.eight_bit |= !piece.is_ascii();
-            survey.eight_bit_header |= !header.part_of(&piece).is_ascii();
-        }
-        Ok(survey)
-    }
-}
-
-/// Finds the end of the header, which is the first empty line (RFC 5322 §2.1), in content that comes in pieces.
-#[derive(Debug, Default)]
-struct Header {
-    line: Line,
-    ended: bool,
-}
-
-/// What there is of the present line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Line {
-    #[default]
-    Nothing,
-    Cr,
-    Text,
-}
-
-impl Line {
-    fn with(self, more: &[u8]) -> Self {
-        match (self, more) {
-            (line, b"") => line,
-            (Self::Nothing, b"\r") => Self::Cr,
-            _ => Self::Text,
-        }
-    }
-}
-
-impl Header {
-    /// As much of the next piece as belongs to the header.
-    fn part_of<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
-        if self.ended {
-            return b"";
-        }
-        let mut start = 0;
-        for lf in memchr::memchr_iter(b'\n', piece) {
-            if self.line.with(piece.get(start..lf).unwrap_or_default()) != Line::Text {
-                self.ended = true;
-                return piece.get(..lf).unwrap_or_default();
-            }
-            (self.line, start) = (Line::Nothing, lf + 1);
-        }
-        self.line = self.line.with(piece.get(start..).unwrap_or_default());
-        piece
-    }
-}
-
-/// Content on its way out, in canonical form: every line ended by CRLF, dots stuffed (RFC 5321 §4.5.2), then the
-/// end of data. Bare CR and bare LF become CRLF, so that no server can see another end of data than ours.
+/// Content on its way out, in canonical form: every line ended by CRLF. Bare CR and bare LF become CRLF, so that no
+/// server can see another end of data than ours, nor one behind it that the content comes to.
 ///
 /// It takes the content piece by piece. A piece that is canonical goes out as it is; others are encoded block by block.
 #[derive(Debug, Clone)]
 pub struct Outbound {
+    framing: Framing,
     rest: Bytes,
     /// Nothing in `rest` has to be changed.
     clean: bool,
     place: Place,
     last: bool,
+}
+
+/// Octets to write, in two parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// Content.
+    pub octets: Bytes,
+    /// What ends an open line, and what ends dot-stuffed content.
+    pub ending: &'static [u8],
+    /// Nothing follows.
+    pub last: bool,
 }
 
 /// Where what comes next stands.
@@ -111,9 +63,21 @@ enum Place {
     InLine,
 }
 
+impl Block {
+    /// Octets of both parts.
+    pub fn len(&self) -> usize {
+        self.octets.len() + self.ending.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl Outbound {
-    pub(super) fn new() -> Self {
-        Self { rest: Bytes::new(), clean: false, place: Place::LineStart, last: false }
+    pub(super) fn new(framing: Framing) -> Self {
+        Self { framing, rest: Bytes::new(), clean: false, place: Place::LineStart, last: false }
     }
 
     /// Takes the next octets of content, once [`next_block`](Self::next_block) has given out what came before; `last` if
@@ -124,17 +88,17 @@ impl Outbound {
                 self.place = Place::LineStart;
                 piece.advance(usize::from(piece.starts_with(b"\n")));
             }
-            self.clean = is_clean(&piece, self.place == Place::LineStart);
+            self.clean = is_clean(&piece, self.framing, self.place == Place::LineStart);
         }
         (self.rest, self.last) = (piece, last);
     }
 
-    /// The next octets to write, in two parts; `None` when all are out that can be.
-    pub fn next_block(&mut self) -> Option<(Bytes, &'static [u8])> {
+    /// The next octets to write; `None` when all are out that can be.
+    pub fn next_block(&mut self) -> Option<Block> {
         if self.rest.is_empty() && !self.last {
             return None;
         }
-        let block = if self.rest.is_empty() {
+        let octets = if self.rest.is_empty() {
             Bytes::new()
         } else if self.clean {
             self.place = if self.rest.ends_with(b"\n") { Place::LineStart } else { Place::InLine };
@@ -142,17 +106,23 @@ impl Outbound {
         } else {
             self.encode()
         };
-        if !self.rest.is_empty() || !std::mem::take(&mut self.last) {
-            return Some((block, b""));
-        }
+        let last = self.rest.is_empty() && std::mem::take(&mut self.last);
         // A line that was left open is closed; to one that is closed none is added.
-        Some((block, if self.place == Place::InLine { b"\r\n.\r\n" } else { b".\r\n" }))
+        let ending: &[u8] = match (self.framing, self.place) {
+            _ if !last => b"",
+            (Framing::Dots, Place::InLine) => b"\r\n.\r\n",
+            (Framing::Dots, _) => b".\r\n",
+            (Framing::Chunks, Place::InLine) => b"\r\n",
+            (Framing::Chunks, _) => b"",
+        };
+        Some(Block { octets, ending, last })
     }
 
     fn encode(&mut self) -> Bytes {
         let mut block = Vec::with_capacity(BLOCK.min(self.rest.len() + self.rest.len() / 8 + 16));
         while block.len() < BLOCK && !self.rest.is_empty() {
-            if self.place == Place::LineStart && self.rest.first() == Some(&b'.') {
+            let at_dot = self.place == Place::LineStart && self.rest.first() == Some(&b'.');
+            if at_dot && self.framing == Framing::Dots {
                 block.push(b'.');
             }
             // A line may be endless: it is taken in parts.
@@ -171,15 +141,16 @@ impl Outbound {
     }
 }
 
-/// Whether every line ends in CRLF and none starts with a dot.
-fn is_clean(content: &[u8], line_start: bool) -> bool {
-    if line_start && content.first() == Some(&b'.') {
+/// Whether every line ends in CRLF and none has to be stuffed.
+fn is_clean(content: &[u8], framing: Framing, line_start: bool) -> bool {
+    let stuffed = |next: Option<&u8>| framing == Framing::Dots && next == Some(&b'.');
+    if line_start && stuffed(content.first()) {
         return false;
     }
     let mut crlfs = 0;
     for lf in memchr::memchr_iter(b'\n', content) {
         let after_cr = lf.checked_sub(1).and_then(|before| content.get(before)) == Some(&b'\r');
-        if !after_cr || content.get(lf + 1) == Some(&b'.') {
+        if !after_cr || stuffed(content.get(lf + 1)) {
             return false;
         }
         crlfs += 1;
@@ -188,13 +159,45 @@ fn is_clean(content: &[u8], line_start: bool) -> bool {
     memchr::memchr_iter(b'\r', content).count() == crlfs
 }
 
+/// Reads content and makes blocks of it. Two pieces of it are in memory at a time.
+#[derive(Debug)]
+pub(super) struct Feed<S> {
+    source: S,
+    outbound: Outbound,
+    following: Option<Bytes>,
+    begun: bool,
+    ended: bool,
+}
+
+impl<S: Source> Feed<S> {
+    pub(super) fn new(source: S, framing: Framing) -> Self {
+        let outbound = Outbound::new(framing);
+        Self { source, outbound, following: None, begun: false, ended: false }
+    }
+
+    /// The next block; `None` behind the last one. The last piece is known to be the last, and to be right, before any
+    /// of it is given out.
+    pub(super) async fn next(&mut self) -> io::Result<Option<Block>> {
+        loop {
+            if let Some(block) = self.outbound.next_block() {
+                return Ok(Some(block));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let piece = match self.following.take() {
+                None if !std::mem::replace(&mut self.begun, true) => self.source.next().await?,
+                following => following,
+            };
+            self.following = if piece.is_some() { self.source.next().await? } else { None };
+            self.ended = self.following.is_none();
+            self.outbound.push(piece.unwrap_or_default(), self.ended);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{
-        pin::pin,
-        task::{Context, Poll, Waker},
-    };
-
     use proptest::prelude::*;
 
     use super::*;
@@ -205,15 +208,22 @@ mod tests {
 
     /// What goes out of content that comes in these pieces.
     fn encode_pieces(pieces: &[&[u8]]) -> Vec<u8> {
-        let (mut outbound, mut wire) = (Outbound::new(), Vec::new());
+        blocks(pieces, Framing::Dots).concat()
+    }
+
+    fn blocks(pieces: &[&[u8]], framing: Framing) -> Vec<Vec<u8>> {
+        let (mut outbound, mut blocks) = (Outbound::new(framing), Vec::new());
+        let mut ended = false;
         for (number, piece) in (1..).zip(pieces) {
             outbound.push(Bytes::copy_from_slice(piece), number == pieces.len());
-            while let Some((block, ending)) = outbound.next_block() {
-                wire.extend_from_slice(&block);
-                wire.extend_from_slice(ending);
+            while let Some(block) = outbound.next_block() {
+                assert!(!ended, "a block behind the last one");
+                ended = block.last;
+                blocks.push([&block.octets, block.ending].concat());
             }
         }
-        wire
+        assert!(ended, "no last block");
+        blocks
     }
 
     /// Content cut into pieces of these lengths, the last of which takes the rest.
@@ -226,23 +236,6 @@ mod tests {
         }
         pieces.push(content);
         pieces
-    }
-
-    /// Pieces as a source.
-    struct Pieces<'a>(std::slice::Iter<'a, &'a [u8]>);
-
-    impl Source for Pieces<'_> {
-        async fn next(&mut self) -> io::Result<Option<Bytes>> {
-            Ok(self.0.next().map(|piece| Bytes::copy_from_slice(piece)))
-        }
-    }
-
-    fn survey(pieces: &[&[u8]]) -> Survey {
-        let mut surveying = pin!(Survey::of(Pieces(pieces.iter())));
-        match surveying.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(survey) => survey.unwrap(),
-            Poll::Pending => panic!("pieces in memory are there at once"),
-        }
     }
 
     /// RFC 5321 §4.5.2 from the server's side; `None` unless the end of data comes exactly at the end.
@@ -280,58 +273,53 @@ mod tests {
     #[test]
     fn clean_content_is_one_block_that_is_not_copied() {
         let content = Bytes::from_static(b"Subject: x\r\n\r\nhello\r\n");
-        let mut outbound = Outbound::new();
-        outbound.push(content.clone(), true);
-        let (block, ending) = outbound.next_block().unwrap();
-        assert_eq!(
-            (block.as_ptr(), block.len(), ending),
-            (content.as_ptr(), content.len(), b".\r\n".as_slice())
-        );
-        assert_eq!(outbound.next_block(), None);
+        for (framing, end) in [(Framing::Dots, &b".\r\n"[..]), (Framing::Chunks, b"")] {
+            let mut outbound = Outbound::new(framing);
+            outbound.push(content.clone(), true);
+            let Block { octets, ending, last } = outbound.next_block().unwrap();
+            assert_eq!((octets.as_ptr(), octets.len()), (content.as_ptr(), content.len()));
+            assert_eq!((ending, last), (end, true));
+            assert_eq!(outbound.next_block(), None);
+        }
+    }
+
+    #[test]
+    fn in_chunks_lines_are_ended_and_nothing_is_stuffed() {
+        for (content, wire) in [
+            ("", ""),
+            ("a\r\n", "a\r\n"),
+            ("a", "a\r\n"),
+            (".\r\n..\r\n", ".\r\n..\r\n"),
+            ("a\n.\rb", "a\r\n.\r\nb\r\n"),
+            ("a\r\n.\r\nMAIL", "a\r\n.\r\nMAIL\r\n"),
+        ] {
+            assert_eq!(
+                blocks(&[content.as_bytes()], Framing::Chunks).concat(),
+                wire.as_bytes(),
+                "{content:?}"
+            );
+        }
     }
 
     #[test]
     fn large_content_is_encoded_in_bounded_blocks() {
         let content = [b".".repeat(3 * BLOCK), b"\n.\n".repeat(BLOCK)].concat();
-        let mut outbound = Outbound::new();
-        outbound.push(content.into(), true);
-        let mut blocks = 0;
-        while let Some((block, _)) = outbound.next_block() {
-            assert!(block.len() <= 2 * BLOCK + 3, "{}", block.len());
-            blocks += 1;
-        }
-        assert!(blocks > 3);
-    }
-
-    #[test]
-    fn the_survey_tells_header_and_body_apart() {
-        let survey = |content: &str| {
-            let whole = survey(&[content.as_bytes()]);
-            for at in 0..content.len() {
-                let (one, other) = content.as_bytes().split_at(at);
-                assert_eq!(survey(&[one, other]), whole, "{content:?} cut at {at}");
-            }
-            (whole.octets, whole.eight_bit, whole.eight_bit_header)
-        };
-        assert_eq!(survey("A: b\r\n\r\nc\r\n"), (11, false, false));
-        assert_eq!(survey("A: b\r\n\r\né"), (10, true, false));
-        assert_eq!(survey("A: b\n\né"), (8, true, false));
-        assert_eq!(survey("\r\né"), (4, true, false));
-        assert_eq!(survey("A: é\r\n\r\nc"), (10, true, true));
-        assert_eq!(survey("A: b\nB: é\n\nc"), (13, true, true));
-        assert_eq!(survey("A: b\r\r\né"), (9, true, true));
-        assert_eq!(survey(""), (0, false, false));
+        let blocks = blocks(&[&content], Framing::Dots);
+        assert!(blocks.iter().all(|block| block.len() <= 2 * BLOCK + 3));
+        assert!(blocks.len() > 3);
     }
 
     #[test]
     fn only_canonical_lines_without_a_dot_in_front_go_out_unchanged() {
         for clean in ["a\r\n", "a", "a.\r\nb", "\r\n\r\n"] {
-            assert!(is_clean(clean.as_bytes(), true), "{clean:?}");
+            assert!(is_clean(clean.as_bytes(), Framing::Dots, true), "{clean:?}");
         }
         for dirty in ["a\nb", "a\rb", "a\r", "\n", ".", "a\r\n.b\r\n", "a\r\r\n", "a\n\r"] {
-            assert!(!is_clean(dirty.as_bytes(), true), "{dirty:?}");
+            assert!(!is_clean(dirty.as_bytes(), Framing::Dots, true), "{dirty:?}");
         }
-        assert!(is_clean(b".b\r\n", false));
+        assert!(is_clean(b".b\r\n", Framing::Dots, false));
+        assert!(is_clean(b".b\r\n.\r\n", Framing::Chunks, true));
+        assert!(!is_clean(b"a\n", Framing::Chunks, true));
     }
 
     proptest! {
@@ -347,6 +335,15 @@ mod tests {
         ) {
             let content = content.as_bytes();
             prop_assert_eq!(encode_pieces(&cut(content, &lengths)), encode(content));
+        }
+
+        #[test]
+        fn chunks_and_dots_carry_the_same_content(
+            content in r"([.a\r\n]|\r\n){0,40}",
+            lengths in proptest::collection::vec(0..6_usize, 0..12),
+        ) {
+            let pieces = cut(content.as_bytes(), &lengths);
+            prop_assert_eq!(decode(&encode_pieces(&pieces)), Some(blocks(&pieces, Framing::Chunks).concat()));
         }
 
         #[test]

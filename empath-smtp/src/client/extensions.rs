@@ -1,3 +1,5 @@
+use super::Limits;
+
 /// What a server offers in its reply to EHLO (RFC 5321 §4.1.1.1). Nothing, after HELO.
 #[expect(clippy::struct_excessive_bools, reason = "an extension is offered or not")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,6 +14,12 @@ pub struct Extensions {
     pub dsn: bool,
     /// The SIZE parameter of MAIL (RFC 1870).
     pub size: Option<SizeLimit>,
+    /// Content in chunks of known length (RFC 3030).
+    pub chunking: bool,
+    /// The connection can be encrypted (RFC 3207).
+    pub starttls: bool,
+    /// What it takes at most (RFC 9422).
+    pub limits: Limits,
 }
 
 /// The argument of SIZE.
@@ -46,6 +54,9 @@ impl Extensions {
                 b"SMTPUTF8" => offered.smtputf8 = true,
                 b"DSN" => offered.dsn = true,
                 b"SIZE" => offered.size = Some(limit(words.next())),
+                b"CHUNKING" => offered.chunking = true,
+                b"STARTTLS" => offered.starttls = true,
+                b"LIMITS" => offered.limits = Limits::parse(words),
                 _ => {}
             }
         }
@@ -67,7 +78,9 @@ mod tests {
 
     #[test]
     fn keywords_are_read_in_any_case_and_unknown_ones_are_skipped() {
-        let offered = Extensions::parse(b"mx.test PIPELINING\nsize 1000\nx-odd\n8BitMime\nSMTPUTF8\ndsn");
+        let offered = Extensions::parse(
+            b"mx.test PIPELINING\nsize 1000\nx-odd\n8BitMime\nSMTPUTF8\ndsn\nchunking\nStartTLS\nLimits MAILMAX=2",
+        );
         assert_eq!(
             offered,
             Extensions {
@@ -76,6 +89,9 @@ mod tests {
                 smtputf8: true,
                 dsn: true,
                 size: Some(SizeLimit::Octets(1000)),
+                chunking: true,
+                starttls: true,
+                limits: Limits { mails: Some(2), ..Limits::default() },
             }
         );
     }

@@ -5,7 +5,7 @@ use empath_common::Reply;
 /// Why a delivery to a server failed: where in the dialogue, and how.
 ///
 /// Displays as one line for people: `RCPT TO: 550 5.1.1 no such user`, `greeting: timed out`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{stage}: {kind}")]
 pub struct Failure {
     /// How far the dialogue had come.
@@ -23,6 +23,10 @@ pub enum Stage {
     Greeting,
     /// EHLO, or HELO after EHLO was not understood.
     Ehlo,
+    /// STARTTLS (RFC 3207).
+    StartTls,
+    /// The TLS handshake.
+    Handshake,
     /// MAIL FROM.
     MailFrom,
     /// RCPT TO.
@@ -31,14 +35,14 @@ pub enum Stage {
     Data,
     /// The content on its way.
     Content,
-    /// The final dot is written, its reply is awaited. After a failure here the server may have the message.
+    /// The final dot or the last chunk is written, its reply is awaited. After a failure here the server may have the message.
     EndOfData,
     /// RSET after a message that was refused.
     Rset,
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum FailureKind {
     /// The server answered 4yz or 5yz, 421 included.
     #[error("{0}")]
@@ -55,7 +59,10 @@ pub enum FailureKind {
     /// The network failed.
     #[error("{0}")]
     Io(io::ErrorKind),
-    /// The message needs what the server doesn't offer. Nothing was asked.
+    /// The two ends can't agree on TLS, or the server's certificate is not what was expected.
+    #[error("{0}")]
+    Tls(rustls::Error),
+    /// The server doesn't offer what is needed. Nothing was asked.
     #[error("the server {0}")]
     Unsupported(Feature),
     /// The content could not be read to its end. It has nothing to do with the server, which has not got the message.
@@ -78,15 +85,18 @@ pub enum GarbledReason {
     /// A line of more than [`MAX_LINE`](super::MAX_LINE) octets.
     #[error("an endless line")]
     LineTooLong,
-    /// More than [`MAX_LINES`](super::MAX_LINES) lines.
+    /// More than [`MAX_LINES`](super::MAX_LINES) lines, or [`MAX_REPLY`](super::MAX_REPLY) octets.
     #[error("an endless reply")]
-    TooManyLines,
+    TooLong,
+    /// More than the reply to STARTTLS, in clear text. Whoever wrote it, it must not count inside TLS.
+    #[error("something behind the reply")]
+    BehindStartTls,
     /// A code that can't be the answer here: 3yz to RCPT, 2yz to DATA.
     #[error("a code that doesn't fit the command")]
     Unexpected,
 }
 
-/// What a message can need of a server.
+/// What can be needed of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Feature {
     /// An address or the header has UTF-8 (RFC 6531).
@@ -98,6 +108,9 @@ pub enum Feature {
     /// The content is larger than the server's SIZE (RFC 1870).
     #[error("does not take messages of this size")]
     Size,
+    /// The connection has to be encrypted (RFC 3207).
+    #[error("does not offer STARTTLS")]
+    StartTls,
 }
 
 impl fmt::Display for Stage {
@@ -106,6 +119,8 @@ impl fmt::Display for Stage {
             Self::Connect => "connect",
             Self::Greeting => "greeting",
             Self::Ehlo => "EHLO",
+            Self::StartTls => "STARTTLS",
+            Self::Handshake => "TLS handshake",
             Self::MailFrom => "MAIL FROM",
             Self::RcptTo => "RCPT TO",
             Self::Data => "DATA",
@@ -127,6 +142,12 @@ impl Stage {
 
     pub(super) fn failed(self, kind: FailureKind) -> Failure {
         Failure { stage: self, kind }
+    }
+}
+
+impl From<rustls::Error> for FailureKind {
+    fn from(error: rustls::Error) -> Self {
+        Self::Tls(error)
     }
 }
 

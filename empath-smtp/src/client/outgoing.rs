@@ -22,7 +22,7 @@ pub struct Outgoing {
 }
 
 /// What became of a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sent {
     /// One result for each recipient, in their order: the reply to the end of data, or what went wrong.
     pub recipients: Vec<Result<Reply, Failure>>,

@@ -5,8 +5,10 @@ use super::{Extensions, GarbledReason};
 
 /// Longest line of a reply that is read. RFC 5321 §4.5.3.1.5 allows 512 octets; some servers write more.
 pub const MAX_LINE: usize = 2048;
-/// Most lines of a reply.
+/// Most lines of a reply, and so one more than the most keywords in a reply to EHLO.
 pub const MAX_LINES: usize = 100;
+/// Most octets of a reply's text, over all its lines.
+pub const MAX_REPLY: usize = 32 * 1024;
 /// Most octets of a reply's text that are kept in a [`Reply`].
 const MAX_TEXT: usize = 1024;
 
@@ -65,8 +67,8 @@ impl ReplyParser {
         if self.code.is_some_and(|first| first != code) {
             return Err(GarbledReason::MixedCodes);
         }
-        if self.lines == MAX_LINES {
-            return Err(GarbledReason::TooManyLines);
+        if self.lines == MAX_LINES || self.text.len() + text.len() > MAX_REPLY {
+            return Err(GarbledReason::TooLong);
         }
         if self.lines > 0 {
             self.text.push(b'\n');
@@ -173,6 +175,7 @@ mod tests {
     #[test]
     fn what_is_not_a_reply_is_garbled() {
         let endless = "250-more\r\n".repeat(MAX_LINES + 1);
+        let vast = format!("250-{}\r\n", "x".repeat(1000)).repeat(MAX_REPLY / 1000 + 1);
         let long = format!("250 {}", "x".repeat(MAX_LINE));
         for (octets, reason) in [
             ("hello\r\n", GarbledReason::NoCode),
@@ -184,7 +187,13 @@ mod tests {
             ("600 odd\r\n", GarbledReason::Code),
             ("999 odd\r\n", GarbledReason::Code),
             ("250-one\r\n550 two\r\n", GarbledReason::MixedCodes),
-            (endless.as_str(), GarbledReason::TooManyLines),
+            ("250-one\r\n250one\r\n", GarbledReason::NoCode),
+            ("250-one\r\n\r\n", GarbledReason::NoCode),
+            ("250-one\r\n 250 two\r\n", GarbledReason::NoCode),
+            ("250\tone\r\n", GarbledReason::NoCode),
+            ("+50 one\r\n", GarbledReason::NoCode),
+            (endless.as_str(), GarbledReason::TooLong),
+            (vast.as_str(), GarbledReason::TooLong),
             (long.as_str(), GarbledReason::LineTooLong),
         ] {
             assert_eq!(parse(octets.as_bytes(), usize::MAX).1, Some(reason), "{octets:?}");
@@ -197,6 +206,14 @@ mod tests {
         assert_eq!(reply.text, "a\\x07\\x1b[31m\\rb\\u{202e}");
         let long = one(&format!("550 {}\r\n", "é".repeat(1000)));
         assert_eq!(long.text, "é".repeat(MAX_TEXT / 2));
+    }
+
+    #[test]
+    fn a_reply_of_exactly_the_bounds_is_read() {
+        let most = "250-more\r\n".repeat(MAX_LINES - 1) + "250 end\r\n";
+        assert_eq!(parse(most.as_bytes(), 7).1, None);
+        let line = format!("250 {}\r\n", "x".repeat(MAX_LINE - 5));
+        assert_eq!(parse(line.as_bytes(), 7).1, None);
     }
 
     proptest! {

@@ -32,6 +32,12 @@ pub struct Timeouts {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub ehlo: Duration,
+    /// Wait this long for the reply to STARTTLS, and as long again for the handshake.
+    ///
+    /// Where encryption is not required, a server that is slower is tried again in clear text. Default: `"2m"`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub starttls: Duration,
     /// Wait this long for the reply to MAIL.
     ///
     /// RFC 5321 §4.5.3.2.2. Default: `"5m"`.
@@ -79,6 +85,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(30),
             greeting: 5 * MINUTE,
             ehlo: 5 * MINUTE,
+            starttls: 2 * MINUTE,
             mail_from: 5 * MINUTE,
             rcpt_to: 5 * MINUTE,
             data: 2 * MINUTE,
@@ -96,6 +103,7 @@ impl Timeouts {
             Stage::Connect => self.connect,
             Stage::Greeting => self.greeting,
             Stage::Ehlo => self.ehlo,
+            Stage::StartTls | Stage::Handshake => self.starttls,
             Stage::MailFrom => self.mail_from,
             Stage::RcptTo => self.rcpt_to,
             Stage::Data => self.data,
@@ -111,6 +119,7 @@ impl Timeouts {
             ("connect", self.connect),
             ("greeting", self.greeting),
             ("ehlo", self.ehlo),
+            ("starttls", self.starttls),
             ("mail_from", self.mail_from),
             ("rcpt_to", self.rcpt_to),
             ("data", self.data),

@@ -1,10 +1,9 @@
-use std::{
-    collections::VecDeque,
-    fmt::{self, Write as _},
-};
+mod commands;
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
-use empath_common::{Body, EnvelopeId, ForwardPath, Mailbox, MessageNotification, OriginalRecipient, Reply};
+use empath_common::{ForwardPath, Mailbox, Reply};
 
 use super::{
     Extensions, Failure, FailureKind, Feature, GarbledReason, Outgoing, Sent, SizeLimit, Stage, Survey,
@@ -13,10 +12,15 @@ use super::{
 /// Most commands that are written before their replies are read: few enough that their replies fit in what the
 /// network buffers, so that both sides can't wait for each other (RFC 2920 §3.1).
 const MAX_GROUP: usize = 100;
+/// Most chunks that are written before their replies are read: enough to fill a long way, few enough that a server that
+/// wants no more is heard before much of a large message has gone for nothing.
+const MAX_CHUNKS: usize = 16;
 
 /// One mail transaction (RFC 5321 §3.3) as the client sees it: takes replies, says what to do next.
 ///
-/// With PIPELINING everything up to DATA is one group of commands; without it every command waits for its reply.
+/// With PIPELINING everything up to DATA is one group of commands; without it every command waits for its reply. With
+/// CHUNKING chunks take the place of DATA. They too wait until somebody is to get the message: a server that takes
+/// nobody's would be given it for nothing, and one that then read a chunk as commands would obey the content.
 #[derive(Debug)]
 pub struct Transaction<'a> {
     message: &'a Outgoing,
@@ -40,6 +44,8 @@ pub enum Step {
     Write(Stage, Bytes),
     /// Write the content with its end of data.
     Content,
+    /// Write [`Transaction::chunk`] and the next octets of the content behind it.
+    Chunk,
     /// Read one reply and give it to [`Transaction::reply`].
     Read(Stage),
     /// It is over.
@@ -54,6 +60,7 @@ enum Next {
     Rcpt(usize),
     Data,
     Content,
+    Chunks,
     Nothing,
 }
 
@@ -63,6 +70,7 @@ enum Command {
     Rcpt(usize),
     Data,
     EndOfData,
+    Chunk { octets: usize, last: bool },
     Rset,
 }
 
@@ -89,7 +97,13 @@ impl<'a> Transaction<'a> {
     /// What to do next.
     pub fn step(&mut self) -> Step {
         if let Some(command) = self.awaiting.front() {
-            return Step::Read(command.stage());
+            let chunks = self.awaiting.len() < self.chunks_at_once();
+            return if matches!(self.next, Next::Chunks) && matches!(command, Command::Chunk { .. }) && chunks
+            {
+                Step::Chunk
+            } else {
+                Step::Read(command.stage())
+            };
         }
         let (stage, commands) = self.group();
         if !commands.is_empty() {
@@ -104,12 +118,36 @@ impl<'a> Transaction<'a> {
             // RFC 2920 §3.1: 354 although nobody gets the message. A server that sees no content sends none.
             return self.command(Command::EndOfData);
         }
+        if let Next::Chunks = self.next {
+            if self.any_open() {
+                return Step::Chunk;
+            }
+            self.next = Next::Nothing;
+        }
         if self.begun && self.reusable {
             // The refused message must not become part of the next one.
             self.begun = false;
             return self.command(Command::Rset);
         }
         Step::Done(self.sent())
+    }
+
+    /// The command in front of the next octets of the content. With CHUNKING their number is all that ends them.
+    pub fn chunk(&mut self, octets: usize, last: bool) -> Bytes {
+        if last {
+            self.next = Next::Nothing;
+        }
+        let command = Command::Chunk { octets, last };
+        let mut text = String::new();
+        self.write(command, &mut text);
+        self.awaiting.push_back(command);
+        text.into()
+    }
+
+    /// The server takes no more of the content. What it has said so far tells why.
+    pub fn broken_off(&mut self) {
+        self.next = Next::Nothing;
+        self.reusable = false;
     }
 
     /// Takes the reply to the oldest command that has none.
@@ -133,16 +171,21 @@ impl<'a> Transaction<'a> {
         match command {
             Command::Mail if granted => self.begun = true,
             Command::Data if granted => self.next = Next::Content,
-            Command::Mail => {
-                self.next = Next::Nothing;
-                self.end_all(&Err(stage.refused(reply)));
-            }
-            Command::Rcpt(_) if granted => {}
+            Command::Rcpt(_) | Command::Chunk { last: false, .. } if granted => {}
             Command::Rcpt(number) => self.end(number, Err(stage.refused(reply))),
             Command::Data => self.end_all(&Err(stage.refused(reply))),
             Command::EndOfData => {
                 self.begun = false;
                 self.end_all(&if granted { Ok(reply) } else { Err(stage.refused(reply)) });
+            }
+            Command::Chunk { .. } if granted => {
+                self.begun = !self.any_open();
+                self.end_all(&Ok(reply));
+            }
+            // RFC 3030 §2: no chunks follow a refused one, and RSET does, since nobody knows what there is of it.
+            Command::Mail | Command::Chunk { .. } => {
+                self.next = Next::Nothing;
+                self.end_all(&Err(stage.refused(reply)));
             }
             Command::Rset => self.reusable = granted,
         }
@@ -154,6 +197,10 @@ impl<'a> Transaction<'a> {
         self.awaiting.clear();
         self.next = Next::Nothing;
         self.reusable = false;
+    }
+
+    fn chunks_at_once(&self) -> usize {
+        if self.offered.pipelining { MAX_CHUNKS } else { 1 }
     }
 
     /// The next commands, as many as may be written at once.
@@ -179,7 +226,7 @@ impl<'a> Transaction<'a> {
     fn advance(&mut self) -> Option<Command> {
         loop {
             match self.next {
-                Next::Content | Next::Nothing => return None,
+                Next::Content | Next::Chunks | Next::Nothing => return None,
                 // Nobody is left to send it to.
                 _ if !self.any_open() => self.next = Next::Nothing,
                 Next::Mail => {
@@ -187,7 +234,7 @@ impl<'a> Transaction<'a> {
                     return Some(Command::Mail);
                 }
                 Next::Rcpt(number) => match self.results.get(number) {
-                    None => self.next = Next::Data,
+                    None => self.next = if self.offered.chunking { Next::Chunks } else { Next::Data },
                     Some(result) => {
                         self.next = Next::Rcpt(number + 1);
                         if result.is_none() {
@@ -201,73 +248,6 @@ impl<'a> Transaction<'a> {
                     return Some(Command::Data);
                 }
             }
-        }
-    }
-
-    fn write(&self, command: Command, text: &mut String) {
-        match command {
-            Command::Mail => self.write_mail(text),
-            Command::Rcpt(number) => {
-                text.push_str("RCPT TO:<");
-                match self.message.recipients.get(number).and_then(ForwardPath::mailbox) {
-                    Some(mailbox) => self.write_address(mailbox, text),
-                    None => text.push_str("Postmaster"),
-                }
-                text.push('>');
-                self.write_notification(number, text);
-            }
-            Command::Data => text.push_str("DATA"),
-            Command::EndOfData => text.push('.'),
-            Command::Rset => text.push_str("RSET"),
-        }
-        text.push_str("\r\n");
-    }
-
-    fn write_mail(&self, text: &mut String) {
-        text.push_str("MAIL FROM:<");
-        if let Some(mailbox) = self.message.reverse_path.mailbox() {
-            self.write_address(mailbox, text);
-        }
-        text.push('>');
-        if self.offered.size.is_some() {
-            text.push_str(" SIZE=");
-            text.push_str(&self.message.survey.octets.to_string());
-        }
-        if self.offered.eight_bit_mime
-            && (self.message.survey.eight_bit || self.message.body == Body::EightBitMime)
-        {
-            text.push_str(" BODY=8BITMIME");
-        }
-        if self.smtputf8 {
-            text.push_str(" SMTPUTF8");
-        }
-        if self.offered.dsn {
-            let MessageNotification { ret, envid } = &self.message.notification;
-            put(text, "RET", *ret);
-            put(text, "ENVID", envid.as_ref().map(EnvelopeId::as_str));
-        }
-    }
-
-    /// What the sender asked, unchanged (RFC 3461 §5.2.1), but in ASCII where there is no SMTPUTF8 (RFC 6533 §3).
-    fn write_notification(&self, number: usize, text: &mut String) {
-        if let Some(asked) = self.message.notifications.get(number).filter(|_| self.offered.dsn) {
-            put(text, "NOTIFY", asked.notify);
-            let orcpt = |asked: &OriginalRecipient| {
-                if self.smtputf8 { asked.as_str().to_owned() } else { asked.to_ascii() }
-            };
-            put(text, "ORCPT", asked.orcpt.as_ref().map(orcpt));
-        }
-    }
-
-    /// The address as it was written with SMTPUTF8, with A-labels without it: an address that is
-    /// internationalised in its domain alone needs no extension.
-    fn write_address(&self, mailbox: &Mailbox, text: &mut String) {
-        if self.smtputf8 || !mailbox.needs_utf8() {
-            text.push_str(mailbox.as_str());
-        } else {
-            text.push_str(mailbox.local_part());
-            text.push('@');
-            text.push_str(&mailbox.host().to_string());
         }
     }
 
@@ -329,16 +309,10 @@ impl Command {
             Self::Mail => Stage::MailFrom,
             Self::Rcpt(_) => Stage::RcptTo,
             Self::Data => Stage::Data,
-            Self::EndOfData => Stage::EndOfData,
+            Self::Chunk { last: false, .. } => Stage::Content,
+            Self::EndOfData | Self::Chunk { .. } => Stage::EndOfData,
             Self::Rset => Stage::Rset,
         }
-    }
-}
-
-fn put(text: &mut String, name: &str, value: Option<impl fmt::Display>) {
-    if let Some(value) = value {
-        // Writing to a String cannot fail.
-        let _ = write!(text, " {name}={value}");
     }
 }
 

@@ -143,8 +143,9 @@ impl Config {
 
     /// What works and still needs somebody's attention, with paths from the root.
     pub fn warnings(&self, now: Timestamp) -> Vec<Problem> {
-        let within = |problem: Problem| problem.within("smtp");
-        self.smtp.warnings().into_iter().chain(Tls::warnings(&self.smtp, now)).map(within).collect()
+        let smtp = self.smtp.warnings().into_iter().chain(Tls::warnings(&self.smtp, now));
+        let delivery = self.delivery.warnings().into_iter().map(|problem| problem.within("delivery"));
+        smtp.map(|problem| problem.within("smtp")).chain(delivery).collect()
     }
 
     /// Local domains whose mail would be looked up by MX and so leave this machine: the start warns about them.
@@ -164,6 +165,7 @@ impl Config {
         let paths = [&mut self.control_socket, &mut self.spool.path]
             .into_iter()
             .chain(&mut self.smtp.client_ca)
+            .chain(&mut self.delivery.tls.ca_file)
             .chain(&mut self.smtp.auth.users_file);
         for path in paths.chain(certificates).chain(maildirs).chain(modules) {
             // An empty path stays what it is: an error.

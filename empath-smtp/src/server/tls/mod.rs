@@ -9,7 +9,7 @@ use std::{fmt, io, sync::Arc, time::Duration};
 use empath_common::{Problem, TlsSession};
 use jiff::Timestamp;
 use rustls::{
-    CipherSuite, ProtocolVersion, ServerConfig, ServerConnection,
+    ServerConfig, ServerConnection,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::UnixTime,
 };
@@ -81,14 +81,8 @@ impl Tls {
     fn session(&self, connection: &ServerConnection, now: Timestamp) -> TlsSession {
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now.as_second().try_into().unwrap_or(0)));
         let chain = connection.peer_certificates().unwrap_or_default();
-        TlsSession {
-            version: match connection.protocol_version() {
-                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-                _ => "TLSv1.2",
-            },
-            cipher: connection.negotiated_cipher_suite().map_or("", |suite| name(suite.suite())),
-            certificate: self.clients.as_ref().and_then(|clients| clients.subject(chain, now)),
-        }
+        let certificate = self.clients.as_ref().and_then(|clients| clients.subject(chain, now));
+        crate::tls::session(connection, certificate)
     }
 }
 
@@ -103,16 +97,6 @@ fn certificates(config: &Config, provider: &CryptoProvider) -> (Vec<Certificate>
         }
     }
     (certificates, problems)
-}
-
-/// The name in the IANA registry.
-fn name(suite: CipherSuite) -> &'static str {
-    match suite {
-        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
-        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
-        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
-        other => other.as_str().unwrap_or_default(),
-    }
 }
 
 impl fmt::Debug for Tls {

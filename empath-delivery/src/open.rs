@@ -1,0 +1,216 @@
+//! Connections to hosts: made on the terms of their next hop, counted as long as they exist.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use empath_common::{Domain, TlsSession};
+use empath_metrics::Gauge;
+use empath_smtp::client::{self, Connection, Dial, Expected, FailureKind, Stage, Timeouts, Tls};
+use tokio::time::Instant;
+
+use crate::{
+    attempt::Outbound,
+    config::{Config, HostAddr, TlsPolicy},
+    failure::Failure,
+    hosts::Candidate,
+    log,
+    metrics::Metrics,
+    route::Terms,
+};
+
+/// How long a host whose STARTTLS is broken is spoken to in clear text.
+const CLEAR_FOR: Duration = Duration::from_hours(1);
+/// Most hosts that this is known of. Of another one it is found out again by each connection.
+const MAX_CLEAR: usize = 10_000;
+
+/// How hosts are reached.
+pub(crate) struct Network {
+    dial: Arc<dyn Dial>,
+    tls: Tls,
+    broken: Broken,
+    metrics: Metrics,
+}
+
+/// Hosts that offer STARTTLS and can't do it, and until when that is believed.
+#[derive(Default)]
+struct Broken(Mutex<HashMap<SocketAddr, Instant>>);
+
+/// The host at the other end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// As it is shown: `mx1.example.test[192.0.2.1]:25`.
+    pub(crate) shown: String,
+    pub(crate) host: HostAddr,
+    pub(crate) tls: Option<TlsSession>,
+}
+
+/// A greeted connection.
+pub(crate) struct Open {
+    pub(crate) connection: Connection,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) messages: u32,
+    since: Instant,
+    active: Active,
+}
+
+/// Counts a connection until it is dropped.
+struct Active(Gauge);
+
+impl Active {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.increment();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.decrement();
+    }
+}
+
+impl Broken {
+    fn has(&self, address: SocketAddr) -> bool {
+        let hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.get(&address).is_some_and(|until| *until > Instant::now())
+    }
+
+    fn add(&self, address: SocketAddr) {
+        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if hosts.len() >= MAX_CLEAR {
+            hosts.retain(|_, until| *until > now);
+        }
+        if hosts.len() < MAX_CLEAR {
+            hosts.insert(address, now + CLEAR_FOR);
+        }
+    }
+}
+
+impl Network {
+    pub(crate) fn new(dial: Arc<dyn Dial>, tls: Tls, metrics: Metrics) -> Self {
+        Self { dial, tls, broken: Broken::default(), metrics }
+    }
+
+    /// Connects to a host, for mail to `domain`.
+    async fn connect(
+        &self,
+        Candidate { host, address }: &Candidate,
+        terms: &Terms,
+        domain: &Domain,
+        (helo, timeouts): (&str, &Arc<Timeouts>),
+    ) -> Result<Connection, client::Failure> {
+        let in_clear = || Connection::open(&*self.dial, *address, helo, Arc::clone(timeouts));
+        let connection = in_clear().await?;
+        let wanted = match terms.tls {
+            TlsPolicy::Disabled => false,
+            TlsPolicy::Opportunistic => connection.offered().starttls && !self.broken.has(*address),
+            TlsPolicy::Required => true,
+        };
+        if !wanted {
+            return Ok(connection);
+        }
+        let name = match (&terms.name, host) {
+            (Some(name), _) | (None, HostAddr::Name(name)) => name.to_string(),
+            (None, HostAddr::Ip(ip)) => ip.to_string(),
+        };
+        let expected = Expected { name: &name, verified: terms.verified };
+        let failure = match connection.start_tls(&self.tls, &expected, helo).await {
+            Ok(connection) => return Ok(connection),
+            Err(failure) => failure,
+        };
+        if !is_broken(&failure) {
+            return Err(failure);
+        }
+        let required = terms.tls == TlsPolicy::Required;
+        self.metrics.tls_failed(domain, required);
+        if required {
+            return Err(failure);
+        }
+        self.broken.add(*address);
+        log::in_clear(&shown(host, *address), &failure);
+        in_clear().await
+    }
+}
+
+/// Whether the server can't do what it offers. One that has no time for us, or doesn't offer it, is another matter.
+fn is_broken(client::Failure { stage, kind }: &client::Failure) -> bool {
+    match (stage, kind) {
+        (_, FailureKind::Unsupported(_)) | (Stage::Ehlo, FailureKind::Refused(_)) => false,
+        (_, FailureKind::Refused(reply)) => reply.code.get() != 421,
+        _ => true,
+    }
+}
+
+fn shown(host: &HostAddr, address: SocketAddr) -> String {
+    match host {
+        HostAddr::Name(name) => format!("{name}[{}]:{}", address.ip(), address.port()),
+        HostAddr::Ip(_) => address.to_string(),
+    }
+}
+
+impl Open {
+    /// Connects for mail to `domain`.
+    pub(crate) async fn connect(
+        candidate: &Candidate,
+        outbound: &Outbound<'_>,
+        domain: &Domain,
+    ) -> Result<Self, (Failure, Arc<Peer>)> {
+        let Candidate { host, address } = candidate;
+        let peer = |tls| Arc::new(Peer { shown: shown(host, *address), host: host.clone(), tls });
+        let terms = outbound.terms;
+        let manners = (outbound.hostname.as_str(), outbound.timeouts);
+        match outbound.network.connect(candidate, terms, domain, manners).await {
+            Ok(mut connection) => {
+                connection.forgo(!terms.pipelining, !terms.chunking);
+                let active = Active::new(outbound.active);
+                let peer = peer(connection.tls().cloned());
+                Ok(Self { connection, peer, since: Instant::now(), messages: 0, active })
+            }
+            Err(failure) => Err((failure.into(), peer(None))),
+        }
+    }
+
+    /// Whether it may take another message.
+    pub(crate) fn may_continue(&self, config: &Config) -> bool {
+        let pool = &config.connection_pool;
+        self.messages < pool.max_messages && self.since.elapsed() < pool.max_age
+    }
+
+    /// Completes when the peer gives the idle connection up.
+    pub(crate) async fn closed(&mut self) {
+        self.connection.closed().await;
+    }
+
+    /// Takes leave. It bounds its time itself.
+    pub(crate) async fn quit(self) {
+        let Self { connection, active, .. } = self;
+        connection.quit().await;
+        drop(active);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn broken_tls_is_remembered_for_an_hour_and_of_so_many_hosts() {
+        let broken = Broken::default();
+        let address = |n: u32| SocketAddr::from((n.to_be_bytes(), 25));
+        broken.add(address(0));
+        assert!(broken.has(address(0)) && !broken.has(address(1)));
+        tokio::time::advance(CLEAR_FOR).await;
+        assert!(!broken.has(address(0)));
+        for n in 1..=10_001 {
+            broken.add(address(n));
+        }
+        // The one that had expired has made room, and one was too many.
+        assert!(broken.has(address(10_000)) && !broken.has(address(10_001)));
+        assert_eq!(broken.0.lock().unwrap().len(), MAX_CLEAR);
+    }
+}

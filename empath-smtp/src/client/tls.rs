@@ -1,0 +1,201 @@
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{
+        CertificateDer, ServerName, UnixTime,
+        pem::{self, PemObject as _},
+    },
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{BoxStream, FailureKind};
+
+/// Names of servers whose sessions are kept, to be resumed by the next connection: a few KiB each.
+const SESSIONS: usize = 256;
+/// Octets of a file with roots.
+const MAX_FILE: u64 = 8 << 20;
+
+/// What TLS handshakes with servers need.
+///
+/// Sessions of servers that were verified and of those that were not are kept apart: one that nobody verified is never
+/// resumed in place of one that must be.
+#[derive(Clone)]
+pub struct Tls {
+    verified: TlsConnector,
+    unverified: TlsConnector,
+}
+
+/// Whom we expect at the other end.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// The name or address of the server. A name is what we ask for (SNI, RFC 6066 §3).
+    pub name: &'a str,
+    /// Whether its certificate must be for that name and lead to a root that we trust.
+    pub verified: bool,
+}
+
+/// The authorities that vouch for servers.
+#[derive(Debug, Clone)]
+pub struct Roots(RootCertStore);
+
+/// Why the roots in a file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
+    /// It can't be read.
+    #[error("{}: {error}: give a PEM file that the daemon can read", .file.display())]
+    Read {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It is not PEM.
+    #[error("{}: {error}: give a PEM file", .file.display())]
+    Pem {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        error: pem::Error,
+    },
+    /// It has no certificate.
+    #[error("{}: there is no certificate in it: give a PEM file with one", .0.display())]
+    Empty(PathBuf),
+    /// A certificate in it is no root.
+    #[error("{}: a certificate in it can't be trusted: {error}", .file.display())]
+    Unusable {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        error: Error,
+    },
+}
+
+impl Roots {
+    /// None.
+    pub fn none() -> Self {
+        Self(RootCertStore::empty())
+    }
+
+    /// Those of the system, or of `SSL_CERT_FILE` and `SSL_CERT_DIR`. What can't be read or used is left out.
+    pub fn of_system() -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Self(roots)
+    }
+
+    /// Adds those in a file.
+    pub fn add(&mut self, file: &Path) -> Result<(), RootsError> {
+        let read = || {
+            let mut octets = Vec::new();
+            File::open(file)?.take(MAX_FILE).read_to_end(&mut octets)?;
+            Ok(octets)
+        };
+        let octets = read().map_err(|error| RootsError::Read { file: file.to_path_buf(), error })?;
+        let mut found = false;
+        for root in CertificateDer::pem_slice_iter(&octets) {
+            let root = root.map_err(|error| RootsError::Pem { file: file.to_path_buf(), error })?;
+            self.0.add(root).map_err(|error| RootsError::Unusable { file: file.to_path_buf(), error })?;
+            found = true;
+        }
+        if found { Ok(()) } else { Err(RootsError::Empty(file.to_path_buf())) }
+    }
+
+    /// Whether there is nobody to trust.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Tls {
+    /// Trusts these roots.
+    pub fn new(roots: Roots) -> Result<Self, Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
+        let builder =
+            || ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&versions);
+        let verified = builder()?.with_root_certificates(roots.0).with_no_client_auth();
+        let unverified = builder()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(Arc::clone(&provider))))
+            .with_no_client_auth();
+        Ok(Self { verified: connector(verified), unverified: connector(unverified) })
+    }
+
+    /// Does the handshake.
+    pub(super) async fn connect(
+        &self,
+        stream: BoxStream,
+        expected: &Expected<'_>,
+    ) -> Result<TlsStream<BoxStream>, FailureKind> {
+        let name = ServerName::try_from(expected.name).map_err(|_| Error::UnsupportedNameType)?;
+        let connector = if expected.verified { &self.verified } else { &self.unverified };
+        connector.connect(name.to_owned(), stream).await.map_err(|error| {
+            match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+                Some(failure) => FailureKind::Tls(failure.clone()),
+                None => error.into(),
+            }
+        })
+    }
+}
+
+fn connector(mut config: ClientConfig) -> TlsConnector {
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    Arc::new(config).into()
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+/// Takes every certificate: where nothing is verified, whoever stands in between could show one of his own anyway, and
+/// an odd one is still better than clear text (RFC 7435 §3).
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
