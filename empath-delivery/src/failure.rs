@@ -175,7 +175,9 @@ impl From<&ResolveError> for Failure {
             ResolveError::NoSuchDomain(_) => (5, 1, 2),
             ResolveError::NoAddress(_) => (5, 4, 4),
             ResolveError::Unusable(_) | ResolveError::NoHost(_) => (4, 4, 4),
-            ResolveError::ServerFailure(_) | ResolveError::Timeout(_) => (4, 4, 3),
+            ResolveError::ServerFailure(_) | ResolveError::Refused(_) | ResolveError::Timeout(_) => (4, 4, 3),
+            // Congestion, on our side.
+            ResolveError::Busy(_) => (4, 4, 5),
         };
         Self::new(Scope::Destination, status, error.to_string())
     }
@@ -272,7 +274,11 @@ mod tests {
             ((&ResolveError::NullMx(name())).into(), Bounce, Bounce, "5.1.10"),
             ((&ResolveError::NoSuchDomain(name())).into(), Bounce, Bounce, "5.1.2"),
             ((&ResolveError::ServerFailure(name())).into(), TryNextHost, Defer, "4.4.3"),
+            ((&ResolveError::Refused(name())).into(), TryNextHost, Defer, "4.4.3"),
             ((&ResolveError::Timeout(name())).into(), TryNextHost, Defer, "4.4.3"),
+            ((&ResolveError::Busy(name())).into(), TryNextHost, Defer, "4.4.5"),
+            ((&ResolveError::NoAddress(name())).into(), Bounce, Bounce, "5.4.4"),
+            ((&ResolveError::NoHost(name())).into(), TryNextHost, Defer, "4.4.4"),
             ((&ResolveError::Unusable(name())).into(), TryNextHost, Defer, "4.4.4"),
             (Failure::of_host(&ResolveError::NoSuchDomain(name())), TryNextHost, Bounce, "5.4.4"),
             (Failure::of_host(&ResolveError::Timeout(name())), TryNextHost, Defer, "4.4.3"),

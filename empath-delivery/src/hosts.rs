@@ -1,16 +1,18 @@
 //! The addresses of a next hop, one after the other, looked up when their turn comes (RFC 5321 §5.1).
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use empath_common::Domain;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     config::HostAddr,
     failure::{Failure, Scope},
-    resolve::{self, MxHost, Resolver},
+    resolve::{self, Addresses, MxHost, PrivateAddresses, Resolver},
     route::NextHop,
 };
 
@@ -28,13 +30,25 @@ pub(crate) struct Candidate {
     pub(crate) address: SocketAddr,
 }
 
+/// Most addresses that are tried in one attempt, whatever the number of hosts. The rest is as if it were not there.
+const MAX_TRIED: usize = 64;
+/// How long hosts of equal preference that answer wait for the others to be looked up.
+const EQUALS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The hosts of a next hop that were not tried yet.
 pub(crate) struct Hosts<'a> {
     resolver: &'a Resolver,
     own: &'a Own,
-    rest: VecDeque<HostAddr>,
+    /// With their preferences.
+    rest: VecDeque<(u16, HostAddr)>,
     /// Addresses of the host whose turn it is.
     addresses: VecDeque<Candidate>,
+    /// A host of which one family of addresses was not known yet when its turn came.
+    late: Option<Domain>,
+    /// What was handed out: an address that two hosts share is tried once.
+    tried: HashSet<SocketAddr>,
+    /// The preference whose hosts were looked up last.
+    preference: Option<u16>,
     port: u16,
     configured: bool,
     /// Whether some host was handed out, or could not be.
@@ -55,44 +69,124 @@ impl<'a> Hosts<'a> {
                 let mut mx = resolver.mx(domain).await.map_err(|error| Failure::from(&error))?;
                 cut(&mut mx, &own.names)?;
                 resolve::shuffle_equals(&mut mx, rng);
-                (mx.into_iter().map(|mx| HostAddr::Name(mx.name)).collect(), mx_port, false)
+                let host = |mx: MxHost| (mx.preference, HostAddr::Name(mx.name));
+                (mx.into_iter().map(host).collect(), mx_port, false)
             }
-            NextHop::Host { host, port, configured, .. } => ([host.clone()].into(), *port, *configured),
+            NextHop::Host { host, port, configured, .. } => ([(0, host.clone())].into(), *port, *configured),
             NextHop::Maildir(_) => (VecDeque::new(), mx_port, true),
         };
-        Ok(Self { resolver, own, rest: hosts, addresses: VecDeque::new(), port, configured, begun: false })
+        Ok(Self {
+            resolver,
+            own,
+            rest: hosts,
+            addresses: VecDeque::new(),
+            late: None,
+            tried: HashSet::new(),
+            preference: None,
+            port,
+            configured,
+            begun: false,
+        })
     }
 
     /// The next address, or why a host has none.
     pub(crate) async fn next(&mut self) -> Option<Result<Candidate, Failure>> {
         loop {
-            if let Some(candidate) = self.addresses.pop_front() {
-                return Some(Ok(candidate));
+            while let Some(candidate) = self.addresses.pop_front() {
+                if self.tried.insert(candidate.address) {
+                    return Some(Ok(candidate));
+                }
             }
-            let host = self.rest.pop_front()?;
+            if self.tried.len() >= MAX_TRIED {
+                return None;
+            }
+            if let Some(name) = self.late.take() {
+                // The other family has no addresses, or not in time: what there was has been tried.
+                let Ok(addresses) = self.resolver.addresses(&name).await else { continue };
+                if self.are_ours(&addresses) {
+                    self.rest.clear();
+                } else {
+                    self.hand_out(&HostAddr::Name(name), addresses);
+                }
+                continue;
+            }
+            let preference = self.rest.front()?.0;
             let first = !std::mem::replace(&mut self.begun, true);
+            let new = self.preference.replace(preference) != Some(preference);
+            if new && self.equals_are_ours(preference).await {
+                self.rest.clear();
+                return first.then(|| Err(Failure::loops_back()));
+            }
+            let (_, host) = self.rest.pop_front()?;
             let addresses = match self.look_up(&host).await {
                 Ok(addresses) => addresses,
                 Err(failure) => return Some(Err(failure)),
             };
-            let address = |ip: IpAddr| SocketAddr::new(ip.to_canonical(), self.port);
-            if addresses.iter().any(|ip| self.own.addresses.contains(&address(*ip))) {
+            if self.are_ours(&addresses) {
                 // The hosts from here on are ourselves, or send to us.
                 self.rest.clear();
                 return first.then(|| Err(Failure::loops_back()));
             }
-            self.addresses = addresses
-                .into_iter()
-                .map(|ip| Candidate { host: host.clone(), address: address(ip) })
-                .collect();
+            self.hand_out(&host, addresses);
         }
     }
 
-    async fn look_up(&self, host: &HostAddr) -> Result<Vec<IpAddr>, Failure> {
+    fn hand_out(&mut self, host: &HostAddr, addresses: Vec<IpAddr>) {
+        let room = MAX_TRIED.saturating_sub(self.tried.len());
+        let candidate = |ip| Candidate { host: host.clone(), address: self.address(ip) };
+        self.addresses = addresses.into_iter().map(candidate).take(room).collect();
+    }
+
+    fn address(&self, ip: IpAddr) -> SocketAddr {
+        SocketAddr::new(ip.to_canonical(), self.port)
+    }
+
+    fn are_ours(&self, addresses: &[IpAddr]) -> bool {
+        addresses.iter().any(|ip| self.own.addresses.contains(&self.address(*ip)))
+    }
+
+    /// Whether one of several hosts of this preference is ourselves by its address: then none of them is tried. One whose
+    /// look-up is slow does not hold up the others, and is tried after them.
+    async fn equals_are_ours(&mut self, preference: u16) -> bool {
+        let count = self.rest.iter().take_while(|(other, _)| *other == preference).count();
+        if count < 2 || self.own.addresses.is_empty() {
+            return false;
+        }
+        let equals: Vec<_> = self.rest.drain(..count).map(|(_, host)| host).collect();
+        for host in &equals {
+            // All are under way before the first is waited for.
+            if let HostAddr::Name(name) = host {
+                self.resolver.prepare(name);
+            }
+        }
+        let patience = Instant::now() + EQUALS_PATIENCE;
+        let (mut quick, mut slow) = (Vec::new(), Vec::new());
+        for host in equals {
+            let HostAddr::Name(name) = &host else { continue };
+            match timeout_at(patience, self.resolver.addresses(name)).await {
+                Ok(Ok(addresses)) if self.are_ours(&addresses) => return true,
+                Ok(_) => quick.push((preference, host)),
+                Err(_) => slow.push((preference, host)),
+            }
+        }
+        for host in quick.into_iter().chain(slow).rev() {
+            self.rest.push_front(host);
+        }
+        false
+    }
+
+    async fn look_up(&mut self, host: &HostAddr) -> Result<Vec<IpAddr>, Failure> {
         match host {
-            HostAddr::Name(name) => self.resolver.addresses(name).await.map_err(|error| {
-                if self.configured { Failure::of_configured_host(&error) } else { Failure::of_host(&error) }
-            }),
+            HostAddr::Name(name) => match self.resolver.first_addresses(name).await {
+                Ok(Addresses { usable, complete }) => {
+                    self.late = Some(name.clone()).filter(|_| !complete);
+                    Ok(usable)
+                }
+                Err(error) if self.configured => Err(Failure::of_configured_host(&error)),
+                Err(error) => Err(Failure::of_host(&error)),
+            },
+            // What the configuration names is the operator's own choice.
+            HostAddr::Ip(ip) if self.configured && PrivateAddresses::Allow.allow(*ip) => Ok(vec![*ip]),
             HostAddr::Ip(ip) if self.resolver.may_contact(*ip) => Ok(vec![*ip]),
             HostAddr::Ip(ip) => {
                 let status = if self.configured { (4, 3, 5) } else { (5, 4, 4) };
@@ -115,34 +209,4 @@ fn cut(hosts: &mut Vec<MxHost>, own: &[Domain]) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Preferences and names of MX records, and the hosts that are tried.
-    type Row<'a> = (&'a [(u16, &'a str)], Option<&'a [&'a str]>);
-
-    #[test]
-    fn an_mx_list_ends_where_it_comes_to_this_host() {
-        let own = ["mx.home.test".parse().unwrap()];
-        let table: [Row<'_>; 5] = [
-            (&[(10, "a.test"), (20, "b.test")], Some(&["a.test", "b.test"])),
-            (&[(10, "a.test"), (20, "mx.home.test"), (20, "b.test"), (30, "c.test")], Some(&["a.test"])),
-            (&[(10, "mx.home.test"), (10, "a.test")], None),
-            (&[(0, "mx.home.test")], None),
-            (&[(10, "a.test"), (20, "MX.home.test")], Some(&["a.test"])),
-        ];
-        for (list, expected) in table {
-            let host = |(preference, name): &(u16, &str)| MxHost {
-                preference: *preference,
-                name: name.parse().unwrap(),
-            };
-            let mut hosts: Vec<_> = list.iter().map(host).collect();
-            let outcome = cut(&mut hosts, &own);
-            let left: Vec<_> = hosts.iter().map(|mx| mx.name.as_str()).collect();
-            match expected {
-                Some(expected) => assert_eq!((outcome, left.as_slice()), (Ok(()), expected), "{list:?}"),
-                None => assert_eq!(outcome, Err(Failure::loops_back()), "{list:?}"),
-            }
-        }
-    }
-}
+mod tests;

@@ -1,34 +1,38 @@
 //! From a domain to its MX hosts, and from a host to its addresses.
+//!
+//! What is asked and answered is in [`lookup`]; answers are remembered for as long as they are true, and a question that
+//! many ask at once is asked once.
 
+mod cache;
 mod config;
+mod flights;
+mod inspect;
+pub mod lookup;
+mod metrics;
+mod reading;
+mod servers;
 
-use std::{
-    collections::HashSet,
-    io,
-    net::{IpAddr, SocketAddr},
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use empath_common::Domain;
-use hickory_resolver::{
-    TokioResolver,
-    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
-    lookup::Lookup,
-    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
-    proto::{
-        op::ResponseCode,
-        rr::{Name, RData, rdata::MX},
-    },
-    system_conf::read_system_conf,
-};
+use empath_metrics::{Kind, Registry};
+use tokio::time::timeout;
+use tokio_util::sync::DropGuard;
+
+use cache::Cache;
+use flights::{Asked, Flights};
+use lookup::{Answer, Exchange, Found, Lookup, LookupError, Question, RecordType, Records};
+use metrics::Metrics;
+use servers::NameServers;
 
 pub use config::{DnsConfig, PrivateAddresses};
+pub use inspect::{HostAddresses, Remembered};
+pub use servers::ResolverError;
 
-/// Most MX hosts of a domain that are looked at, best first.
-const MAX_HOSTS: usize = 32;
 /// Most addresses of a host that are tried.
 const MAX_ADDRESSES: usize = 16;
-/// Queries in flight on one connection to a name server.
-const MAX_QUERIES: usize = 1024;
+/// How long addresses of one family wait for those of the other (RFC 8305 §3).
+const FAMILY_PATIENCE: Duration = Duration::from_millis(50);
 
 /// A host that takes mail for a domain (RFC 5321 §5.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,12 +61,18 @@ pub enum ResolveError {
     /// None of the domain's MX records names a host.
     #[error("no MX record of {0} names a host")]
     NoHost(Domain),
-    /// SERVFAIL, REFUSED, or an answer that makes no sense.
+    /// SERVFAIL, or an answer that makes no sense.
     #[error("the name server failed for {0}")]
     ServerFailure(Domain),
+    /// REFUSED.
+    #[error("the name server refuses to answer for {0}")]
+    Refused(Domain),
     /// No name server answered in time.
     #[error("no name server answered for {0} in time")]
     Timeout(Domain),
+    /// Too many other lookups were waiting.
+    #[error("too many lookups were waiting to ask for {0}")]
+    Busy(Domain),
 }
 
 impl ResolveError {
@@ -70,97 +80,91 @@ impl ResolveError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::NullMx(_) | Self::NoSuchDomain(_) | Self::NoAddress(_) => true,
+            Self::ServerFailure(_) | Self::Refused(_) | Self::Timeout(_) | Self::Busy(_)
             // What the name has today is a mistake that its owner can mend.
-            Self::Unusable(_) | Self::NoHost(_) | Self::ServerFailure(_) | Self::Timeout(_) => false,
+            | Self::Unusable(_) | Self::NoHost(_) => false,
+        }
+    }
+
+    fn of(error: LookupError, name: &Domain) -> Self {
+        let name = name.clone();
+        match error {
+            LookupError::NoSuchName(_) => Self::NoSuchDomain(name),
+            LookupError::NoRecords(_) => Self::NoAddress(name),
+            LookupError::Failed => Self::ServerFailure(name),
+            LookupError::Refused => Self::Refused(name),
+            LookupError::Timeout => Self::Timeout(name),
+            LookupError::Busy => Self::Busy(name),
         }
     }
 }
 
-/// The name servers can't be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum ResolverError {
-    /// The system's resolver configuration can't be read.
-    #[error("cannot read the system's name servers; set `delivery.dns.servers`")]
-    System(#[source] io::Error),
-    /// The resolver refused its configuration.
-    #[error("cannot set up the resolver")]
-    Setup(#[source] io::Error),
-}
-
-/// Looks names up, and remembers the answers for as long as they are valid. Cloning is cheap and shares the cache.
+/// Looks names up, and remembers the answers for as long as they are valid. Cloning is cheap and shares the cache. Must be
+/// used within a tokio runtime.
 #[derive(Clone)]
 pub struct Resolver {
-    dns: TokioResolver,
+    flights: Arc<Flights>,
     private_addresses: PrivateAddresses,
+    /// Lookups under way end with the last resolver.
+    _stop: Arc<DropGuard>,
+}
+
+/// Addresses of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// IPv6 and IPv4 in turn, IPv6 first.
+    pub usable: Vec<IpAddr>,
+    /// Whether those of both families are there; otherwise [`Resolver::addresses`] waits for the others.
+    pub complete: bool,
 }
 
 impl Resolver {
     /// A resolver that asks the configured servers, or the system's.
     pub fn new(config: &DnsConfig) -> Result<Self, ResolverError> {
-        let (servers, mut options) = if config.servers.is_empty() {
-            let (system, options) =
-                read_system_conf().map_err(|error| ResolverError::System(io::Error::other(error)))?;
-            (system.name_servers, options)
-        } else {
-            let server = |address: &SocketAddr| {
-                let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                    connection.port = address.port();
-                    connection
-                });
-                NameServerConfig::new(address.ip(), true, connections.into())
-            };
-            (config.servers.iter().map(server).collect(), ResolverOpts::default())
-        };
-        options.timeout = config.timeout;
-        // The library counts repetitions.
-        options.attempts = config.attempts.saturating_sub(1);
-        options.cache_size = config.cache_size;
-        let max_ttl = config.max_ttl.max(config.min_ttl);
-        (options.positive_min_ttl, options.positive_max_ttl) = (Some(config.min_ttl), Some(max_ttl));
-        (options.negative_min_ttl, options.negative_max_ttl) = (Some(config.min_ttl), Some(max_ttl));
-        // Mail goes where DNS says; `localhost` is known without it (RFC 6761 §6.3).
-        options.use_hosts_file = ResolveHosts::Never;
-        options.max_active_requests = MAX_QUERIES;
-        // Without search domains: `example.test` is never `example.test.our.domain`.
-        let servers = ResolverConfig::from_name_servers(servers);
-        let mut builder = TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default());
-        *builder.options_mut() = options;
-        let dns = builder.build().map_err(|error| ResolverError::Setup(io::Error::other(error)))?;
-        Ok(Self { dns, private_addresses: config.private_addresses })
+        Self::counted(config, &Registry::default())
+    }
+
+    /// The same, with metrics.
+    pub fn counted(config: &DnsConfig, registry: &Registry) -> Result<Self, ResolverError> {
+        Ok(Self::over(Arc::new(NameServers::new(config)?), config, registry))
+    }
+
+    /// A resolver with another source of answers: `servers` and how often they are asked mean nothing then.
+    pub fn over(lookup: Arc<dyn Lookup>, config: &DnsConfig, registry: &Registry) -> Self {
+        let flights = Arc::new(Flights::new(config, lookup, Metrics::new(registry)));
+        let weak = Arc::downgrade(&flights);
+        registry.collected("empath_dns_cache_entries", "Answers in the DNS cache.", Kind::Gauge, move || {
+            let entries = weak.upgrade()?.with_cache(Cache::len);
+            u32::try_from(entries).ok().map(f64::from)
+        });
+        let stop = flights.stop.clone().drop_guard();
+        Self { flights, private_addresses: config.private_addresses, _stop: Arc::new(stop) }
     }
 
     /// The hosts that take mail for `domain`, best preference first, equal ones in no particular order: see
-    /// [`shuffle_equals`].
+    /// [`shuffle_equals`]. A great number is cut off at the worse end.
     ///
     /// Without any MX record the domain itself is its host, preference 0 (RFC 5321 §5.1).
     pub async fn mx(&self, domain: &Domain) -> Result<Vec<MxHost>, ResolveError> {
-        let found = match self.dns.mx_lookup(name(domain)?).await {
-            Ok(found) => found.answers().to_vec(),
-            Err(error) => match failure(domain, &error) {
-                ResolveError::NoAddress(_) => Vec::new(),
-                error => return Err(error),
-            },
+        let found = match self.ask(domain, RecordType::Mx).answer().await {
+            Ok(Found { records: Records::Mx(found), .. }) => found,
+            Ok(_) => return Err(ResolveError::ServerFailure(domain.clone())),
+            Err(LookupError::NoRecords(_)) => {
+                return Ok(vec![MxHost { preference: 0, name: domain.clone() }]);
+            }
+            Err(error) => return Err(ResolveError::of(error, domain)),
         };
-        let records = || {
-            found.iter().filter_map(|record| if let RData::MX(mx) = &record.data { Some(mx) } else { None })
-        };
-        if records().next().is_none() {
-            return Ok(vec![MxHost { preference: 0, name: domain.clone() }]);
-        }
-        if records().all(|mx| mx.exchange.is_root()) {
+        if found.iter().all(|mx| mx.exchange == Exchange::Root) {
             return Err(ResolveError::NullMx(domain.clone()));
         }
         // RFC 7505 §3: "." beside other hosts means nothing. Other names that are no host names lead nowhere.
-        let host = |mx: &MX| {
-            let name = Domain::parse(mx.exchange.to_ascii().trim_end_matches('.')).ok()?;
-            Some(MxHost { preference: mx.preference, name })
-        };
-        let mut hosts: Vec<MxHost> = records().filter_map(host).collect();
-        hosts.sort_by(|a, b| (a.preference, &a.name).cmp(&(b.preference, &b.name)));
-        // The same host twice is the same host, at its best preference.
-        let mut seen = HashSet::new();
-        hosts.retain(|host| seen.insert(host.name.clone()));
-        hosts.truncate(MAX_HOSTS);
+        let hosts: Vec<_> = found
+            .iter()
+            .filter_map(|mx| match &mx.exchange {
+                Exchange::Host(name) => Some(MxHost { preference: mx.preference, name: name.clone() }),
+                Exchange::Root | Exchange::Invalid => None,
+            })
+            .collect();
         if hosts.is_empty() { Err(ResolveError::NoHost(domain.clone())) } else { Ok(hosts) }
     }
 
@@ -168,23 +172,66 @@ impl Resolver {
     ///
     /// One family is enough: the other may fail.
     pub async fn addresses(&self, host: &Domain) -> Result<Vec<IpAddr>, ResolveError> {
-        let name = name(host)?;
-        let (v6, v4) = tokio::join!(self.dns.ipv6_lookup(name.clone()), self.dns.ipv4_lookup(name));
-        let error = match (&v6, &v4) {
-            // A failure may hide an address: it is tried again before the host counts as having none.
-            (Err(v6), Err(v4)) => {
-                [failure(host, v6), failure(host, v4)].into_iter().min_by_key(ResolveError::is_permanent)
+        let (v6, v4) = self.both(host);
+        let (v6, v4) = tokio::join!(v6.answer(), v4.answer());
+        self.gather(host, &v6, &v4)
+    }
+
+    /// The addresses of `host` as soon as there are some: a family whose lookup is slow doesn't hold up the other.
+    pub async fn first_addresses(&self, host: &Domain) -> Result<Addresses, ResolveError> {
+        let (v6, v4) = self.both(host);
+        let (v6, v4) = (v6.answer(), v4.answer());
+        tokio::pin!(v6, v4);
+        let (v6, v4) = tokio::select! {
+            answer = &mut v6 => {
+                let other = self.other(host, &answer, v4).await;
+                (Some(answer), other)
             }
+            answer = &mut v4 => {
+                let other = self.other(host, &answer, v6).await;
+                (other, Some(answer))
+            }
+        };
+        let complete = v6.is_some() && v4.is_some();
+        let none = Err(LookupError::NoRecords(None));
+        let usable = self.gather(host, &v6.unwrap_or(none.clone()), &v4.unwrap_or(none))?;
+        Ok(Addresses { usable, complete })
+    }
+
+    /// The answer about the other family; `None` if it is not worth waiting for.
+    async fn other(
+        &self,
+        host: &Domain,
+        first: &Answer,
+        other: impl Future<Output = Answer>,
+    ) -> Option<Answer> {
+        if self.gather(host, first, first).is_err() {
+            return Some(other.await);
+        }
+        timeout(FAMILY_PATIENCE, other).await.ok()
+    }
+
+    /// Begins to look up the addresses of a host whose turn is to come.
+    pub(crate) fn prepare(&self, host: &Domain) {
+        self.both(host);
+    }
+
+    fn both(&self, host: &Domain) -> (Asked, Asked) {
+        (self.ask(host, RecordType::Aaaa), self.ask(host, RecordType::A))
+    }
+
+    fn gather(&self, host: &Domain, v6: &Answer, v4: &Answer) -> Result<Vec<IpAddr>, ResolveError> {
+        let error = match (v6, v4) {
+            // A failure may hide an address: it is tried again before the host counts as having none.
+            (Err(v6), Err(v4)) => Some(if v6.is_definite() { *v4 } else { *v6 }),
             _ => None,
         };
-        let v6 = v6.iter().flat_map(records).filter_map(address);
-        let v4 = v4.iter().flat_map(records).filter_map(address);
-        let all: Vec<IpAddr> = alternate(v6, v4).collect();
+        let all: Vec<IpAddr> = alternate(addresses(v6), addresses(v4)).collect();
         let usable: Vec<_> =
             all.iter().copied().filter(|ip| self.may_contact(*ip)).take(MAX_ADDRESSES).collect();
         match (usable.is_empty(), error) {
             (false, _) => Ok(usable),
-            (true, Some(error)) => Err(error),
+            (true, Some(error)) => Err(ResolveError::of(error, host)),
             (true, None) if all.is_empty() => Err(ResolveError::NoAddress(host.clone())),
             (true, None) => Err(ResolveError::Unusable(host.clone())),
         }
@@ -193,6 +240,15 @@ impl Resolver {
     /// Whether mail may be delivered to this address, as an address literal or the answer of a name server.
     pub fn may_contact(&self, address: IpAddr) -> bool {
         self.private_addresses.allow(address)
+    }
+
+    /// False while the name servers answer nothing at all.
+    pub fn is_healthy(&self) -> bool {
+        self.flights.are_answered()
+    }
+
+    fn ask(&self, name: &Domain, kind: RecordType) -> Asked {
+        self.flights.ask(Question { name: name.clone(), kind })
     }
 }
 
@@ -203,38 +259,12 @@ pub fn shuffle_equals(hosts: &mut [MxHost], rng: &mut fastrand::Rng) {
     }
 }
 
-/// The fully qualified name: search domains are never appended.
-fn name(domain: &Domain) -> Result<Name, ResolveError> {
-    let mut name =
-        Name::from_ascii(domain.as_str()).map_err(|_| ResolveError::NoSuchDomain(domain.clone()))?;
-    name.set_fqdn(true);
-    Ok(name)
-}
-
-fn failure(domain: &Domain, error: &NetError) -> ResolveError {
-    let domain = domain.clone();
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
-            ResponseCode::NXDomain => ResolveError::NoSuchDomain(domain),
-            ResponseCode::NoError => ResolveError::NoAddress(domain),
-            _ => ResolveError::ServerFailure(domain),
-        },
-        NetError::Timeout => ResolveError::Timeout(domain),
-        _ => ResolveError::ServerFailure(domain),
-    }
-}
-
-fn records(lookup: &Lookup) -> impl Iterator<Item = &RData> {
-    lookup.answers().iter().map(|record| &record.data)
-}
-
-fn address(data: &RData) -> Option<IpAddr> {
-    match data {
-        RData::A(v4) => Some(IpAddr::V4(v4.0)),
-        // ::ffff:192.0.2.1 is 192.0.2.1, and must not pass as something else.
-        RData::AAAA(v6) => Some(IpAddr::V6(v6.0).to_canonical()),
-        _ => None,
-    }
+fn addresses(answer: &Answer) -> impl Iterator<Item = IpAddr> {
+    let found = match answer {
+        Ok(Found { records: Records::Addresses(addresses), .. }) => &**addresses,
+        _ => &[],
+    };
+    found.iter().copied()
 }
 
 fn alternate<T>(mut a: impl Iterator<Item = T>, mut b: impl Iterator<Item = T>) -> impl Iterator<Item = T> {

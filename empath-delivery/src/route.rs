@@ -174,7 +174,7 @@ impl Policy {
 }
 
 impl Terms {
-    fn of(config: &Config, domain: Option<&DomainConfig>) -> Self {
+    pub(crate) fn of(config: &Config, domain: Option<&DomainConfig>) -> Self {
         let (tls, verified) = config.security(domain);
         let [pipelining, chunking] =
             domain.map_or([true, true], |domain| [domain.pipelining, domain.chunking]);

@@ -14,7 +14,7 @@ use std::{
 };
 
 use hickory_proto::{
-    op::{Message, MessageType, Metadata, ResponseCode},
+    op::{Message, MessageType, Metadata, Query, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
         rdata::{A, AAAA, CNAME, MX, PTR, SOA, TXT},
@@ -47,8 +47,25 @@ struct Entry {
 #[derive(Debug, Clone)]
 enum Answer {
     Record(RData, u32),
+    /// SERVFAIL or REFUSED.
+    Failure(ResponseCode),
+    /// Nothing at all.
+    Silence,
+}
+
+/// What a [`Zone`] says to a question, CNAMEs followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// Records, their data as it stands in a zone, and the shortest time to live among them in seconds.
+    Records(Vec<String>, u32),
+    /// The name doesn't exist, for so many seconds.
+    NoSuchName(u32),
+    /// It has no such records, for so many seconds.
+    NoRecords(u32),
     /// SERVFAIL.
-    Failure,
+    Failed,
+    /// REFUSED.
+    Refused,
     /// Nothing at all.
     Silence,
 }
@@ -56,8 +73,8 @@ enum Answer {
 impl Zone {
     /// Reads one record a line: `name [ttl] type data`. Everything behind `;` is a comment.
     ///
-    /// Types are A, AAAA, MX, CNAME, TXT and PTR. `SERVFAIL` and `TIMEOUT` stand in place of the data, or of type
-    /// and data: then they answer whatever is asked. `*.example.test.` answers for all names below it that have
+    /// Types are A, AAAA, MX, CNAME, TXT and PTR. `SERVFAIL`, `REFUSED` and `TIMEOUT` stand in place of the data, or
+    /// of type and data: then they answer whatever is asked. `*.example.test.` answers for all names below it that have
     /// no record. A name that nothing is said about is NXDOMAIN; one that lacks the type asked for is NODATA.
     ///
     /// # Panics
@@ -93,6 +110,28 @@ impl Zone {
         None
     }
 
+    /// What it says about this type (`MX`) at this name: an answer without a server.
+    ///
+    /// # Panics
+    /// If name or type are none.
+    pub fn look_up(&self, name: &str, kind: &str) -> Told {
+        let name = absolute(name).expect("a domain name").to_lowercase();
+        let kind = RecordType::from_str(kind).expect("a record type");
+        let mut query = Message::query();
+        query.add_query(Query::query(name, kind));
+        let Some(reply) = self.answer(&query) else { return Told::Silence };
+        let data = reply.answers.iter().filter(|record| record.data.record_type() == kind);
+        let data: Vec<_> = data.map(|record| record.data.to_string()).collect();
+        let ttl = reply.answers.iter().map(|record| record.ttl).min().unwrap_or(DEFAULT_TTL);
+        match reply.metadata.response_code {
+            ResponseCode::NoError if data.is_empty() => Told::NoRecords(ttl),
+            ResponseCode::NoError => Told::Records(data, ttl),
+            ResponseCode::NXDomain => Told::NoSuchName(ttl),
+            ResponseCode::Refused => Told::Refused,
+            _ => Told::Failed,
+        }
+    }
+
     /// The answer, following CNAMEs as a recursive server does; `None` where the server keeps silent.
     fn answer(&self, query: &Message) -> Option<Message> {
         let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
@@ -119,13 +158,13 @@ impl Zone {
                         reply.add_answer(Record::from_rdata(name.clone(), *ttl, data.clone()));
                         target = Some(alias.0.clone());
                     }
-                    Answer::Failure if matches => {
+                    Answer::Failure(code) if matches => {
                         reply.answers.clear();
-                        reply.metadata.response_code = ResponseCode::ServFail;
+                        reply.metadata.response_code = *code;
                         return Some(reply);
                     }
                     Answer::Silence if matches => return None,
-                    Answer::Record(..) | Answer::Failure | Answer::Silence => {}
+                    Answer::Record(..) | Answer::Failure(_) | Answer::Silence => {}
                 }
             }
             match target {
@@ -159,14 +198,15 @@ fn entry(line: &str) -> Option<(Name, Entry)> {
     let ttl = ttl.map_or(Some(DEFAULT_TTL), |ttl| ttl.parse().ok())?;
     let mut word = words.next()?;
     let kind = match word {
-        "SERVFAIL" | "TIMEOUT" => None,
+        "SERVFAIL" | "REFUSED" | "TIMEOUT" => None,
         kind => {
             word = words.next()?;
             Some(RecordType::from_str(kind).ok()?)
         }
     };
     let answer = match (word, kind) {
-        ("SERVFAIL", _) => Answer::Failure,
+        ("SERVFAIL", _) => Answer::Failure(ResponseCode::ServFail),
+        ("REFUSED", _) => Answer::Failure(ResponseCode::Refused),
         ("TIMEOUT", _) => Answer::Silence,
         (data, Some(kind)) => Answer::Record(rdata(kind, data, words.next(), line)?, ttl),
         (_, None) => return None,

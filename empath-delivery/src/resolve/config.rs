@@ -18,7 +18,7 @@ pub struct DnsConfig {
     pub servers: Vec<SocketAddr>,
     /// Wait this long for an answer before asking again.
     ///
-    /// Default: `"5s"`.
+    /// A lookup as a whole ends after `attempts` times as long. Default: `"5s"`.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub timeout: Duration,
@@ -28,12 +28,12 @@ pub struct DnsConfig {
     pub attempts: usize,
     /// Remember this many answers.
     ///
-    /// The answers asked for least go first. 0 remembers none. Default: `10000`.
+    /// The answers go first that were not asked for the longest. 0 remembers none. Default: `10000`.
     pub cache_size: u64,
     /// Remember an answer for at least this long, whatever its time to live.
     ///
     /// Negative answers too. It spares the name servers of domains with tiny times to live; a change there is
-    /// noticed this much later. Default: `"30s"`.
+    /// noticed this much later. Failures to answer are remembered for 5 seconds. Default: `"30s"`.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub min_ttl: Duration,
@@ -104,7 +104,7 @@ impl DnsConfig {
 
 impl PrivateAddresses {
     /// Whether this address is contacted. Unspecified, multicast and broadcast addresses never are.
-    pub(super) fn allow(self, address: IpAddr) -> bool {
+    pub(crate) fn allow(self, address: IpAddr) -> bool {
         match address.to_canonical() {
             IpAddr::V4(v4) => {
                 // 0.0.0.0/8 is this machine, 240.0.0.0/4 is reserved and has the broadcast address (RFC 6890 §2.2.2).

@@ -1,8 +1,10 @@
+mod virtual_time;
+
 use std::{collections::HashSet, time::Duration};
 
 use empath_testkit::zone::{Zone, ZoneServer};
 
-use super::*;
+use super::{lookup::MAX_HOSTS, *};
 
 const ZONE: &str = "
     two.test.          MX 20 mx2.two.test.
@@ -26,6 +28,7 @@ const ZONE: &str = "
     loop.test.         CNAME loop2.test.
     loop2.test.        CNAME loop.test.
     broken.test.       SERVFAIL
+    closed.test.       REFUSED
     slow.test.         TIMEOUT
     half.test.         AAAA SERVFAIL
     half.test.         A 192.0.2.5
@@ -94,6 +97,7 @@ async fn no_mx_and_no_answer_are_told_apart() {
         ("gone.test", ResolveError::NoSuchDomain, true),
         ("odd.test", ResolveError::NoHost, false),
         ("broken.test", ResolveError::ServerFailure, false),
+        ("closed.test", ResolveError::Refused, false),
         ("slow.test", ResolveError::Timeout, false),
     ] {
         let error = error(domain(name));
