@@ -85,14 +85,19 @@ struct Seen {
 impl Peer {
     /// Starts a peer on a free port of 127.0.0.1.
     pub async fn start(script: Script) -> std::io::Result<Self> {
-        let mut peer = Self {
+        let mut peer = Self::unlisted(script);
+        peer.restart().await?;
+        Ok(peer)
+    }
+
+    /// A peer without a port, which speaks to those alone that [`serve`](Self::serve) gives it.
+    pub fn unlisted(script: Script) -> Self {
+        Self {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             log: Log(watch::Sender::new(Seen::default())),
             script: Arc::new(script),
             listening: None,
-        };
-        peer.restart().await?;
-        Ok(peer)
+        }
     }
 
     /// Where it listens.
@@ -128,8 +133,14 @@ impl Peer {
 
     /// Goes online again with another script. Occurrences count anew.
     pub async fn restart_with(&mut self, script: Script) -> std::io::Result<()> {
-        self.script = Arc::new(script);
+        self.follow(script.into());
         self.restart().await
+    }
+
+    /// Follows another script on connections that [`serve`](Self::serve) is given from now on. Its occurrences are
+    /// counted over all connections that follow it.
+    pub fn follow(&mut self, script: Arc<Script>) {
+        self.script = script;
     }
 
     /// Speaks to a client at the other end of `stream` until it ends, as if it had connected.

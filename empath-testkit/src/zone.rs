@@ -81,13 +81,20 @@ impl Zone {
     /// On a line that is none of this.
     pub fn parse(text: &str) -> Self {
         let mut zone = Self::default();
-        for line in text.lines().map(|line| line.split(';').next().unwrap_or_default().trim()) {
-            if !line.is_empty() {
-                let (name, entry) = entry(line).unwrap_or_else(|| panic!("not a zone line: {line:?}"));
-                zone.entries.entry(name).or_default().push(entry);
-            }
+        for line in text.lines() {
+            zone.add(line).unwrap_or_else(|| panic!("not a zone line: {line:?}"));
         }
         zone
+    }
+
+    /// Adds a line; `None` if it is none.
+    pub fn add(&mut self, line: &str) -> Option<()> {
+        let line = line.split(';').next().unwrap_or_default().trim();
+        if !line.is_empty() {
+            let (name, entry) = entry(line)?;
+            self.entries.entry(name).or_default().push(entry);
+        }
+        Some(())
     }
 
     /// What stands at `name`; `None` for a name that doesn't exist.

@@ -21,24 +21,13 @@ use empath_smtp::client::Tcp;
 use empath_spool::{
     Batch, CommitError, Committed, Content, Entry, LoadError, Loading, MemorySpool, RecipientState, Spool,
 };
+use empath_testkit::clock::VirtualClock;
 use empath_testkit::peer::Peer;
 use empath_testkit::spool::{HookedSpool, Hooks};
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 pub(crate) const CONTENT: &[u8] = b"Subject: hello\r\n\r\n.dot\r\nbody\r\n";
-
-/// Wall-clock time that runs with tokio's.
-struct VirtualClock {
-    start: Instant,
-    epoch: Timestamp,
-}
-
-impl Clock for VirtualClock {
-    fn now(&self) -> Timestamp {
-        self.epoch + self.start.elapsed()
-    }
-}
 
 /// How the spool fails on demand.
 #[derive(Default)]
@@ -102,8 +91,7 @@ impl World {
             config.dns.servers = vec!["127.0.0.1:1".parse().unwrap()];
         }
         assert_eq!(config.validate(), []);
-        let clock = VirtualClock { start: Instant::now(), epoch: "2026-01-01T00:00:00Z".parse().unwrap() };
-        let clock: Arc<dyn Clock> = Arc::new(clock);
+        let clock: Arc<dyn Clock> = Arc::new(VirtualClock::start());
         let spool = Arc::new(TestSpool::default());
         let registry = Registry::default();
         let processor = start(&config, &dsn, &own_addresses, &spool, &clock, &registry);

@@ -1,0 +1,149 @@
+//! A scenario is played: a processor over the network and the DNS of the file.
+
+use std::{sync::Arc, time::Duration};
+
+use empath_common::{Clock, MessageId};
+use empath_delivery::{Metrics, Parts, Processor, Resolver, Settings};
+use empath_metrics::Registry;
+use empath_spool::{Content, Entry, Spool as _};
+use empath_testkit::{clock::VirtualClock, spool::HookedSpool};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::{
+    events::{Event, Record},
+    file::{Read, Scenario, Step, Wrong},
+    message::Message,
+    network::{Dns, Network, Wires},
+};
+
+/// Nothing takes longer.
+const MONTH: Duration = Duration::from_hours(31 * 24);
+/// How often it is looked whether everything is over.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What has come of a scenario.
+pub(crate) struct Seen {
+    pub(crate) events: Vec<Event>,
+    pub(crate) hosts: Vec<SeenHost>,
+    pub(crate) dns: Arc<Dns>,
+    /// What is wrong in every scenario.
+    pub(crate) wrong: Vec<String>,
+}
+
+pub(crate) struct SeenHost {
+    pub(crate) name: String,
+    pub(crate) connections: usize,
+    pub(crate) messages: usize,
+    pub(crate) dials: usize,
+    pub(crate) left: Option<Duration>,
+    transcript: String,
+}
+
+impl SeenHost {
+    /// The lines of clients.
+    pub(crate) fn heard(&self) -> impl Iterator<Item = &str> {
+        self.transcript.lines().filter_map(|line| Some(line.split_once(" C: ")?.1))
+    }
+}
+
+impl Seen {
+    pub(crate) fn shown(&self) -> String {
+        let mut text: String = self.events.iter().map(|event| format!("    {event}\n")).collect();
+        for host in &self.hosts {
+            let SeenHost { name, connections, messages, dials, .. } = host;
+            text += &format!("    {name} connections={connections} messages={messages} dials={dials}\n");
+            let lines: Vec<_> = host.transcript.lines().take(60).collect();
+            text.extend(lines.into_iter().map(|line| format!("        {line}\n")));
+        }
+        text
+    }
+}
+
+pub(crate) async fn play(scenario: &Scenario) -> Read<Seen> {
+    let start = Instant::now();
+    let record = Record::new(start);
+    let logging = tracing::subscriber::set_default(record.clone());
+    let spool = Arc::new(HookedSpool { memory: Default::default(), hooks: record.clone() });
+    let (network, dns) = (Arc::new(Network::new(&scenario.hosts, start)), Arc::new(Dns::default()));
+    let clock: Arc<dyn Clock> = Arc::new(VirtualClock::start());
+    let registry = Registry::default();
+    let settings = Settings {
+        delivery: scenario.config.clone(),
+        dsn: scenario.dsn.clone(),
+        hostname: "relay.test".parse().unwrap(),
+        own_names: Vec::new(),
+        own_addresses: vec!["192.0.2.1:25".parse().unwrap()],
+        content_memory: 1 << 20,
+    };
+    let parts = Parts {
+        spool: Arc::clone(&spool) as _,
+        resolver: Arc::new(Resolver::over(Arc::clone(&dns) as _, &scenario.config.dns, &registry)),
+        dial: Arc::new(Wires(Arc::clone(&network))),
+        tls: scenario.config.tls().map_err(|problem| Wrong(1, problem.to_string()))?,
+        clock: Arc::clone(&clock),
+        metrics: Metrics::new(&registry),
+        rng: fastrand::Rng::with_seed(1),
+    };
+    let processor = Processor::start(settings, parts);
+    let mut accepted = 0;
+    for (at, step) in &scenario.steps {
+        sleep_until(start + *at).await;
+        match step {
+            Step::Zone(zone) => dns.replace(zone.clone()),
+            Step::Host(host, behaviour) => network.behave(*host, behaviour),
+            Step::Message(message) => {
+                accepted += 1;
+                let id = MessageId::from_bytes([accepted; 16]);
+                accept(&processor, &spool.memory, id, message, &*clock).await;
+            }
+        }
+    }
+    let is_over = || processor.queue_len() == 0 && spool.is_empty() && processor.connections() == 0;
+    let mut wrong = Vec::new();
+    match scenario.expected.end {
+        Some(end) => sleep_until(start + end).await,
+        None => {
+            while !is_over() && start.elapsed() < MONTH {
+                sleep(PAUSE).await;
+            }
+            if !is_over() {
+                wrong.push("it did not end within a month".into());
+            }
+        }
+    }
+    let quiet_home = scenario.is_home_quiet().then_some("home.test");
+    let events = record.events(quiet_home);
+    processor.shutdown(Duration::ZERO).await;
+    drop(logging);
+    let mut hosts = Vec::new();
+    for (place, (name, _)) in scenario.hosts.all().iter().enumerate() {
+        network.with(place, |host| {
+            wrong.extend(host.peer.violations().into_iter().map(|what| format!("{name}: {what}")));
+            hosts.push(SeenHost {
+                name: name.clone(),
+                connections: host.peer.connections(),
+                messages: host.peer.messages().len(),
+                dials: host.dials,
+                left: host.left,
+                transcript: host.peer.transcript(),
+            });
+        });
+    }
+    Ok(Seen { events, hosts, dns, wrong })
+}
+
+/// As the daemon does: stored first.
+async fn accept(
+    processor: &Processor,
+    spool: &empath_spool::MemorySpool,
+    id: MessageId,
+    message: &Message,
+    clock: &dyn Clock,
+) {
+    let mut envelope = message.envelope.clone();
+    envelope.received_at = clock.now();
+    let (envelope, content) = (Arc::new(envelope), Content::from(message.content.clone()));
+    let entry = Entry::Accepted { id, envelope: Arc::clone(&envelope), content: content.clone() };
+    spool.commit(entry.into()).await.unwrap();
+    processor.accepted(id, envelope, &content);
+}
