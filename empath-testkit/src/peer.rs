@@ -37,6 +37,15 @@ pub struct ReceivedMessage {
     pub connection: usize,
 }
 
+/// A TLS handshake that a [`Peer`] has finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handshake {
+    /// The name that the client asked for.
+    pub server_name: Option<String>,
+    /// Whether it resumed an earlier session.
+    pub resumed: bool,
+}
+
 /// A scripted SMTP server on a port of its own. Without a script it accepts everything.
 ///
 /// ```
@@ -68,6 +77,7 @@ struct Seen {
     connections: usize,
     open: usize,
     messages: Vec<ReceivedMessage>,
+    handshakes: Vec<Handshake>,
     transcript: String,
     violations: Vec<String>,
 }
@@ -135,6 +145,11 @@ impl Peer {
         self.log.0.borrow().messages.clone()
     }
 
+    /// The handshakes that it finished, in order.
+    pub fn handshakes(&self) -> Vec<Handshake> {
+        self.log.0.borrow().handshakes.clone()
+    }
+
     /// How many connections there were.
     pub fn connections(&self) -> usize {
         self.log.0.borrow().connections
@@ -145,7 +160,7 @@ impl Peer {
         self.log.0.borrow().open
     }
 
-    /// Everything that was said: `0 C: EHLO …`, `0 S: 250 …`, with the number of the connection.
+    /// Everything that was said: `0 C: EHLO …`, `0 S: 250 …`, with the number of the connection, and `0 TLS`.
     pub fn transcript(&self) -> String {
         self.log.0.borrow().transcript.clone()
     }
@@ -221,6 +236,14 @@ impl Log {
 
     fn received(&self, message: ReceivedMessage) {
         self.0.send_modify(|seen| seen.messages.push(message));
+    }
+
+    fn secured(&self, connection: usize, handshake: Handshake) {
+        self.0.send_modify(|seen| {
+            seen.handshakes.push(handshake);
+            // Text takes everything.
+            let _ = writeln!(seen.transcript, "{connection} TLS");
+        });
     }
 
     fn violation(&self, what: String) {

@@ -1,11 +1,14 @@
 use std::time::Duration;
 
 use super::Count;
+use crate::tls::Identity;
 
 /// What a [`Peer`](super::Peer) does where. Without rules it accepts everything.
 #[derive(Debug)]
 pub struct Script {
     pub(super) keywords: Vec<String>,
+    pub(super) keywords_in_tls: Option<Vec<String>>,
+    pub(super) identity: Option<Identity>,
     rules: Vec<Rule>,
 }
 
@@ -27,6 +30,10 @@ pub enum At {
     Ehlo,
     /// HELO.
     Helo,
+    /// STARTTLS.
+    StartTls,
+    /// The client has begun the TLS handshake; anything but a delay comes in place of it.
+    Handshake,
     /// MAIL.
     MailFrom,
     /// Any RCPT.
@@ -35,10 +42,12 @@ pub enum At {
     Recipient(String),
     /// DATA.
     Data,
+    /// BDAT, its octets read, but not the last.
+    Chunk,
     /// Content is about to come; a reply here is sent before any of it is read. [`Act::Close`] waits for its
     /// first octets.
     Content,
-    /// The end of data has been read.
+    /// The end of data, or the last chunk, has been read.
     EndOfData,
     /// RSET.
     Rset,
@@ -92,7 +101,24 @@ impl Script {
     /// Accepts everything and offers PIPELINING, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES and SIZE.
     pub fn new() -> Self {
         let keywords = ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "SIZE"];
-        Self { keywords: keywords.map(String::from).into(), rules: Vec::new() }
+        Self {
+            keywords: keywords.map(String::from).into(),
+            rules: Vec::new(),
+            keywords_in_tls: None,
+            identity: None,
+        }
+    }
+
+    /// Offers STARTTLS too, and shows this certificate.
+    #[must_use]
+    pub fn tls(self, identity: Identity) -> Self {
+        Self { identity: Some(identity), ..self }
+    }
+
+    /// Offers these extensions inside TLS, instead of those that it offers in clear text.
+    #[must_use]
+    pub fn offer_in_tls<'a>(self, keywords: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { keywords_in_tls: Some(keywords.into_iter().map(String::from).collect()), ..self }
     }
 
     /// Offers these extensions only.

@@ -6,9 +6,12 @@ use std::{
     task::Poll,
 };
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use rustls::HandshakeKind;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio_rustls::TlsAcceptor;
 
-use super::{Act, At, Log, ReceivedMessage, Script};
+use super::{Act, At, Handshake, Log, ReceivedMessage, Script};
+use crate::tls::Identity;
 
 /// One connection.
 struct Session<S> {
@@ -17,7 +20,14 @@ struct Session<S> {
     log: Log,
     script: Arc<Script>,
     pipelining: bool,
+    encrypted: bool,
     mail: Option<ReceivedMessage>,
+}
+
+/// How a dialogue ends, unless the client or the script breaks it off.
+enum End {
+    Quit,
+    StartTls,
 }
 
 /// Counts the connection as left when it ends, however it does.
@@ -42,22 +52,58 @@ where
 {
     let number = log.connected();
     let _open = Open(log.clone());
-    let stream = BufReader::new(stream);
-    let mut session = Session { stream, number, log, script, pipelining: false, mail: None };
-    // An error means that the client is gone, or that the script closes the connection.
+    let mut session = Session::new(stream, number, log, script, false);
+    let _ = match session.run().await {
+        Ok(End::StartTls) => secure(session).await,
+        // An error means that the client is gone, or that the script closes the connection.
+        _ => session.stream.shutdown().await,
+    };
+}
+
+async fn secure<S>(mut session: Session<S>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let script = session.script.clone();
+    if let Some(act) = script.act(&At::Handshake) {
+        session.stream.fill_buf().await?;
+        if session.perform(act, "").await? == Answered::Otherwise {
+            return session.stream.shutdown().await;
+        }
+    }
+    let Session { stream, number, log, script, .. } = session;
+    let Some(Identity(config)) = script.identity.clone() else {
+        return Ok(());
+    };
+    let stream = TlsAcceptor::from(config).accept(stream.into_inner()).await?;
+    let tls = stream.get_ref().1;
+    let server_name = tls.server_name().map(String::from);
+    let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+    log.secured(number, Handshake { server_name, resumed });
+    let mut session = Session::new(stream, number, log, script, true);
     let _ = session.run().await;
-    let _ = session.stream.shutdown().await;
+    session.stream.shutdown().await
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
-    async fn run(&mut self) -> io::Result<()> {
-        self.answer(&At::Greeting, "220 peer.test ESMTP").await?;
+    fn new(stream: S, number: usize, log: Log, script: Arc<Script>, encrypted: bool) -> Self {
+        let stream = BufReader::new(stream);
+        Self { stream, number, log, script, pipelining: false, encrypted, mail: None }
+    }
+
+    async fn run(&mut self) -> io::Result<End> {
+        if !self.encrypted {
+            self.answer(&At::Greeting, "220 peer.test ESMTP").await?;
+        }
         loop {
             let line = self.line().await?;
             self.log.said(self.number, 'C', &line);
             let line = String::from_utf8_lossy(&line).into_owned();
             let verb = line.split([' ', '\r']).next().unwrap_or_default().to_ascii_uppercase();
-            if !self.pipelining || matches!(verb.as_str(), "EHLO" | "HELO" | "DATA" | "QUIT") {
+            // What follows BDAT is its chunk.
+            if !self.pipelining && verb != "BDAT"
+                || matches!(verb.as_str(), "EHLO" | "HELO" | "STARTTLS" | "DATA" | "QUIT")
+            {
                 self.check_waits(&line).await;
             }
             match verb.as_str() {
@@ -65,9 +111,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 "HELO" => {
                     self.answer(&At::Helo, "250 peer.test").await?;
                 }
+                "STARTTLS" if self.script.identity.is_some() && !self.encrypted => {
+                    if self.answer(&At::StartTls, "220 2.0.0 Go on").await? == Answered::AsUsual {
+                        return Ok(End::StartTls);
+                    }
+                }
                 "MAIL" => self.mail(&line).await?,
                 "RCPT" => self.rcpt(&line).await?,
                 "DATA" => self.data().await?,
+                "BDAT" => self.chunk(&line).await?,
                 "RSET" => {
                     self.mail = None;
                     self.answer(&At::Rset, "250 2.0.0 Ok").await?;
@@ -75,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 "NOOP" => self.write(b"250 2.0.0 Ok\r\n").await?,
                 "QUIT" => {
                     self.answer(&At::Quit, "221 2.0.0 Bye").await?;
-                    return Ok(());
+                    return Ok(End::Quit);
                 }
                 _ => self.write(b"500 5.5.1 What?\r\n").await?,
             }
@@ -84,9 +136,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
 
     async fn ehlo(&mut self) -> io::Result<()> {
         let script = self.script.clone();
-        self.pipelining = script.keywords.iter().any(|keyword| keyword == "PIPELINING");
+        let in_tls = script.keywords_in_tls.as_ref().filter(|_| self.encrypted);
+        let keywords = in_tls.unwrap_or(&script.keywords);
+        self.pipelining = keywords.iter().any(|keyword| keyword == "PIPELINING");
         let mut lines = vec!["peer.test"];
-        lines.extend(script.keywords.iter().map(String::as_str));
+        lines.extend(keywords.iter().map(String::as_str));
+        lines.extend(script.identity.as_ref().filter(|_| !self.encrypted).map(|_| "STARTTLS"));
         let last = lines.len() - 1;
         let reply: Vec<_> = lines
             .iter()
@@ -144,6 +199,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             self.perform(act, "").await?;
         }
         let content = self.content().await?;
+        self.received(content).await
+    }
+
+    /// BDAT and its octets (RFC 3030 §2), which are read whatever the answer.
+    async fn chunk(&mut self, line: &str) -> io::Result<()> {
+        let mut words = line.split_whitespace().skip(1);
+        let octets: Option<usize> = words.next().and_then(|octets| octets.parse().ok());
+        let Some(octets) = octets else {
+            return self.write(b"501 5.5.4 How many?\r\n").await;
+        };
+        let last = words.next().is_some_and(|word| word.eq_ignore_ascii_case("LAST"));
+        let mut chunk = vec![0; octets];
+        self.stream.read_exact(&mut chunk).await?;
+        if !self.pipelining {
+            self.check_waits(line).await;
+        }
+        let Some(mail) = self.mail.as_mut().filter(|mail| !mail.to.is_empty()) else {
+            return self.write(b"503 5.5.1 RCPT first\r\n").await;
+        };
+        mail.content.extend_from_slice(&chunk);
+        if last {
+            let content = mail.content.clone();
+            return self.received(content).await;
+        }
+        if self.answer(&At::Chunk, "250 2.0.0 Ok: chunk").await? == Answered::Otherwise {
+            self.mail = None;
+        }
+        Ok(())
+    }
+
+    /// The end of the content: the message is taken, unless the script says otherwise.
+    async fn received(&mut self, content: Vec<u8>) -> io::Result<()> {
+        let script = self.script.clone();
         let mail = self.mail.take();
         if self.answer(&At::EndOfData, "250 2.0.0 Ok: queued").await? == Answered::AsUsual
             && let Some(mail) = mail

@@ -1,0 +1,97 @@
+//! Certificates made for a test.
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, date_time_ymd,
+};
+use rustls::{
+    ServerConfig, SupportedProtocolVersion,
+    crypto::aws_lc_rs,
+    pki_types::PrivateKeyDer,
+    version::{TLS12, TLS13},
+};
+
+/// An authority of its own.
+#[derive(Debug)]
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate, and what a server needs to show it.
+#[derive(Debug, Clone)]
+pub struct Identity(pub(crate) Arc<ServerConfig>);
+
+/// What is odd about a certificate or its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Oddity {
+    /// Nothing.
+    None,
+    /// It has expired.
+    Expired,
+    /// The name is not where names belong, in the subject alone (RFC 9525 §6.3).
+    CommonNameOnly,
+    /// The server knows nothing newer than TLS 1.2.
+    Old,
+}
+
+impl Authority {
+    /// A new one.
+    ///
+    /// # Panics
+    /// If no key can be made.
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        let key = KeyPair::generate().expect("a key");
+        Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
+    }
+
+    /// Its own certificate, as PEM.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for a name or an address.
+    pub fn sign(&self, name: &str) -> Identity {
+        self.sign_odd(name, Oddity::None)
+    }
+
+    /// One that clients may not like.
+    ///
+    /// # Panics
+    /// If the name can't be that of a server.
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
+    pub fn sign_odd(&self, name: &str, odd: Oddity) -> Identity {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        if odd != Oddity::CommonNameOnly {
+            let name = match name.parse() {
+                Ok(ip) => SanType::IpAddress(ip),
+                Err(_) => SanType::DnsName(name.try_into().expect("a name")),
+            };
+            params.subject_alt_names.push(name);
+        }
+        if odd == Oddity::Expired {
+            (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
+        }
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        let versions: &[&SupportedProtocolVersion] =
+            if odd == Oddity::Old { &[&TLS12] } else { &[&TLS13, &TLS12] };
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(versions)
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a certificate with its key");
+        Identity(Arc::new(config))
+    }
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
+    }
+}
