@@ -135,11 +135,11 @@ async fn sessions_are_resumed_and_never_where_the_certificate_was_not_verified()
 #[tokio::test]
 async fn a_broken_starttls_is_told_from_a_good_one() {
     let world = World::new();
-    let refused = |code, text| FailureKind::Refused(Reply::new(code, ((code / 100) as u8, 7, 0), text));
+    let refused = |code, class, text| FailureKind::Refused(Reply::new(code, (class, 7, 0), text));
     let behind = FailureKind::Garbled(GarbledReason::BehindStartTls);
     for (at, act, stage, expected) in [
-        (At::StartTls, Act::reply("454 4.7.0 not now"), Stage::StartTls, Some(refused(454, "not now"))),
-        (At::StartTls, Act::reply("502 5.7.0 what"), Stage::StartTls, Some(refused(502, "what"))),
+        (At::StartTls, Act::reply("454 4.7.0 not now"), Stage::StartTls, Some(refused(454, 4, "not now"))),
+        (At::StartTls, Act::reply("502 5.7.0 what"), Stage::StartTls, Some(refused(502, 5, "what"))),
         (
             At::StartTls,
             Act::reply("354 go on"),
