@@ -127,8 +127,9 @@ impl From<client::Failure> for Failure {
             // RFC 3463 §3.8. Only under a policy that requires TLS does it come to this, and never for good: the host may be
             // mended, and an attacker must not make mail bounce.
             FailureKind::Unsupported(Feature::StartTls) => Self::new(Scope::Host, (4, 7, 4), detail),
+            // What the host says there is not about the message: it stands in the detail alone.
             FailureKind::Refused(reply) if stage == Stage::StartTls && reply.code.get() != 421 => {
-                Self { reply: Some(reply), ..Self::new(Scope::Host, (4, 7, 4), detail) }
+                Self::new(Scope::Host, (4, 7, 4), detail)
             }
             FailureKind::Tls(_) => Self::new(Scope::Host, (4, 7, 5), detail),
             _ if stage == Stage::Handshake => Self::new(Scope::Host, (4, 7, 5), detail),

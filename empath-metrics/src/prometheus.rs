@@ -149,6 +149,15 @@ mod tests {
             seconds.observe(value);
         }
         registry.histograms("empath_tls_seconds", "Time of a handshake.", "role", 2, &[0.5]).with("server");
+        let [soft, _] = registry.counters_by_kind(
+            "empath_failures_total",
+            "Failures by host.",
+            "host",
+            ("kind", ["soft", "hard"]),
+            1,
+        );
+        soft.with("a").add(2);
+        soft.with("b").increment();
         registry.collected("empath_queue_messages", "Messages queued.", Kind::Gauge, || Some(12.0));
         registry.collected("empath_unknown_bytes", "Not known here.", Kind::Gauge, || None);
         registry
@@ -166,6 +175,10 @@ empath_attempt_seconds_count 4
 # HELP empath_connections_total Connections, in \\ and\nout.
 # TYPE empath_connections_total counter
 empath_connections_total 3
+# HELP empath_failures_total Failures by host.
+# TYPE empath_failures_total counter
+empath_failures_total{host="a",kind="soft"} 2
+empath_failures_total{host="other",kind="soft"} 1
 # HELP empath_queue_messages Messages queued.
 # TYPE empath_queue_messages gauge
 empath_queue_messages 12

@@ -156,6 +156,50 @@ mod tests {
     }
 
     #[test]
+    fn certificates_are_verified_where_encryption_is_required_unless_that_is_waived() {
+        let required = |accept| DomainConfig {
+            require_tls: true,
+            accept_invalid_certs: accept,
+            ..DomainConfig::default()
+        };
+        let mut config = Config::default();
+        for accept in [false, true] {
+            config.tls.accept_invalid_certs = accept;
+            assert_eq!(config.security(None), (TlsPolicy::Opportunistic, false));
+            assert_eq!(config.security(Some(&required(None))), (TlsPolicy::Required, !accept));
+            assert_eq!(config.security(Some(&required(Some(false)))), (TlsPolicy::Required, true));
+            assert_eq!(config.security(Some(&required(Some(true)))), (TlsPolicy::Required, false));
+        }
+        config.tls.default_policy = TlsPolicy::Required;
+        let never = DomainConfig { tls: Some(TlsPolicy::Disabled), ..DomainConfig::default() };
+        assert_eq!(config.security(Some(&never)), (TlsPolicy::Disabled, false));
+        assert_eq!(config.security(None), (TlsPolicy::Required, false));
+    }
+
+    #[test]
+    fn certificates_that_are_not_verified_are_warned_of_at_both_places() {
+        let mut config = Config::default();
+        let careless = DomainConfig { accept_invalid_certs: Some(true), ..DomainConfig::default() };
+        let careful = DomainConfig { accept_invalid_certs: Some(false), ..DomainConfig::default() };
+        config.domains.insert("a.test".parse().unwrap(), careful);
+        assert_eq!(config.warnings(), []);
+        config.domains.insert("b.test".parse().unwrap(), careless);
+        config.tls.accept_invalid_certs = true;
+        let keys: Vec<_> = config.warnings().into_iter().map(|warning| warning.key).collect();
+        assert_eq!(keys, ["tls.accept_invalid_certs", "domains[\"b.test\"].accept_invalid_certs"]);
+    }
+
+    #[test]
+    fn a_file_of_roots_that_can_not_be_used_is_a_problem_whatever_the_policy() {
+        let mut config = Config::default();
+        config.tls.ca_file = Some("/nowhere/roots.pem".into());
+        let problems = config.validate();
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].key, "tls.ca_file");
+        assert!(problems[0].message.contains("/nowhere/roots.pem"), "{}", problems[0].message);
+    }
+
+    #[test]
     fn every_problem_is_found_at_once_with_its_place() {
         let mut config = Config { max_concurrent: 0, mx_port: 0, ..Config::default() };
         config.retry.multiplier = 0.5;

@@ -7,5 +7,6 @@ mod deliveries;
 mod notifications;
 mod operator;
 mod retries;
+mod terms;
 mod untaken;
 mod world;

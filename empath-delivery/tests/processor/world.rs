@@ -1,6 +1,7 @@
 //! A processor with its spool, its clock and its network.
 
 use std::{
+    collections::HashMap,
     io,
     net::SocketAddr,
     sync::{
@@ -17,7 +18,7 @@ use empath_delivery::{
     config::DomainConfig,
 };
 use empath_metrics::Registry;
-use empath_smtp::client::Tcp;
+use empath_smtp::client::{BoxStream, Dial, Dialing, Tcp};
 use empath_spool::{
     Batch, CommitError, Committed, Content, Entry, LoadError, Loading, MemorySpool, RecipientState, Spool,
 };
@@ -77,7 +78,29 @@ pub(crate) struct World {
     pub(crate) own_addresses: Vec<SocketAddr>,
     pub(crate) registry: Registry,
     pub(crate) processor: Processor,
+    dial: Arc<dyn Dial>,
     accepted: u8,
+}
+
+/// Hosts that are reached over pipes in memory: no time passes unless everybody waits for it.
+#[derive(Default)]
+pub(crate) struct Pipes(HashMap<SocketAddr, Arc<Peer>>);
+
+impl Pipes {
+    pub(crate) fn to(peers: &[&Arc<Peer>]) -> Self {
+        Self(peers.iter().map(|peer| (peer.address(), Arc::clone(peer))).collect())
+    }
+}
+
+impl Dial for Pipes {
+    fn dial(&self, address: SocketAddr) -> Dialing<'_> {
+        let connected = self.0.get(&address).map(|peer| {
+            let (ours, theirs) = tokio::io::duplex(64 * 1024);
+            tokio::spawn(peer.serve(theirs));
+            Box::new(ours) as BoxStream
+        });
+        Box::pin(std::future::ready(connected.ok_or(io::ErrorKind::ConnectionRefused.into())))
+    }
 }
 
 impl World {
@@ -86,7 +109,21 @@ impl World {
         Self::with(config, DsnConfig::default(), Vec::new())
     }
 
-    pub(crate) fn with(mut config: Config, dsn: DsnConfig, own_addresses: Vec<SocketAddr>) -> Self {
+    pub(crate) fn with(config: Config, dsn: DsnConfig, own_addresses: Vec<SocketAddr>) -> Self {
+        Self::dialling(Arc::new(Tcp), config, dsn, own_addresses)
+    }
+
+    /// Without sockets.
+    pub(crate) fn over(pipes: Pipes, config: Config) -> Self {
+        Self::dialling(Arc::new(pipes), config, DsnConfig::default(), Vec::new())
+    }
+
+    fn dialling(
+        dial: Arc<dyn Dial>,
+        mut config: Config,
+        dsn: DsnConfig,
+        own_addresses: Vec<SocketAddr>,
+    ) -> Self {
         if config.dns.servers.is_empty() {
             config.dns.servers = vec!["127.0.0.1:1".parse().unwrap()];
         }
@@ -94,15 +131,21 @@ impl World {
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock::start());
         let spool = Arc::new(TestSpool::default());
         let registry = Registry::default();
-        let processor = start(&config, &dsn, &own_addresses, &spool, &clock, &registry);
-        Self { spool, clock, config, dsn, own_addresses, registry, processor, accepted: 0 }
+        let processor = start(&config, &dsn, &own_addresses, (&dial, &spool), &clock, &registry);
+        Self { spool, clock, config, dsn, own_addresses, registry, processor, dial, accepted: 0 }
     }
 
     /// A new processor on the same spool, as after a restart.
     pub(crate) async fn restart(&mut self) {
         assert!(self.processor.shutdown(Duration::from_secs(30)).await);
-        self.processor =
-            start(&self.config, &self.dsn, &self.own_addresses, &self.spool, &self.clock, &self.registry);
+        self.processor = start(
+            &self.config,
+            &self.dsn,
+            &self.own_addresses,
+            (&self.dial, &self.spool),
+            &self.clock,
+            &self.registry,
+        );
         self.processor.recover().await;
     }
 
@@ -180,7 +223,7 @@ fn start(
     config: &Config,
     dsn: &DsnConfig,
     own_addresses: &[SocketAddr],
-    spool: &Arc<TestSpool>,
+    (dial, spool): (&Arc<dyn Dial>, &Arc<TestSpool>),
     clock: &Arc<dyn Clock>,
     registry: &Registry,
 ) -> Processor {
@@ -195,7 +238,7 @@ fn start(
     let parts = Parts {
         spool: Arc::clone(spool) as _,
         resolver: Arc::new(Resolver::new(&config.dns).unwrap()),
-        dial: Arc::new(Tcp),
+        dial: Arc::clone(dial),
         tls: config.tls().unwrap(),
         clock: Arc::clone(clock),
         metrics: Metrics::new(registry),

@@ -1,0 +1,142 @@
+use super::*;
+
+#[test]
+fn chunks_take_the_place_of_data_and_are_pipelined() {
+    let sent = play(
+        &message("<a@home.test>", &["<b@x.test>", "<c@x.test>"], CONTENT),
+        offers("PIPELINING, CHUNKING, SIZE"),
+        "C: MAIL FROM:<a@home.test> SIZE=22 | RCPT TO:<b@x.test> | RCPT TO:<c@x.test>
+         S: 250 Ok
+         S: 250 Ok
+         S: 550 5.1.1 no
+         C: BDAT 10
+         C: BDAT 10
+         C: BDAT 2 LAST
+         S: 250 2.0.0 10 octets
+         S: 250 2.0.0 10 octets
+         S: 250 2.0.0 queued",
+    );
+    assert_eq!(results(&sent), ["250 2.0.0 queued", "RCPT TO: 550 5.1.1 no"]);
+    assert!(sent.reusable);
+}
+
+#[test]
+fn without_pipelining_every_chunk_waits_for_its_reply() {
+    let sent = play(
+        &message("<a@home.test>", &["<b@x.test>"], CONTENT),
+        offers("CHUNKING"),
+        "C: MAIL FROM:<a@home.test>
+         S: 250 Ok
+         C: RCPT TO:<b@x.test>
+         S: 250 Ok
+         C: BDAT 10
+         S: 250 Ok
+         C: BDAT 10
+         S: 250 Ok
+         C: BDAT 2 LAST
+         S: 250 2.0.0 queued",
+    );
+    assert_eq!(results(&sent), ["250 2.0.0 queued"]);
+    assert!(sent.reusable);
+}
+
+#[test]
+fn no_chunk_goes_out_for_nobody() {
+    let sent = play(
+        &message("<a@home.test>", &["<b@x.test>"], CONTENT),
+        offers("PIPELINING, CHUNKING"),
+        "C: MAIL FROM:<a@home.test> | RCPT TO:<b@x.test>
+         S: 250 Ok
+         S: 550 5.1.1 no
+         C: RSET
+         S: 250 Ok",
+    );
+    assert_eq!(results(&sent), ["RCPT TO: 550 5.1.1 no"]);
+    assert!(sent.reusable);
+}
+
+#[test]
+fn a_refused_chunk_fails_the_transaction_and_is_followed_by_none_but_by_rset() {
+    let message = message("<a@home.test>", &["<b@x.test>"], CONTENT);
+    let sent = play(
+        &message,
+        offers("CHUNKING"),
+        "C: MAIL FROM:<a@home.test>
+         S: 250 Ok
+         C: RCPT TO:<b@x.test>
+         S: 250 Ok
+         C: BDAT 10
+         S: 552 5.3.4 too large
+         C: RSET
+         S: 250 Ok",
+    );
+    assert_eq!(results(&sent), ["content: 552 5.3.4 too large"]);
+    assert!(sent.reusable);
+
+    // Pipelined: the first reply counts, those to what follows mean nothing.
+    let sent = play(
+        &message,
+        offers("PIPELINING, CHUNKING"),
+        "C: MAIL FROM:<a@home.test> | RCPT TO:<b@x.test>
+         S: 250 Ok
+         S: 250 Ok
+         C: BDAT 10
+         C: BDAT 10
+         C: BDAT 2 LAST
+         S: 451 4.3.0 not now
+         S: 503 5.5.1 what
+         S: 250 2.0.0 queued
+         C: RSET
+         S: 250 Ok",
+    );
+    assert_eq!(results(&sent), ["content: 451 4.3.0 not now"]);
+    assert!(sent.reusable);
+
+    let sent = play(
+        &message,
+        offers("PIPELINING, CHUNKING"),
+        "C: MAIL FROM:<a@home.test> | RCPT TO:<b@x.test>
+         S: 250 Ok
+         S: 250 Ok
+         C: BDAT 10
+         C: BDAT 10
+         C: BDAT 2 LAST
+         S: 250 Ok
+         S: 250 Ok
+         S: 554 5.7.1 spam
+         C: RSET
+         S: 250 Ok",
+    );
+    assert_eq!(results(&sent), ["end of data: 554 5.7.1 spam"]);
+    assert!(sent.reusable);
+}
+
+#[test]
+fn a_server_that_does_not_answer_chunks_is_not_given_a_whole_message() {
+    let message = message("<a@home.test>", &["<b@x.test>"], &"x".repeat(1000));
+    let mut transaction = Transaction::new(&message, offers("PIPELINING, CHUNKING"));
+    assert!(matches!(transaction.step(), Step::Write(..)));
+    transaction.reply(reply("250 Ok"));
+    transaction.reply(reply("250 Ok"));
+    for _ in 0..MAX_CHUNKS {
+        assert!(matches!(transaction.step(), Step::Chunk));
+        transaction.chunk(10, false);
+    }
+    assert!(matches!(transaction.step(), Step::Read(Stage::Content)));
+    transaction.reply(reply("250 Ok"));
+    assert!(matches!(transaction.step(), Step::Chunk));
+}
+
+#[test]
+fn a_message_without_octets_is_one_empty_chunk() {
+    let sent = play(
+        &message("<>", &["<b@x.test>"], ""),
+        offers("PIPELINING, CHUNKING"),
+        "C: MAIL FROM:<> | RCPT TO:<b@x.test>
+         S: 250 Ok
+         S: 250 Ok
+         C: BDAT 0 LAST
+         S: 250 Ok",
+    );
+    assert_eq!(results(&sent), ["250 Ok"]);
+}
