@@ -25,6 +25,8 @@ use empath_testkit::spool::{HookedSpool, Hooks};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
+use crate::names::Names;
+
 pub(crate) const CONTENT: &[u8] = b"Subject: hello\r\n\r\n.dot\r\nbody\r\n";
 
 /// Wall-clock time that runs with tokio's.
@@ -87,6 +89,7 @@ pub(crate) struct World {
     pub(crate) own_addresses: Vec<SocketAddr>,
     pub(crate) registry: Registry,
     pub(crate) processor: Processor,
+    resolver: Arc<Resolver>,
     accepted: u8,
 }
 
@@ -100,20 +103,32 @@ impl World {
         if config.dns.servers.is_empty() {
             config.dns.servers = vec!["127.0.0.1:1".parse().unwrap()];
         }
+        let resolver = Resolver::new(&config.dns).unwrap();
+        Self::over(resolver, config, dsn, own_addresses)
+    }
+
+    /// With names looked up in memory: time stands still unless all wait.
+    pub(crate) fn with_names(config: Config, names: &Arc<Names>) -> Self {
+        let resolver = Resolver::over(Arc::clone(names) as _, &config.dns, &Registry::default());
+        Self::over(resolver, config, DsnConfig::default(), Vec::new())
+    }
+
+    fn over(resolver: Resolver, config: Config, dsn: DsnConfig, own_addresses: Vec<SocketAddr>) -> Self {
         assert_eq!(config.validate(), []);
+        let resolver = Arc::new(resolver);
         let clock = VirtualClock { start: Instant::now(), epoch: "2026-01-01T00:00:00Z".parse().unwrap() };
         let clock: Arc<dyn Clock> = Arc::new(clock);
         let spool = Arc::new(TestSpool::default());
         let registry = Registry::default();
-        let processor = start(&config, &dsn, &own_addresses, &spool, &clock, &registry);
-        Self { spool, clock, config, dsn, own_addresses, registry, processor, accepted: 0 }
+        let processor = start(&config, &dsn, &own_addresses, &spool, &clock, &registry, &resolver);
+        Self { spool, clock, config, dsn, own_addresses, registry, processor, resolver, accepted: 0 }
     }
 
     /// A new processor on the same spool, as after a restart.
     pub(crate) async fn restart(&mut self) {
         assert!(self.processor.shutdown(Duration::from_secs(30)).await);
-        self.processor =
-            start(&self.config, &self.dsn, &self.own_addresses, &self.spool, &self.clock, &self.registry);
+        let Self { config, dsn, own_addresses, spool, clock, registry, resolver, .. } = self;
+        self.processor = start(config, dsn, own_addresses, spool, clock, registry, resolver);
         self.processor.recover().await;
     }
 
@@ -194,6 +209,7 @@ fn start(
     spool: &Arc<TestSpool>,
     clock: &Arc<dyn Clock>,
     registry: &Registry,
+    resolver: &Arc<Resolver>,
 ) -> Processor {
     let settings = Settings {
         delivery: config.clone(),
@@ -205,7 +221,7 @@ fn start(
     };
     let parts = Parts {
         spool: Arc::clone(spool) as _,
-        resolver: Arc::new(Resolver::new(&config.dns).unwrap()),
+        resolver: Arc::clone(resolver),
         clock: Arc::clone(clock),
         metrics: Metrics::new(registry),
         rng: fastrand::Rng::with_seed(1),
