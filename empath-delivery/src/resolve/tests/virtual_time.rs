@@ -228,6 +228,20 @@ async fn name_servers_that_answer_nothing_are_told_from_a_domain_that_does_not()
     made.say("localhost", RecordType::A, 1, Err(LookupError::Refused));
     sleep(Duration::from_secs(20)).await;
     assert!(resolver.is_healthy());
+
+    // Servers that answer everything but the question of the probe.
+    let (made, resolver) = start();
+    for name in ["a.test", "b.test", "c.test"] {
+        mx(&resolver, name).await.unwrap_err();
+    }
+    sleep(Duration::from_secs(30)).await;
+    assert!(!resolver.is_healthy());
+    made.say("x.test", RecordType::Mx, 1, one_mx(300));
+    mx(&resolver, "x.test").await.unwrap();
+    for _ in 0..60 {
+        assert!(resolver.is_healthy());
+        sleep(Duration::from_secs(1)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
