@@ -9,6 +9,7 @@ use std::{
 
 use empath_delivery::{
     Config,
+    config::DomainConfig,
     resolve::lookup::{Answer, Exchange, Found, Lookup, LookupError, Mx, Question, RecordType, Records},
 };
 use empath_testkit::{
@@ -164,4 +165,24 @@ async fn what_the_dns_says_decides_for_each_recipient_and_the_others_are_deliver
         assert_eq!(reply.enhanced.as_deref(), Some(*status), "{name}");
         assert_eq!(reports.contains(&format!("bob@{name}.test")), status.starts_with('5'), "{name}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bare_postmaster_gets_his_mail_where_a_local_domain_is_delivered() {
+    let hub = Peer::start(Script::new()).await.unwrap();
+    let names = Names::new("");
+    let mut world = World::with_names(routes(&[("local.test", &hub)]), &names);
+    world.accept("alice@home.test", &["Postmaster"]).await;
+    world.done().await;
+    assert_eq!(hub.messages()[0].to, ["Postmaster"]);
+
+    let directory = tempfile::tempdir().unwrap();
+    let maildir = Some(directory.path().join("{domain}/{local}"));
+    let mut config = Config::default();
+    config.domains.insert("local.test".parse().unwrap(), DomainConfig { maildir, ..DomainConfig::default() });
+    let mut world = World::with_names(config, &names);
+    world.accept("alice@home.test", &["Postmaster"]).await;
+    world.done().await;
+    let new = directory.path().join("local.test/postmaster/new");
+    assert_eq!(std::fs::read_dir(new).unwrap().count(), 1);
 }
