@@ -16,6 +16,7 @@
 
 mod answers;
 mod client;
+mod dns;
 mod failure;
 mod filter;
 mod queue;
@@ -27,6 +28,7 @@ mod wire;
 
 pub use answers::Answers;
 pub use client::{Client, ClientError};
+pub use dns::{CachedAnswer, Cleared, DnsOverride, ResolvedHost};
 pub use failure::{Failure, FailureCode};
 pub use filter::{Filter, Selection};
 pub use queue::{

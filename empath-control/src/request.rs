@@ -1,4 +1,4 @@
-use empath_common::MessageId;
+use empath_common::{Domain, MessageId};
 use serde::{Deserialize, Serialize};
 
 use crate::{Failure, FailureCode, Filter, Selection};
@@ -69,6 +69,45 @@ pub enum Request {
         /// Their names.
         names: Vec<String>,
     },
+    /// What the resolver remembers, by name. Answered by a [`crate::CachedAnswer`] for each.
+    #[serde(rename = "dns.cache.list")]
+    CacheList {
+        /// Of this domain and the names below it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        domain: Option<Domain>,
+    },
+    /// Forgets what `dns.cache.list` lists. Answered by one [`crate::Cleared`].
+    #[serde(rename = "dns.cache.clear")]
+    CacheClear {
+        /// Of this domain and the names below it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        domain: Option<Domain>,
+    },
+    /// Looks the MX hosts of a domain and their addresses up anew. Answered by a [`crate::ResolvedHost`] for each;
+    /// `failed` when there is none.
+    #[serde(rename = "dns.refresh")]
+    Refresh {
+        /// The domain.
+        domain: Domain,
+    },
+    /// Next hops that operators chose, by domain. Answered by a [`crate::DnsOverride`] for each.
+    #[serde(rename = "dns.override.list")]
+    OverrideList {},
+    /// From now on mail for exactly this domain goes to one host, until the daemon ends. Answered by the
+    /// [`crate::DnsOverride`]; `bad_request` when the host is none, `refused` when there are too many.
+    #[serde(rename = "dns.override.set")]
+    OverrideSet {
+        /// The domain.
+        domain: Domain,
+        /// The host, with or without a port.
+        host: String,
+    },
+    /// Takes one back. Answered by the [`crate::DnsOverride`] that was; `not_found` when there was none.
+    #[serde(rename = "dns.override.remove")]
+    OverrideRemove {
+        /// The domain.
+        domain: Domain,
+    },
 }
 
 impl Request {
@@ -87,6 +126,12 @@ impl Request {
             Self::DamagedList {} => "spool.damaged.list",
             Self::DamagedExport { .. } => "spool.damaged.export",
             Self::DamagedDiscard { .. } => "spool.damaged.discard",
+            Self::CacheList { .. } => "dns.cache.list",
+            Self::CacheClear { .. } => "dns.cache.clear",
+            Self::Refresh { .. } => "dns.refresh",
+            Self::OverrideList {} => "dns.override.list",
+            Self::OverrideSet { .. } => "dns.override.set",
+            Self::OverrideRemove { .. } => "dns.override.remove",
         }
     }
 
@@ -127,7 +172,7 @@ pub struct SystemStatus {
     pub ready: bool,
     /// Connections at present.
     pub connections: Connections,
-    /// Answers in the resolver's cache; `None` where it does not tell.
+    /// Answers in the resolver's cache; `None` from a daemon that does not tell.
     pub dns_cache_entries: Option<u64>,
 }
 

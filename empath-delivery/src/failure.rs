@@ -86,6 +86,11 @@ impl Failure {
         Self::new(Scope::Destination, (5, 4, 6), "mail for this destination loops back to this host")
     }
 
+    /// The configuration names this host as the next hop: mail doesn't bounce for our own mistakes.
+    pub fn configured_loop() -> Self {
+        Self::new(Scope::Destination, (4, 3, 5), "the configured next hop is this host itself")
+    }
+
     /// One MX host could not be resolved to addresses; the others may.
     pub fn of_host(error: &ResolveError) -> Self {
         match error {
@@ -285,6 +290,7 @@ mod tests {
             (Failure::of_host(&ResolveError::Timeout(name())), TryNextHost, Defer, "4.4.3"),
             (Failure::of_configured_host(&ResolveError::NoSuchDomain(name())), TryNextHost, Defer, "4.3.5"),
             (Failure::loops_back(), Bounce, Bounce, "5.4.6"),
+            (Failure::configured_loop(), TryNextHost, Defer, "4.3.5"),
             (Failure::local("damaged"), TryNextHost, Defer, "4.3.0"),
         ];
         check(&table);

@@ -114,8 +114,7 @@ impl<'a> Hosts<'a> {
             let first = !std::mem::replace(&mut self.begun, true);
             let new = self.preference.replace(preference) != Some(preference);
             if new && self.equals_are_ours(preference).await {
-                self.rest.clear();
-                return first.then(|| Err(Failure::loops_back()));
+                return self.end(first);
             }
             let (_, host) = self.rest.pop_front()?;
             let addresses = match self.look_up(&host).await {
@@ -123,12 +122,18 @@ impl<'a> Hosts<'a> {
                 Err(failure) => return Some(Err(failure)),
             };
             if self.are_ours(&addresses) {
-                // The hosts from here on are ourselves, or send to us.
-                self.rest.clear();
-                return first.then(|| Err(Failure::loops_back()));
+                return self.end(first);
             }
             self.hand_out(&host, addresses);
         }
+    }
+
+    /// The hosts from here on are ourselves, or send to us.
+    fn end(&mut self, first: bool) -> Option<Result<Candidate, Failure>> {
+        self.rest.clear();
+        self.late = None;
+        let failure = if self.configured { Failure::configured_loop() } else { Failure::loops_back() };
+        first.then_some(Err(failure))
     }
 
     fn hand_out(&mut self, host: &HostAddr, addresses: Vec<IpAddr>) {

@@ -181,7 +181,7 @@ async fn file(shared: &Arc<Shared>, template: &Path, job: &Job, content: &Conten
         let Some(path) = job.envelope.recipients().get(recipient.index as usize) else {
             continue;
         };
-        let directory = maildir::directory(template, path, &shared.settings.hostname);
+        let directory = maildir::directory(template, path, &shared.postmaster_domain);
         let name = (job.id, recipient.index);
         let content = Outgoing::new(job.id, content);
         let filed = maildir::deliver(directory, name, &job.envelope.reverse_path, content).await;

@@ -25,7 +25,7 @@ use lookup::{Answer, Exchange, Found, Lookup, LookupError, Question, RecordType,
 use metrics::Metrics;
 use servers::NameServers;
 
-pub use config::{DnsConfig, PrivateAddresses};
+pub use config::{AddressFamily, DnsConfig, PrivateAddresses};
 pub use inspect::{HostAddresses, Remembered};
 pub use servers::ResolverError;
 
@@ -105,6 +105,8 @@ impl ResolveError {
 pub struct Resolver {
     flights: Arc<Flights>,
     private_addresses: PrivateAddresses,
+    /// The preferred one first.
+    families: Arc<[AddressFamily]>,
     /// Lookups under way end with the last resolver.
     _stop: Arc<DropGuard>,
 }
@@ -112,7 +114,7 @@ pub struct Resolver {
 /// Addresses of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
-    /// IPv6 and IPv4 in turn, IPv6 first.
+    /// Both families in turn, the preferred one first.
     pub usable: Vec<IpAddr>,
     /// Whether those of both families are there; otherwise [`Resolver::addresses`] waits for the others.
     pub complete: bool,
@@ -138,7 +140,12 @@ impl Resolver {
             u32::try_from(entries).ok().map(f64::from)
         });
         let stop = flights.stop.clone().drop_guard();
-        Self { flights, private_addresses: config.private_addresses, _stop: Arc::new(stop) }
+        Self {
+            flights,
+            private_addresses: config.private_addresses,
+            families: config.address_families.as_slice().into(),
+            _stop: Arc::new(stop),
+        }
     }
 
     /// The hosts that take mail for `domain`, best preference first, equal ones in no particular order: see
@@ -168,7 +175,7 @@ impl Resolver {
         if hosts.is_empty() { Err(ResolveError::NoHost(domain.clone())) } else { Ok(hosts) }
     }
 
-    /// The addresses of `host` that may be contacted, IPv6 and IPv4 in turn, IPv6 first.
+    /// The addresses of `host` that may be contacted, both families in turn, the preferred one first.
     ///
     /// One family is enough: the other may fail.
     pub async fn addresses(&self, host: &Domain) -> Result<Vec<IpAddr>, ResolveError> {
@@ -226,7 +233,9 @@ impl Resolver {
             (Err(v6), Err(v4)) => Some(if v6.is_definite() { *v4 } else { *v6 }),
             _ => None,
         };
-        let all: Vec<IpAddr> = alternate(addresses(v6), addresses(v4)).collect();
+        let (one, other) =
+            if self.families.first() == Some(&AddressFamily::Ipv4) { (v4, v6) } else { (v6, v4) };
+        let all: Vec<IpAddr> = alternate(addresses(one), addresses(other)).collect();
         let usable: Vec<_> =
             all.iter().copied().filter(|ip| self.may_contact(*ip)).take(MAX_ADDRESSES).collect();
         match (usable.is_empty(), error) {
@@ -239,7 +248,7 @@ impl Resolver {
 
     /// Whether mail may be delivered to this address, as an address literal or the answer of a name server.
     pub fn may_contact(&self, address: IpAddr) -> bool {
-        self.private_addresses.allow(address)
+        self.private_addresses.allow(address) && self.families.contains(&AddressFamily::of(address))
     }
 
     /// False while the name servers answer nothing at all.

@@ -2,11 +2,19 @@
 //!
 //! It is computed again on every attempt, so a change of the configuration applies to mail already queued.
 
-use std::{collections::HashMap, fmt, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::Path,
+    sync::Arc,
+};
 
 use empath_common::{Domain, ForwardPath, Host};
 
-use crate::config::{Config, DomainConfig, DomainPattern, HostAddr, TlsPolicy};
+use crate::config::{Config, DomainConfig, DomainPattern, HostAddr, Override, TlsPolicy};
+
+/// Most overrides at run time.
+const MAX_OVERRIDES: usize = 1000;
 
 /// Where a message goes next. Recipients with the same next hop travel together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,9 +79,18 @@ pub struct Routes {
     /// By the name below which it applies.
     below: HashMap<Box<str>, Policy>,
     any: Policy,
+    /// What an operator said at run time. It counts more than the configuration.
+    overrides: BTreeMap<Domain, Override>,
     mx_port: u16,
     hostname: Domain,
+    /// What else is delivered here.
+    local: Vec<Domain>,
 }
+
+/// There are too many overrides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there are {MAX_OVERRIDES} overrides already; remove some, or use `delivery.domains`")]
+pub struct TooManyOverrides;
 
 #[derive(Debug, Clone)]
 struct Policy {
@@ -84,7 +101,7 @@ struct Policy {
 }
 
 impl Routes {
-    /// Routes as configured. `hostname` is the host of the bare `<Postmaster>`.
+    /// Routes as configured, for the host of this name.
     pub fn new(config: &Config, hostname: Domain) -> Self {
         let max_per_server = config.connection_pool.max_per_server;
         let mut routes = Self {
@@ -95,19 +112,16 @@ impl Routes {
                 terms: Arc::new(Terms::of(config, None)),
                 max_connections: max_per_server,
             },
+            overrides: BTreeMap::new(),
             mx_port: config.mx_port,
             hostname,
+            local: Vec::new(),
         };
         for (pattern, domain) in &config.domains {
             let terms = Arc::new(Terms::of(config, Some(domain)));
             let next_hop = match (&domain.maildir, &domain.mx_override) {
                 (Some(template), _) => Some(NextHop::Maildir(template.as_path().into())),
-                (None, Some(to)) => Some(NextHop::Host {
-                    host: to.host.clone(),
-                    port: to.port.unwrap_or(config.mx_port),
-                    configured: true,
-                    terms: Arc::clone(&terms),
-                }),
+                (None, Some(to)) => Some(routes.configured(to, &terms)),
                 (None, None) => None,
             };
             let max_connections = domain.max_connections.unwrap_or(max_per_server);
@@ -125,11 +139,25 @@ impl Routes {
         routes
     }
 
+    /// Domains that are delivered here, besides the host itself.
+    #[must_use]
+    pub fn with_local(mut self, domains: &[Domain]) -> Self {
+        self.local.extend_from_slice(domains);
+        self
+    }
+
+    /// The domain of the bare `<Postmaster>`, who is a local recipient (RFC 5321 §4.5.1): the first of the host and the
+    /// local domains for which there is a next hop without looking for MX hosts. Those of the host would lead here.
+    pub fn postmaster_domain(&self) -> &Domain {
+        let known =
+            |domain: &&Domain| self.overrides.contains_key(domain) || self.policy(domain).next_hop.is_some();
+        std::iter::once(&self.hostname).chain(&self.local).find(known).unwrap_or(&self.hostname)
+    }
+
     /// Where mail for `path` goes.
     pub fn route(&self, path: &ForwardPath) -> Route {
-        // RFC 5321 §4.5.1: <Postmaster> without a domain is the postmaster of this host.
         let domain = match path.host() {
-            None => &self.hostname,
+            None => self.postmaster_domain(),
             Some(Host::Domain(domain)) => domain,
             Some(Host::Literal(literal)) => {
                 return self.any.route(None, |terms| NextHop::Host {
@@ -140,7 +168,43 @@ impl Routes {
                 });
             }
         };
-        self.policy(domain).route(Some(domain), |terms| NextHop::Mx(domain.clone(), terms))
+        let policy = self.policy(domain);
+        match self.overrides.get(domain) {
+            Some(to) => {
+                let next_hop = Some(self.configured(to, &policy.terms));
+                let policy = Policy { next_hop, ..policy.clone() };
+                policy.route(Some(domain), |terms| NextHop::Mx(domain.clone(), terms))
+            }
+            None => policy.route(Some(domain), |terms| NextHop::Mx(domain.clone(), terms)),
+        }
+    }
+
+    fn configured(&self, to: &Override, terms: &Arc<Terms>) -> NextHop {
+        NextHop::Host {
+            host: to.host.clone(),
+            port: to.port.unwrap_or(self.mx_port),
+            configured: true,
+            terms: Arc::clone(terms),
+        }
+    }
+
+    /// What an operator said at run time, by domain.
+    pub fn overrides(&self) -> &BTreeMap<Domain, Override> {
+        &self.overrides
+    }
+
+    /// From now on mail for exactly this domain goes to this host.
+    pub fn set_override(&mut self, domain: Domain, to: Override) -> Result<(), TooManyOverrides> {
+        if self.overrides.len() >= MAX_OVERRIDES && !self.overrides.contains_key(&domain) {
+            return Err(TooManyOverrides);
+        }
+        self.overrides.insert(domain, to);
+        Ok(())
+    }
+
+    /// From now on mail for this domain goes where the configuration says. Returns where it went.
+    pub fn remove_override(&mut self, domain: &Domain) -> Option<Override> {
+        self.overrides.remove(domain)
     }
 
     fn policy(&self, domain: &Domain) -> &Policy {
@@ -238,6 +302,46 @@ mod tests {
         assert_eq!(shown(&routes, "<u@[192.0.2.9]>"), "smtp:192.0.2.9:2025");
         assert_eq!(shown(&routes, "<u@[IPv6:2001:db8::1]>"), "smtp:[2001:db8::1]:2025");
         assert_eq!(shown(&routes, "<Postmaster>"), "mx:mx.home.test");
+    }
+
+    #[test]
+    fn the_bare_postmaster_is_a_local_recipient() {
+        let maildir = || DomainConfig { maildir: Some("/m/{address}".into()), ..DomainConfig::default() };
+        let local = ["one.test", "two.test"].map(|name| name.parse().unwrap());
+        for (domains, next_hop, domain) in [
+            (vec![("mx.home.test", maildir()), ("one.test", over("hub.test"))], "maildir", "mx.home.test"),
+            (vec![("two.test", maildir())], "maildir", "two.test"),
+            (vec![("one.test", over("hub.test")), ("two.test", maildir())], "smtp:hub.test:2025", "one.test"),
+            (vec![("*", over("hub.test"))], "smtp:hub.test:2025", "mx.home.test"),
+            (vec![("elsewhere.test", maildir())], "mx:mx.home.test", "mx.home.test"),
+        ] {
+            let routes = routes(&domains).with_local(&local);
+            assert_eq!(shown(&routes, "<Postmaster>"), next_hop);
+            assert_eq!(routes.postmaster_domain().as_str(), domain);
+        }
+    }
+
+    #[test]
+    fn an_override_counts_more_than_the_configuration_and_is_for_one_domain_alone() {
+        let limited = DomainConfig { max_connections: Some(9), ..over("192.0.2.1:26") };
+        let mut routes = routes(&[("a.test", limited)]);
+        let domain: Domain = "A.test".parse().unwrap();
+        routes.set_override(domain.clone(), "hub.test".parse().unwrap()).unwrap();
+        assert_eq!(shown(&routes, "<u@a.test>"), "smtp:hub.test:2025");
+        assert_eq!(routes.route(&"<u@a.test>".parse().unwrap()).max_connections, 9);
+        assert_eq!(shown(&routes, "<u@b.a.test>"), "mx:b.a.test");
+        assert_eq!(routes.remove_override(&domain).unwrap().to_string(), "hub.test");
+        assert_eq!(routes.remove_override(&domain), None);
+        assert_eq!(shown(&routes, "<u@a.test>"), "smtp:192.0.2.1:26");
+
+        for i in 0..MAX_OVERRIDES {
+            let name = format!("d{i}.test").parse().unwrap();
+            routes.set_override(name, "hub.test".parse().unwrap()).unwrap();
+        }
+        let one_more = routes.set_override(domain, "hub.test".parse().unwrap());
+        assert_eq!(one_more, Err(TooManyOverrides));
+        let again = routes.set_override("d1.test".parse().unwrap(), "other.test".parse().unwrap());
+        assert_eq!(again, Ok(()));
     }
 
     #[test]

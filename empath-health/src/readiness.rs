@@ -17,7 +17,7 @@ pub enum Part {
     Spool,
     /// The delivery processor runs.
     Delivery,
-    /// Names can be resolved.
+    /// The name servers answer.
     Dns,
 }
 

@@ -160,9 +160,10 @@ impl Daemon {
             // The queue holds what intake has counted: at most half, so that mail for a dead host leaves room for new mail.
             content_memory: config.smtp.limits.content_memory.as_usize() / 2,
         };
+        let resolver = Arc::new(Resolver::counted(&config.delivery.dns, &registry)?);
         let parts = empath_delivery::Parts {
             spool: Arc::clone(&spool),
-            resolver: Arc::new(Resolver::new(&config.delivery.dns)?),
+            resolver: Arc::clone(&resolver),
             dial: Arc::new(empath_smtp::client::Tcp),
             tls: config.delivery.tls().map_err(|problem| StartError::Tls(problem.within("delivery")))?,
             clock: Arc::clone(&clock),
@@ -185,7 +186,7 @@ impl Daemon {
         let server = Server::new(settings, Hooks::new(hooks), intake, clock);
         let server = Arc::new(server.with_tls(tls).with_auth(auth));
 
-        report_readiness(&readiness, &spool, space, &processor);
+        report_readiness(&readiness, &spool, space, &processor, &resolver);
         let mut services = Tasks::new();
         // The queue fills while mail is accepted. An order to stop reaches it through the processor.
         services.spawn(|_| async {
@@ -193,6 +194,7 @@ impl Daemon {
         });
         let operations = Operations {
             processor: processor.clone(),
+            resolver,
             spool: Arc::clone(&spool),
             storage: SpoolOperations::new(Arc::clone(&spool), storage),
             readiness: readiness.clone(),
@@ -288,10 +290,12 @@ fn report_readiness(
     spool: &Arc<dyn Spool>,
     space: Option<FreeSpace>,
     processor: &Processor,
+    resolver: &Arc<Resolver>,
 ) {
-    let (spool, queue) = (Arc::clone(spool), processor.clone());
+    let (spool, queue, resolver) = (Arc::clone(spool), processor.clone(), Arc::clone(resolver));
     readiness
         .check(Part::Spool, move || spool.is_healthy() && !space.as_ref().is_some_and(FreeSpace::is_short));
+    readiness.check(Part::Dns, move || resolver.is_healthy());
     readiness.queue_size(move || queue.queue_len() as u64);
     for part in [Part::Smtp, Part::Spool, Part::Delivery, Part::Dns] {
         readiness.set(part, true);

@@ -1,5 +1,6 @@
 //! What the control socket can ask of the daemon.
 
+mod dns;
 mod spool;
 
 use std::{error::Error, sync::Arc, time::Duration};
@@ -11,7 +12,8 @@ use empath_control::{
     Status, SystemStatus,
 };
 use empath_delivery::{
-    HistoryView, MessageStatus, MessageView, Processor, RecipientStatus, RecipientView, ReplyView, Touched,
+    HistoryView, MessageStatus, MessageView, Processor, RecipientStatus, RecipientView, ReplyView, Resolver,
+    Touched,
 };
 use empath_health::Readiness;
 use empath_smtp::server;
@@ -25,6 +27,8 @@ pub(crate) use spool::findings;
 pub struct Operations {
     /// Whose queue it is.
     pub processor: Processor,
+    /// What looks next hops up.
+    pub resolver: Arc<Resolver>,
     /// Where the content of queued messages is.
     pub spool: Arc<dyn Spool>,
     /// What looks after the spool.
@@ -80,6 +84,12 @@ impl Handler for Operations {
             Request::DamagedList {} => self.storage.damaged(answers).await,
             Request::DamagedExport { name } => self.storage.export(name, answers).await,
             Request::DamagedDiscard { names } => self.storage.discard(names, answers).await,
+            Request::CacheList { domain } => self.cache_list(domain.as_ref(), answers).await,
+            Request::CacheClear { domain } => self.cache_clear(domain.as_ref(), answers).await,
+            Request::Refresh { domain } => self.refresh(&domain, answers).await,
+            Request::OverrideList {} => self.override_list(answers).await,
+            Request::OverrideSet { domain, host } => self.override_set(domain, &host, answers).await,
+            Request::OverrideRemove { domain } => self.override_remove(domain, answers).await,
         }
     }
 }
@@ -97,7 +107,7 @@ impl Operations {
                 inbound: self.inbound.count() as u64,
                 outbound: self.processor.connections() as u64,
             },
-            dns_cache_entries: None,
+            dns_cache_entries: Some(self.resolver.cache_len() as u64),
         }
     }
 

@@ -202,7 +202,7 @@ async fn the_domain_itself_is_the_host_without_mx() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn private_addresses_are_refused_where_strangers_name_them_and_not_where_the_configuration_does() {
+async fn addresses_that_strangers_name_are_refused_more_readily_than_those_of_the_configuration() {
     let config = DnsConfig { private_addresses: PrivateAddresses::Refuse, ..DnsConfig::default() };
     let resolver = Lines::resolver("", &config);
     for (address, configured, expected) in [
@@ -211,6 +211,9 @@ async fn private_addresses_are_refused_where_strangers_name_them_and_not_where_t
         ("10.0.0.1", true, "10.0.0.1"),
         ("0.0.0.0", true, "4.3.5"),
         ("224.0.0.1", false, "5.4.4"),
+        // Ourselves: an address literal of a sender, and a mistake of ours.
+        ("192.0.2.99", false, "5.4.6"),
+        ("192.0.2.99", true, "4.3.5"),
     ] {
         let next_hop = NextHop::Host {
             host: HostAddr::Ip(address.parse().unwrap()),

@@ -7,6 +7,7 @@ mod commits;
 mod control;
 mod expiry;
 mod outcome;
+mod overrides;
 mod recover;
 mod untaken;
 mod view;
@@ -49,7 +50,8 @@ pub struct Settings {
     pub delivery: Config,
     /// The `dsn:` table.
     pub dsn: DsnConfig,
-    /// The name of this host: in EHLO, in reports, and the domain of the bare `<Postmaster>`.
+    /// The name of this host: in EHLO, in reports, and the domain of the bare `<Postmaster>` if mail for it is delivered
+    /// here; otherwise that is the first of `own_names` which is.
     pub hostname: Domain,
     /// Names of this host: an MX list ends where one of them stands. `hostname` is one without being listed.
     pub own_names: Vec<Domain>,
@@ -90,6 +92,8 @@ pub(crate) struct Shared {
     pub(crate) network: Network,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
+    /// The domain of the bare `<Postmaster>` in Maildirs.
+    pub(crate) postmaster_domain: Domain,
     tasks: TaskTracker,
     /// No new work starts.
     pub(crate) stopping: CancellationToken,
@@ -121,7 +125,8 @@ impl Processor {
             content_memory: settings.content_memory,
             expire_after: settings.delivery.retry.expire_after,
         };
-        let routes = Routes::new(&settings.delivery, settings.hostname.clone());
+        let routes =
+            Routes::new(&settings.delivery, settings.hostname.clone()).with_local(&settings.own_names);
         let mut own = Own { names: settings.own_names.clone(), addresses: settings.own_addresses.clone() };
         own.names.push(settings.hostname.clone());
         let shared = Arc::new(Shared {
@@ -133,6 +138,7 @@ impl Processor {
             network: Network::new(dial, tls, metrics.clone()),
             clock,
             metrics,
+            postmaster_domain: routes.postmaster_domain().clone(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),

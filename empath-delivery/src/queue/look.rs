@@ -4,7 +4,7 @@ use empath_common::{Envelope, MessageId};
 use jiff::Timestamp;
 
 use super::{MessageStatus, Queue, Snapshot};
-use crate::route::NextHop;
+use crate::route::{NextHop, Routes};
 
 /// What can be seen from outside.
 impl Queue {
@@ -48,6 +48,11 @@ impl Queue {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.messages.range((start, Bound::Unbounded));
         range.take(limit).map(|(id, entry)| entry.snapshot(*id)).collect()
+    }
+
+    /// How next hops are chosen. A change counts for whoever gets into a lane from now on.
+    pub fn routes(&mut self) -> &mut Routes {
+        &mut self.routes
     }
 
     /// Where a recipient goes by the present configuration.

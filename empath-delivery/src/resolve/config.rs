@@ -48,6 +48,27 @@ pub struct DnsConfig {
     /// Anybody can publish an MX host with the address of a machine inside your network. Addresses in
     /// `mx_override` are your own choice and not affected. Default: `Allow`.
     pub private_addresses: PrivateAddresses,
+    /// Which addresses of a host are contacted, the preferred family first.
+    ///
+    /// They are tried in turn, beginning with the first family. On a machine without IPv6, or whose IPv6 address has a
+    /// bad name elsewhere, give `[Ipv4]`; mail for hosts that have other addresses only waits then. Addresses in
+    /// `mx_override` are not affected. Default: `[Ipv6, Ipv4]`.
+    pub address_families: Vec<AddressFamily>,
+}
+
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AddressFamily {
+    /// A records.
+    Ipv4,
+    /// AAAA records.
+    Ipv6,
+}
+
+impl AddressFamily {
+    pub(super) fn of(address: IpAddr) -> Self {
+        if address.to_canonical().is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
 }
 
 /// What is done with private addresses.
@@ -70,6 +91,7 @@ impl Default for DnsConfig {
             min_ttl: Duration::from_secs(30),
             max_ttl: Duration::from_hours(1),
             private_addresses: PrivateAddresses::Allow,
+            address_families: vec![AddressFamily::Ipv6, AddressFamily::Ipv4],
         }
     }
 }
@@ -88,6 +110,13 @@ impl DnsConfig {
         }
         if self.max_ttl < self.min_ttl {
             problems.push(Problem::new("max_ttl", "is less than `min_ttl`; give at least as much"));
+        }
+        match self.address_families.as_slice() {
+            [] => problems
+                .push(Problem::new("address_families", "no host could be contacted; give one or both")),
+            [_] => {}
+            [first, second] if first != second => {}
+            _ => problems.push(Problem::new("address_families", "a family stands here once")),
         }
         for (number, server) in self.servers.iter().enumerate() {
             if server.port() == 0 || server.ip().is_unspecified() {
@@ -166,10 +195,13 @@ mod tests {
             timeout: Duration::ZERO,
             attempts: 0,
             max_ttl: Duration::from_secs(1),
+            address_families: Vec::new(),
             ..DnsConfig::default()
         };
         let keys: Vec<_> = bad.validate().into_iter().map(|problem| problem.key).collect();
-        assert_eq!(keys, ["timeout", "attempts", "max_ttl", "servers[0]", "servers[1]"]);
+        assert_eq!(keys, ["timeout", "attempts", "max_ttl", "address_families", "servers[0]", "servers[1]"]);
         assert_eq!(DnsConfig::default().validate(), []);
+        let twice = DnsConfig { address_families: vec![AddressFamily::Ipv4; 2], ..DnsConfig::default() };
+        assert_eq!(twice.validate().len(), 1);
     }
 }

@@ -206,7 +206,8 @@ impl Flights {
             answer.is_ok_and(|answer| answer != Err(LookupError::Timeout))
         };
         let mut told = false;
-        while !answers().await {
+        // Somebody else may have got an answer in the meantime.
+        while !answers().await && self.state().unanswered > 0 {
             self.silent.store(true, Relaxed);
             if !std::mem::replace(&mut told, true) {
                 error!("the name servers don't answer: mail whose next hop must be looked up waits");

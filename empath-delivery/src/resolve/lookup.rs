@@ -98,8 +98,8 @@ pub enum LookupError {
     Busy,
 }
 
-/// As it is shown and counted.
 impl LookupError {
+    /// As it is shown and counted.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::NoSuchName(_) => "nxdomain",
@@ -140,10 +140,8 @@ impl Records {
         }
         Self::Addresses(addresses.into())
     }
-}
 
-/// Each record as it stands in a zone.
-impl Records {
+    /// Each record as it stands in a zone.
     pub(super) fn shown(&self) -> Vec<String> {
         match self {
             Self::Mx(records) => records.iter().map(ToString::to_string).collect(),
@@ -169,8 +167,8 @@ pub trait Lookup: Send + Sync + 'static {
     fn look_up(&self, question: Question) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>>;
 }
 
+#[cfg(test)]
 impl Mx {
-    #[cfg(test)]
     pub(crate) fn host(preference: u16, name: &str) -> Self {
         Self { preference, exchange: Exchange::Host(name.parse().unwrap()) }
     }

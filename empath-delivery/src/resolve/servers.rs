@@ -39,9 +39,14 @@ pub enum ResolverError {
 
 /// The configured name servers, or the system's. They are asked over UDP, and over TCP where an answer is too large.
 pub(super) struct NameServers {
-    pool: RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>,
+    /// All of them: the quickest answer counts.
+    all: Pool,
+    /// Each by itself, where there are several: one that only fails, and quickly, must not speak for the others.
+    each: Vec<Pool>,
     options: DnsRequestOptions,
 }
+
+type Pool = RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>;
 
 impl NameServers {
     pub(super) fn new(config: &DnsConfig) -> Result<Self, ResolverError> {
@@ -66,16 +71,38 @@ impl NameServers {
         request.edns_payload_len = options.edns_payload_len;
         let tls = TlsConfig::new().map_err(|error| ResolverError::Setup(io::Error::other(error)))?;
         let context = Arc::new(PoolContext::new(options, tls));
-        let pool = NameServerPool::from_config(servers, context, TokioRuntimeProvider::default());
+        let pool = |servers: Vec<NameServerConfig>, repetitions| {
+            let provider = TokioRuntimeProvider::default();
+            RetryDnsHandle::new(
+                NameServerPool::from_config(servers, Arc::clone(&context), provider),
+                repetitions,
+            )
+        };
+        let each = servers.iter().filter(|_| servers.len() > 1).map(|server| pool(vec![server.clone()], 0));
+        let each = each.collect();
         // The library counts repetitions.
-        let pool = RetryDnsHandle::new(pool, config.attempts.saturating_sub(1));
-        Ok(Self { pool, options: request })
+        let all = pool(servers, config.attempts.saturating_sub(1));
+        Ok(Self { all, each, options: request })
     }
 
     async fn ask(&self, name: &Name, kind: rr::RecordType) -> Result<Read, LookupError> {
+        let mut said = self.ask_one(&self.all, name, kind).await;
+        for pool in &self.each {
+            if !matches!(said, Err(LookupError::Failed | LookupError::Refused)) {
+                break;
+            }
+            match self.ask_one(pool, name, kind).await {
+                Err(error) if !error.is_definite() => {}
+                better => said = better,
+            }
+        }
+        said
+    }
+
+    async fn ask_one(&self, pool: &Pool, name: &Name, kind: rr::RecordType) -> Result<Read, LookupError> {
         // The name is fully qualified: `example.test` is never `example.test.our.domain`.
         let query = Query::query(name.clone(), kind);
-        match self.pool.lookup(query, self.options).first_answer().await {
+        match pool.lookup(query, self.options).first_answer().await {
             Ok(response) => Ok(Read::of(&response, name, kind)),
             Err(error) => Err(failure(&error)),
         }

@@ -3,6 +3,7 @@ mod virtual_time;
 use std::{collections::HashSet, time::Duration};
 
 use empath_testkit::zone::{Zone, ZoneServer};
+use tokio::net::{TcpListener, UdpSocket};
 
 use super::{lookup::MAX_HOSTS, *};
 
@@ -206,6 +207,54 @@ async fn a_name_server_that_fails_is_asked_as_often_as_configured() {
         mx(&resolver, "broken.test").await.unwrap_err();
         assert_eq!(server.queries("broken.test", "MX"), attempts);
     }
+}
+
+#[tokio::test]
+async fn a_name_server_that_only_fails_does_not_speak_for_the_others() {
+    let good = ZoneServer::start(Zone::parse(ZONE)).await;
+    for broken in ["SERVFAIL", "REFUSED"] {
+        let broken = ZoneServer::start(Zone::parse(&format!("test. {broken}\n*.test. {broken}"))).await;
+        let servers = vec![broken.address(), good.address()];
+        let resolver = Resolver::new(&DnsConfig { servers, ..DnsConfig::default() }).unwrap();
+        for _ in 0..10 {
+            mx(&resolver, "two.test").await.unwrap();
+            let gone = ResolveError::NoSuchDomain(domain("nowhere.test"));
+            assert_eq!(mx(&resolver, "nowhere.test").await, Err(gone));
+            resolver.forget(None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_only_there_in_part_is_no_answer() {
+    // "The rest over TCP", where nobody listens, or somebody who says nothing.
+    for listens in [false, true] {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = udp.local_addr().unwrap();
+        let tcp = if listens { Some(TcpListener::bind(address).await.unwrap()) } else { None };
+        tokio::spawn(async move {
+            let mut query = [0; 512];
+            while let Ok((length, client)) = udp.recv_from(&mut query).await {
+                // A response, truncated.
+                query[2] = 0x83;
+                udp.send_to(&query[..length], client).await.unwrap();
+            }
+        });
+        let config = DnsConfig { timeout: Duration::from_millis(300), attempts: 1, ..DnsConfig::default() };
+        let resolver = Resolver::new(&DnsConfig { servers: vec![address], ..config }).unwrap();
+        let error = if listens { ResolveError::Timeout } else { ResolveError::ServerFailure };
+        assert_eq!(mx(&resolver, "x.test").await, Err(error(domain("x.test"))), "{listens}");
+        drop(tcp);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_hundreds_of_hosts_is_read_over_tcp_and_cut() {
+    let zone: Vec<_> = (0..800).map(|i| format!("big.test. MX {} mx{i}.big.test.", 1000 - i)).collect();
+    let server = ZoneServer::start(Zone::parse(&zone.join("\n"))).await;
+    let config = DnsConfig { servers: vec![server.address()], ..DnsConfig::default() };
+    let hosts = mx(&Resolver::new(&config).unwrap(), "big.test").await.unwrap();
+    assert_eq!((hosts.len(), hosts[0].as_str()), (MAX_HOSTS, "201 mx799.big.test"));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod bounces;
 mod connections;
 mod deliveries;
+mod names;
 mod notifications;
 mod operator;
 mod retries;

@@ -28,6 +28,8 @@ use empath_testkit::spool::{HookedSpool, Hooks};
 use jiff::Timestamp;
 use tokio::time::sleep;
 
+use crate::names::Names;
+
 pub(crate) const CONTENT: &[u8] = b"Subject: hello\r\n\r\n.dot\r\nbody\r\n";
 
 /// How the spool fails on demand.
@@ -79,6 +81,7 @@ pub(crate) struct World {
     pub(crate) registry: Registry,
     pub(crate) processor: Processor,
     dial: Arc<dyn Dial>,
+    resolver: Arc<Resolver>,
     accepted: u8,
 }
 
@@ -127,25 +130,38 @@ impl World {
         if config.dns.servers.is_empty() {
             config.dns.servers = vec!["127.0.0.1:1".parse().unwrap()];
         }
+        let resolver = Resolver::new(&config.dns).unwrap();
+        Self::of((dial, resolver), config, dsn, own_addresses)
+    }
+
+    /// With names looked up in memory: time stands still unless all wait.
+    pub(crate) fn with_names(config: Config, names: &Arc<Names>) -> Self {
+        let resolver = Resolver::over(Arc::clone(names) as _, &config.dns, &Registry::default());
+        Self::of((Arc::new(Tcp), resolver), config, DsnConfig::default(), Vec::new())
+    }
+
+    fn of(
+        (dial, resolver): (Arc<dyn Dial>, Resolver),
+        config: Config,
+        dsn: DsnConfig,
+        own_addresses: Vec<SocketAddr>,
+    ) -> Self {
         assert_eq!(config.validate(), []);
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock::start());
         let spool = Arc::new(TestSpool::default());
         let registry = Registry::default();
-        let processor = start(&config, &dsn, &own_addresses, (&dial, &spool), &clock, &registry);
-        Self { spool, clock, config, dsn, own_addresses, registry, processor, dial, accepted: 0 }
+        let resolver = Arc::new(resolver);
+        let parts = (&dial, &spool, &resolver);
+        let processor = start(&config, &dsn, &own_addresses, parts, &clock, &registry);
+        Self { spool, clock, config, dsn, own_addresses, registry, processor, dial, resolver, accepted: 0 }
     }
 
     /// A new processor on the same spool, as after a restart.
     pub(crate) async fn restart(&mut self) {
         assert!(self.processor.shutdown(Duration::from_secs(30)).await);
-        self.processor = start(
-            &self.config,
-            &self.dsn,
-            &self.own_addresses,
-            (&self.dial, &self.spool),
-            &self.clock,
-            &self.registry,
-        );
+        let Self { config, dsn, own_addresses, spool, dial, resolver, clock, registry, .. } = self;
+        let parts = (&*dial, &*spool, &*resolver);
+        self.processor = start(config, dsn, own_addresses, parts, clock, registry);
         self.processor.recover().await;
     }
 
@@ -223,7 +239,7 @@ fn start(
     config: &Config,
     dsn: &DsnConfig,
     own_addresses: &[SocketAddr],
-    (dial, spool): (&Arc<dyn Dial>, &Arc<TestSpool>),
+    (dial, spool, resolver): (&Arc<dyn Dial>, &Arc<TestSpool>, &Arc<Resolver>),
     clock: &Arc<dyn Clock>,
     registry: &Registry,
 ) -> Processor {
@@ -237,7 +253,7 @@ fn start(
     };
     let parts = Parts {
         spool: Arc::clone(spool) as _,
-        resolver: Arc::new(Resolver::new(&config.dns).unwrap()),
+        resolver: Arc::clone(resolver),
         dial: Arc::clone(dial),
         tls: config.tls().unwrap(),
         clock: Arc::clone(clock),

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use empath_common::{Domain, MessageId};
 use empath_control::{Filter, Selection, Status};
+use empath_delivery::config::Override;
 
 /// Looks into a running Empath daemon, and changes its queue.
 ///
@@ -38,6 +39,9 @@ pub(super) enum Command {
     /// Where messages are stored.
     #[command(subcommand)]
     Spool(SpoolCommand),
+    /// What is known about next hops, and where mail goes instead.
+    #[command(subcommand)]
+    Dns(DnsCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -78,6 +82,44 @@ pub(super) enum SpoolCommand {
     Damaged {
         #[command(subcommand)]
         command: Option<DamagedCommand>,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum DnsCommand {
+    /// List the answers of name servers that are remembered.
+    ListCache {
+        /// Only those about this domain and the names below it.
+        #[arg(long)]
+        domain: Option<Domain>,
+    },
+    /// Forget them: what is needed is asked again.
+    ClearCache {
+        /// Only those about this domain and the names below it.
+        #[arg(long)]
+        domain: Option<Domain>,
+    },
+    /// Look the mail hosts of a domain and their addresses up anew.
+    Refresh {
+        /// The domain.
+        domain: Domain,
+    },
+    /// List the domains whose mail goes elsewhere by order.
+    ListOverrides,
+    /// Send mail for a domain to this host, without looking for its mail hosts, until the daemon ends.
+    ///
+    /// It counts more than `delivery.domains`. Messages that wait for their next attempt go there then; `empathctl queue
+    /// retry --domain DOMAIN` makes it now.
+    SetOverride {
+        /// The domain, exactly.
+        domain: Domain,
+        /// `mx.example.test`, `mx.example.test:25`, `127.0.0.1:25` or `[::1]:25`.
+        host: Override,
+    },
+    /// Send mail for a domain again where the configuration says.
+    RemoveOverride {
+        /// The domain.
+        domain: Domain,
     },
 }
 
@@ -215,6 +257,20 @@ mod tests {
         assert!(parse(&format!("queue delete {ID} {ID}")).is_ok());
         assert!(parse(&format!("queue delete {ID} --all")).is_err());
         assert!(parse(&format!("queue delete {ID} --domain b.test")).is_err());
+    }
+
+    #[test]
+    fn overrides_name_a_domain_and_a_host() {
+        for (line, good) in [
+            ("dns set-override b.test mx.test", true),
+            ("dns set-override b.test [::1]:2525", true),
+            ("dns set-override b.test", false),
+            ("dns set-override b.test mx.test:0", false),
+            ("dns set-override *.test mx.test", false),
+            ("dns remove-override", false),
+        ] {
+            assert_eq!(parse(line).is_ok(), good, "{line}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `empathctl`: asks a running daemon over its control socket, for people and for scripts.
 
 mod arguments;
+mod dns;
 mod output;
 mod queue;
 mod spool;
@@ -89,6 +90,7 @@ async fn command(arguments: &Arguments, output: &mut Output) -> Result<(), CtlEr
         Command::Queue(QueueCommand::Stats) => queue::stats(&mut client, output).await,
         Command::Queue(QueueCommand::Retry(messages)) => queue::retry(&mut client, output, messages).await,
         Command::Queue(QueueCommand::Delete(delete)) => queue::delete(&mut client, output, delete).await,
+        Command::Dns(wanted) => dns::run(&mut client, output, wanted).await,
         Command::Spool(SpoolCommand::Stats) => spool::stats(&mut client, output).await,
         Command::Spool(SpoolCommand::Verify) => spool::verify(&mut client, output).await,
         Command::Spool(SpoolCommand::Damaged { command }) => match command {

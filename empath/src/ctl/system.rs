@@ -14,7 +14,7 @@ pub(super) async fn ping(client: &mut Client, output: &mut Output) -> Result<(),
 pub(super) async fn status(client: &mut Client, output: &mut Output) -> Result<(), CtlError> {
     let status: SystemStatus = client.ask(&Request::Status {}).await?;
     output.answer(&status, || {
-        let SystemStatus { uptime_seconds: up, queue_size, recovering, unreadable, ready, connections, .. } = &status;
+        let SystemStatus { uptime_seconds: up, queue_size, recovering, unreadable, ready, connections, dns_cache_entries, .. } = &status;
         let reading = match recovering {
             0 => String::new(),
             n => format!(", {n} of them are still being read from the spool"),
@@ -23,9 +23,10 @@ pub(super) async fn status(client: &mut Client, output: &mut Output) -> Result<(
             0 => String::new(),
             n => format!(", {n} of them cannot be read from the disk and are tried again"),
         };
+        let dns = dns_cache_entries.map(|n| format!("dns cache    {n} answers\n")).unwrap_or_default();
         format!(
             "version      {}\nup           {}d {:02}:{:02}:{:02}\nready        {}\nqueue        {queue_size} messages{reading}{lost}\n\
-             connections  {} in, {} out\n",
+             connections  {} in, {} out\n{dns}",
             escaped(&status.version),
             up / 86_400,
             up / 3600 % 24,

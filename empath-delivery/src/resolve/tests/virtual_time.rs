@@ -183,6 +183,34 @@ async fn families_that_answer_about_the_same_time_come_in_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn families_are_contacted_as_configured() {
+    use AddressFamily::{Ipv4, Ipv6};
+    for (families, expected) in [
+        (vec![Ipv6, Ipv4], ["2001:db8::1", "192.0.2.1", "192.0.2.2"].as_slice()),
+        (vec![Ipv4, Ipv6], ["192.0.2.1", "2001:db8::1", "192.0.2.2"].as_slice()),
+        (vec![Ipv4], ["192.0.2.1", "192.0.2.2"].as_slice()),
+        (vec![Ipv6], ["2001:db8::1"].as_slice()),
+    ] {
+        let made = Arc::new(Made::default());
+        made.say("x.test", RecordType::A, 0, ips(300, &["192.0.2.1", "192.0.2.2"]));
+        made.say("x.test", RecordType::Aaaa, 0, ips(300, &["2001:db8::1"]));
+        made.say("v6.test", RecordType::A, 0, NOTHING);
+        made.say("v6.test", RecordType::Aaaa, 0, ips(300, &["2001:db8::1"]));
+        let alone = families == [Ipv4];
+        let resolver = over(&made, &DnsConfig { address_families: families, ..DnsConfig::default() });
+        assert_eq!(addresses(&resolver, "x.test").await.unwrap(), expected);
+        // Our own limit is no reason to bounce.
+        let v6 = addresses(&resolver, "v6.test").await;
+        let unusable = Err(ResolveError::Unusable(domain("v6.test")));
+        assert_eq!(v6, if alone { unusable } else { Ok(vec!["2001:db8::1".to_owned()]) });
+        assert_eq!(
+            resolver.may_contact("::ffff:192.0.2.1".parse().unwrap()),
+            resolver.may_contact("192.0.2.1".parse().unwrap())
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_family_without_usable_addresses_is_not_enough() {
     let (made, resolver) = start();
     for (name, answer) in
@@ -228,6 +256,20 @@ async fn name_servers_that_answer_nothing_are_told_from_a_domain_that_does_not()
     made.say("localhost", RecordType::A, 1, Err(LookupError::Refused));
     sleep(Duration::from_secs(20)).await;
     assert!(resolver.is_healthy());
+
+    // Servers that answer everything but the question of the probe.
+    let (made, resolver) = start();
+    for name in ["a.test", "b.test", "c.test"] {
+        mx(&resolver, name).await.unwrap_err();
+    }
+    sleep(Duration::from_secs(30)).await;
+    assert!(!resolver.is_healthy());
+    made.say("x.test", RecordType::Mx, 1, one_mx(300));
+    mx(&resolver, "x.test").await.unwrap();
+    for _ in 0..60 {
+        assert!(resolver.is_healthy());
+        sleep(Duration::from_secs(1)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,138 @@
+"""A resolver that people run: what it says of a domain decides what becomes of the mail for it."""
+import json
+import subprocess
+import urllib.error
+import urllib.request
+
+from harness import TestCase, free_port, program, wait_until
+
+CONFIG = """
+server:
+    directory: "{dir}"
+    chroot: ""
+    username: ""
+    pidfile: ""
+    logfile: "{dir}/unbound.log"
+    use-syslog: no
+    do-daemonize: no
+    interface: 127.0.0.1
+    port: {port}
+    do-ip6: no
+    do-not-query-localhost: no
+    module-config: "iterator"
+    max-udp-size: 512
+    {zones}
+forward-zone:
+    name: "servfail.test."
+    forward-addr: 127.0.0.1@{closed}
+remote-control:
+    control-enable: no
+"""
+
+ZONES = {
+    "good.test": ["good.test. MX 10 mx.good.test.", "mx.good.test. A 127.0.0.1", "cn.good.test. CNAME mx.good.test."],
+    "alias.test": ["alias.test. CNAME good.test."],
+    "mxalias.test": ["mxalias.test. MX 10 cn.good.test."],
+    "implicit.test": ["implicit.test. A 127.0.0.1"],
+    # One host is not there, the other is.
+    "second.test": ["second.test. MX 10 gone.good.test.", "second.test. MX 20 mx.good.test."],
+    # Too much for 512 octets: only over TCP is it all there.
+    "big.test": [f"big.test. MX {n} long-name-of-a-host-{n}.big.test." for n in range(1, 60)]
+                + ["big.test. MX 0 mx.good.test."],
+    "null.test": ["null.test. MX 0 ."],
+    "nodata.test": ['nodata.test. TXT "nothing"'],
+    "servfail.test": "transparent",
+    "loop.test": ["loop.test. CNAME x.loop.test.", "x.loop.test. CNAME loop.test."],
+    "refused.test": "refuse",
+    "tarpit.test": "deny",
+}
+
+DELIVERED = ["good", "alias", "mxalias", "implicit", "second", "big"]
+BOUNCED = {"null": "5.1.10", "gone": "5.1.2", "nodata": "5.4.4"}
+DEFERRED = {"servfail": "4.4.3", "refused": "4.4.3", "tarpit": "4.4.3", "loop": "4.4.3"}
+
+
+def zone(name, data):
+    """A zone that this server knows all about, or treats in its own way."""
+    if isinstance(data, str):
+        return [f'local-zone: "{name}." {data}']
+    soa = f"{name}. SOA ns.test. hostmaster.test. 1 3600 600 86400 60"
+    return [f'local-zone: "{name}." static', *(f"local-data: '{record}'" for record in [soa, *data])]
+
+
+class Unbound(TestCase):
+    def setUp(self):
+        self.hosts, self.home = self.sink(), self.sink()
+        self.port = free_port()
+        self.unbound = None
+        self.mta = self.daemon(
+            f'mx_port: {self.hosts.port}, dns: (servers: ["127.0.0.1:{self.port}"], timeout: "1s"), '
+            f'domains: {{"home.test": (mx_override: "127.0.0.1:{self.home.port}")}}', start=False)
+        lines = [line for name, data in ZONES.items() for line in zone(name, data)]
+        (self.mta.dir / "unbound.conf").write_text(CONFIG.format(
+            dir=self.mta.dir, port=self.port, closed=free_port(), zones="\n    ".join(lines)))
+        self.serve()
+        self.mta.start()
+
+    def serve(self):
+        self.unbound = subprocess.Popen([program(self, "unbound"), "-d", "-c", str(self.mta.dir / "unbound.conf")],
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(self.stop)
+        log = self.mta.dir / "unbound.log"
+        log.write_text("")
+        wait_until(lambda: "start of service" in log.read_text() or self.unbound.poll() is not None, "unbound serves")
+        self.assertIsNone(self.unbound.poll(), log.read_text())
+
+    def stop(self):
+        if self.unbound.poll() is None:
+            self.unbound.kill()
+        self.unbound.wait()
+
+    def outcomes(self, messages):
+        """Status by first label of the domain, as logged with one of these messages."""
+        return {line["domain"].split(".")[0]: line["status"] for line in self.mta.lines() if line.get("message") in messages}
+
+    def ready(self):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.mta.health}/health/ready", timeout=10) as page:
+                return json.load(page)["dns"]
+        except urllib.error.HTTPError as page:
+            return json.load(page)["dns"]
+
+    def test_what_it_says_of_a_domain_decides_what_becomes_of_the_mail(self):
+        recipients = [f"bob@{name}.test" for name in [*DELIVERED, *BOUNCED, *DEFERRED] if name != "gone"]
+        recipients.append("bob@gone.good.test")
+        self.mta.send("alice@home.test", recipients, b"Subject: x\r\n\r\nx\r\n")
+        wait_until(lambda: len(self.outcomes({"bounced", "deferred"})) == len(BOUNCED) + len(DEFERRED), "all are decided")
+        self.assertEqual(self.outcomes({"bounced"}), BOUNCED)
+        self.assertEqual(self.outcomes({"deferred"}), DEFERRED)
+        got = sorted(path for _, paths, _ in self.hosts.wait_for(len(DELIVERED)) for path in paths)
+        self.assertEqual(got, sorted(f"bob@{name}.test" for name in DELIVERED))
+        [*_, (sender, _, _)] = self.home.wait_for(1)
+        self.assertEqual(sender, "")
+        # A silent domain is not a silent server.
+        self.assertTrue(self.ready())
+        answers = {(a["name"], a["type"]): a for a in self.mta.ctl("dns", "list-cache")}
+        big = answers["big.test", "MX"]["records"]
+        self.assertEqual((len(big), big[0]), (32, "0 mx.good.test"))
+        # RFC 2308: the least of the SOA's time to live and its minimum.
+        self.assertLessEqual(answers["gone.good.test", "MX"]["expires_in_seconds"], 60)
+        self.assertGreater(answers["good.test", "MX"]["expires_in_seconds"], 60)
+
+    def test_mail_goes_on_from_memory_while_it_is_down_and_the_rest_when_it_is_back(self):
+        self.mta.send("alice@home.test", ["bob@good.test"], b"Subject: 1\r\n\r\nx\r\n")
+        self.hosts.wait_for(1)
+        self.stop()
+        self.mta.send("alice@home.test", ["bob@good.test"], b"Subject: 2\r\n\r\nx\r\n")
+        self.hosts.wait_for(2)
+        names = ["alias", "mxalias", "implicit"]
+        self.mta.send("alice@home.test", [f"bob@{name}.test" for name in names], b"Subject: 3\r\n\r\nx\r\n")
+        wait_until(lambda: not self.ready(), "the daemon is not ready")
+        wait_until(lambda: len(self.outcomes({"deferred"})) == 3, "all wait")
+        self.assertEqual(set(self.outcomes({"deferred"}).values()), {"4.4.3"})
+        self.serve()
+        wait_until(self.ready, "the daemon is ready again")
+        self.mta.ctl("dns", "clear-cache")
+        self.mta.ctl("queue", "retry", "--all")
+        self.hosts.wait_for(5)
+        self.mta.wait_until_empty()
