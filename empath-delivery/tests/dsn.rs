@@ -4,11 +4,11 @@
 use bytes::Bytes;
 use empath_common::{
     Body, EnhancedStatus, Envelope, EnvelopeId, Mailbox, MessageId, MessageNotification, OriginalRecipient,
-    Reply, ReversePath,
+    Reply, Ret, ReversePath,
 };
 use empath_delivery::{
     config::HostAddr,
-    dsn::{Arrived, Failed, News, Report, Success, report},
+    dsn::{Arrived, Delayed, Failed, News, Report, Success, report},
 };
 use empath_spool::Content;
 use jiff::Timestamp;
@@ -41,7 +41,7 @@ fn make(
     failed: &[Failed],
     postmaster: Option<&Mailbox>,
 ) -> Option<(Envelope, Vec<u8>)> {
-    let news = News { failed: failed.to_vec(), arrived: Vec::new() };
+    let news = News { failed: failed.to_vec(), ..News::default() };
     make_of(envelope, content, &news, false, postmaster)
 }
 
@@ -81,12 +81,15 @@ fn check(content: &[u8]) -> ParsedMail<'_> {
         assert_eq!(mail.headers.get_all_values(name).len(), 1, "RFC 5322 §3.6: one {name}");
     }
     assert_eq!(mail.ctype.mimetype, "multipart/report");
-    assert_eq!(mail.ctype.params["report-type"], "delivery-status");
+    let kind = mail.ctype.params["report-type"].as_str();
+    assert_eq!(mail.subparts[1].ctype.mimetype, format!("message/{kind}"), "RFC 6522 §3");
     assert_eq!(mail.subparts.len(), 3);
     assert_eq!(mail.subparts[0].ctype.mimetype, "text/plain");
-    assert_eq!(mail.subparts[1].ctype.mimetype, "message/delivery-status");
     let encoding = mail.subparts[1].headers.get_first_value("Content-Transfer-Encoding");
-    assert_eq!(encoding.as_deref(), Some("7bit"), "RFC 6522 §3");
+    match kind {
+        "delivery-status" => assert_eq!(encoding.as_deref(), Some("7bit"), "RFC 6522 §3"),
+        kind => assert_eq!(kind, "global-delivery-status"),
+    }
     mail
 }
 
@@ -230,9 +233,86 @@ fn an_internationalised_message_is_reported_in_ascii_with_the_types_of_rfc_6533(
     let at = octets.windows(to.len()).position(|window| window == to).unwrap();
     let without_to = [&octets[..at], &octets[at + to.len()..]].concat();
     let mail = check(&without_to);
-    assert_eq!(pairs(&status(&mail)[1])[0], ("Final-Recipient", "utf-8; \\x{3C0}\\x{3B1}@example.test"));
+    assert_eq!(mail.subparts[1].ctype.mimetype, "message/global-delivery-status");
+    assert_eq!(pairs(&status(&mail)[1])[0], ("Final-Recipient", "utf-8; πα@example.test"));
     assert_eq!(mail.subparts[2].ctype.mimetype, "message/global-headers");
     assert!(mail.subparts[0].get_body().unwrap().contains("πα@example.test"));
+}
+
+#[test]
+fn an_original_recipient_in_utf8_is_written_as_it_is_about_an_smtputf8_message_and_in_ascii_about_another() {
+    let orcpt = OriginalRecipient::parse(b"utf-8;\\x{3C0}@example.test");
+    let bob = Failed { orcpt, ..failed("<bob@example.test>", "no") };
+    for (smtputf8, kind, address) in [
+        (true, "global-delivery-status", "utf-8; π@example.test"),
+        (false, "delivery-status", "utf-8; \\x{3C0}@example.test"),
+    ] {
+        let mut original = envelope("<alice@home.test>");
+        original.smtputf8 = smtputf8;
+        let (envelope, content) = make(&original, CONTENT, std::slice::from_ref(&bob), None).unwrap();
+        assert_eq!((envelope.smtputf8, envelope.body), (false, Body::SevenBit), "any host takes it");
+        let mail = check(&content);
+        assert_eq!(mail.ctype.params["report-type"], kind);
+        assert_eq!(pairs(&status(&mail)[1])[0], ("Original-Recipient", address));
+    }
+}
+
+#[test]
+fn an_smtputf8_message_without_utf8_is_reported_in_the_types_that_everybody_knows() {
+    let mut original = envelope("<alice@home.test>");
+    original.smtputf8 = true;
+    let (_, content) = make(&original, CONTENT, &[failed("<bob@example.test>", "no")], None).unwrap();
+    let mail = check(&content);
+    let types: Vec<_> = mail.subparts.iter().map(|part| part.ctype.mimetype.as_str()).collect();
+    assert_eq!(types, ["text/plain", "message/delivery-status", "text/rfc822-headers"]);
+}
+
+#[test]
+fn a_sender_whose_domain_alone_is_internationalised_needs_no_smtputf8() {
+    let report = make(&envelope("<alice@bücher.test>"), CONTENT, &[failed("<bob@example.test>", "no")], None);
+    let (envelope, content) = report.unwrap();
+    assert!(!envelope.smtputf8);
+    let to = check(&content).headers.get_first_value("To").unwrap();
+    assert_eq!(to, "<alice@xn--bcher-kva.test>");
+}
+
+#[test]
+fn a_delay_is_told_with_the_time_until_which_it_is_tried() {
+    let mut bob = failed("<bob@example.test>", "");
+    bob.status = EnhancedStatus::new(4, 4, 1);
+    bob.host = None;
+    bob.reply = None;
+    bob.detail = "connect: timed out".to_owned();
+    let delayed = vec![Delayed { last: bob, retry_until: "2026-01-07T03:04:05Z".parse().unwrap() }];
+    let mut original = envelope("<alice@home.test>");
+    original.ask(MessageNotification { ret: Some(Ret::Full), envid: None });
+    let (_, content) =
+        make_of(&original, CONTENT, &News { delayed, ..News::default() }, false, None).unwrap();
+    let mail = check(&content);
+    assert_eq!(mail.headers.get_first_value("Subject").unwrap(), "Your mail is delayed");
+    assert_eq!(
+        pairs(&status(&mail)[1]),
+        [
+            ("Final-Recipient", "rfc822; bob@example.test"),
+            ("Action", "delayed"),
+            ("Status", "4.4.1"),
+            ("Diagnostic-Code", "x-empath; connect: timed out"),
+            ("Last-Attempt-Date", "Fri, 02 Jan 2026 03:05:00 +0000"),
+            ("Will-Retry-Until", "Wed, 07 Jan 2026 03:04:05 +0000"),
+        ]
+    );
+    let text = mail.subparts[0].get_body().unwrap();
+    assert!(text.contains("tried until Wed, 07 Jan 2026 03:04:05 +0000"), "{text}");
+    assert!(!text.contains("not be tried again"), "{text}");
+}
+
+#[test]
+fn what_hosts_say_about_many_recipients_stays_small_together() {
+    let failed: Vec<_> =
+        (0..5000).map(|n| failed(&format!("<u{n}@example.test>"), &"no ".repeat(1000))).collect();
+    let (_, content) = make(&envelope("<alice@home.test>"), CONTENT, &failed, None).unwrap();
+    assert_eq!(status(&check(&content)).len(), 5001);
+    assert!(content.len() < 5000 * 800, "{}", content.len());
 }
 
 #[test]
@@ -296,7 +376,7 @@ fn a_success_is_told_with_what_the_sender_knows_the_message_by() {
         success("<carol@example.test>", Arrived::Relayed),
     ];
     let (envelope, content) =
-        make_of(&original, CONTENT, &News { failed: Vec::new(), arrived }, false, None).unwrap();
+        make_of(&original, CONTENT, &News { arrived, ..News::default() }, false, None).unwrap();
     assert_eq!(*envelope.notification(), MessageNotification::default(), "RFC 3461 §6.1: no RET");
     assert_eq!(envelope.notifications().count(), 0, "RFC 3461 §6.1: no NOTIFY but NEVER");
     let mail = check(&content);
@@ -331,7 +411,7 @@ fn a_success_is_told_with_what_the_sender_knows_the_message_by() {
 
 #[test]
 fn a_whole_message_comes_back_octet_for_octet_where_it_can() {
-    let news = News { failed: vec![failed("<bob@example.test>", "no")], arrived: Vec::new() };
+    let news = News { failed: vec![failed("<bob@example.test>", "no")], ..News::default() };
     let eight_bit: &[u8] = b"Subject: x\r\n\r\n\xff caf\xe9\r\n";
     for (whole, body, encoding) in
         [(CONTENT, Body::SevenBit, "7bit"), (eight_bit, Body::EightBitMime, "8bit")]

@@ -216,6 +216,7 @@ fn removal(job: &Job) -> Progress {
         status: Status::Ended(Ended::Removed),
         attempts: recipient.attempts,
         next_attempt_at: None,
+        told_of_delay: false,
         attempt: None,
     };
     Progress { id: job.id, updates: job.recipients.iter().map(update).collect() }

@@ -5,6 +5,7 @@
 
 mod commits;
 mod control;
+mod delay;
 mod expiry;
 mod outcome;
 mod recover;
@@ -114,6 +115,7 @@ impl Processor {
             max_concurrent: settings.delivery.max_concurrent,
             content_memory: settings.content_memory,
             expire_after: settings.delivery.retry.expire_after,
+            delay_after: settings.dsn.delay_after.filter(|_| settings.dsn.enabled),
         };
         let routes = Routes::new(&settings.delivery, settings.hostname.clone());
         let mut own = Own { names: settings.own_names.clone(), addresses: settings.own_addresses.clone() };

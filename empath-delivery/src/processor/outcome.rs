@@ -43,7 +43,7 @@ impl Shared {
         let mut outcomes: Vec<_> = results.into_iter().map(|tried| self.judge(job, tried, now)).collect();
         let failed = outcomes.iter().filter_map(|outcome| outcome.failed(job, now)).collect();
         let arrived = outcomes.iter().filter_map(|outcome| outcome.arrived(job)).collect();
-        let news = News { failed, arrived };
+        let news = News { failed, arrived, ..News::default() };
         let told = if news.is_empty() {
             self.record(job, next_hop, &outcomes, now, commits).await;
             Told::Nobody
@@ -91,8 +91,8 @@ impl Shared {
         }
     }
 
-    /// Ends recipients whose sender is told: what became of them and the report are made durable together, then the queue is
-    /// told.
+    /// Concludes about recipients whose sender is told: what became of them and the report are made durable together, then
+    /// the queue is told.
     pub(super) async fn end(
         self: &Arc<Self>,
         job: &Job,
@@ -117,6 +117,9 @@ impl Shared {
             commits.push(self, job.id, Entry::Removed(job.id)).await;
         }
         let Some((id, envelope, content)) = report else {
+            if dsn::is_report(&job.envelope) && !news.failed.is_empty() {
+                log::report_dropped(job.id);
+            }
             return Ok(Told::Nobody);
         };
         log::reported(id, &envelope, content.len(), job.id);
@@ -304,6 +307,7 @@ fn progress(id: MessageId, next_hop: &NextHop, outcomes: &[Outcome], now: Timest
             status,
             attempts: outcome.attempts,
             next_attempt_at,
+            told_of_delay: false,
             attempt: Some(empath_spool::Attempt {
                 at: now,
                 next_hop: next_hop.clone(),

@@ -3,9 +3,11 @@
 
 mod bounces;
 mod connections;
+mod delays;
 mod deliveries;
 mod notifications;
 mod operator;
 mod retries;
+mod undelivered_reports;
 mod untaken;
 mod world;

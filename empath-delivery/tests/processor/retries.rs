@@ -79,6 +79,7 @@ async fn a_message_whose_recipients_have_all_ended_is_removed_at_the_restart() {
         status: Status::Ended(Ended::Delivered),
         attempts: 1,
         next_attempt_at: None,
+        told_of_delay: false,
         attempt: None,
     };
     let progress = empath_spool::Progress { id, updates: vec![update] };
@@ -100,11 +101,11 @@ async fn a_message_expires_on_time_and_its_sender_is_told() {
     let received = world.clock.now();
     world.accept("alice@home.test", &["bob@one.test"]).await;
     world.at(received + Duration::from_hours(10) - Duration::from_secs(1)).await;
-    assert_eq!((world.processor.queue_len(), home.messages().len()), (1, 0));
+    assert_eq!((world.processor.queue_len(), home.messages().len()), (1, 1), "the news of the delay");
     world.done().await;
     let now: Timestamp = world.clock.now();
     assert!(now <= received + Duration::from_hours(10) + Duration::from_secs(3), "{now}");
-    let report = String::from_utf8(home.messages()[0].content.clone()).unwrap();
+    let report = String::from_utf8(home.messages()[1].content.clone()).unwrap();
     assert!(report.contains("Action: failed\r\nStatus: 4.4.7\r\n"), "{report}");
     assert!(report.contains("Subject: hello"), "{report}");
     assert!((world.metric("empath_delivery_attempts_total{status=\"expired\"}") - 1.0).abs() < 0.1);
