@@ -13,7 +13,7 @@ use empath_common::Reply;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -41,6 +41,8 @@ pub struct Connection<S = TcpStream> {
     parser: ReplyParser,
     /// The server waits for a command.
     idle: bool,
+    /// When the content of the present transaction must be written.
+    deadline: Option<Instant>,
 }
 
 impl Connection {
@@ -74,6 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             input: BytesMut::with_capacity(INPUT),
             parser: ReplyParser::default(),
             idle: false,
+            deadline: None,
         };
         positive(Stage::Greeting, connection.read(Stage::Greeting).await)?;
         let reply = connection.say(Stage::Ehlo, format!("EHLO {helo}\r\n").as_bytes()).await;
@@ -100,6 +103,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !std::mem::replace(&mut self.idle, false) {
             transaction.failed(Stage::MailFrom, FailureKind::Closed);
         }
+        let patience = self.timeouts.of_transaction(message.survey.octets);
+        self.deadline = Instant::now().checked_add(patience);
         loop {
             let (stage, outcome) = match transaction.step() {
                 Step::Write(stage, commands) => (stage, self.write_commands(stage, &commands).await),
@@ -111,6 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     // More than was asked for: no telling what the next reply would belong to.
                     sent.reusable &= self.input.is_empty();
                     self.idle = sent.reusable;
+                    self.deadline = None;
                     return sent;
                 }
             };
@@ -209,8 +215,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn read(&mut self, stage: Stage) -> Result<RawReply, FailureKind> {
-        let patience = self.timeouts.of(stage);
+        let patience = match stage {
+            // The server has the message: giving up now would make it arrive twice.
+            Stage::EndOfData => self.timeouts.data_termination,
+            stage => self.timeouts.of(stage).min(self.left()),
+        };
         timeout(patience, self.read_reply()).await.unwrap_or(Err(FailureKind::Timeout))
+    }
+
+    /// What is left of the time of the transaction.
+    fn left(&self) -> Duration {
+        self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     async fn read_reply(&mut self) -> Result<RawReply, FailureKind> {
@@ -233,6 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         patience: Duration,
     ) -> Result<(), FailureKind> {
         while !first.is_empty() || !second.is_empty() {
+            let patience = patience.min(self.left());
             let progress = poll_fn(|cx| self.poll_write(cx, first, second));
             let written = timeout(patience, progress).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
             if written == 0 {
