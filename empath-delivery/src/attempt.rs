@@ -7,6 +7,7 @@ use empath_metrics::Gauge;
 use empath_smtp::client::{self, Connection, FailureKind, Stage, Survey};
 use empath_spool::Content;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, HostAddr},
@@ -29,6 +30,8 @@ pub(crate) struct Outbound<'a> {
     pub(crate) own: &'a Own,
     /// Connections to the next hop.
     pub(crate) active: &'a Gauge,
+    /// What is in flight is given up.
+    pub(crate) aborting: &'a CancellationToken,
 }
 
 /// The host at the other end.
@@ -131,6 +134,8 @@ pub(crate) struct Tried {
 }
 
 /// Makes an attempt. `open` is a connection from an earlier one, and the connection for the next one afterwards.
+///
+/// One that is given up has results for those recipients alone whose results are known; for the others it has not begun.
 pub(crate) async fn attempt(
     outbound: &Outbound<'_>,
     open: &mut Option<Open>,
@@ -142,18 +147,8 @@ pub(crate) async fn attempt(
         return Attempted::all(job, &Failure::unreadable());
     };
     let mut attempt = Attempt::new(job, content, survey);
-    let mut used = None;
-    if let Some(mut reused) = open.take() {
-        used = Some(reused.connection.peer());
-        if attempt.transfer(&mut reused, true).await {
-            *open = Some(reused);
-        } else if !attempt.begun() {
-            // An idle connection closed by the peer is not a failure: the host gets a fresh one.
-            used = None;
-        }
-    }
-    if !attempt.left.is_empty() {
-        attempt.hosts(outbound, open, used, rng).await;
+    if outbound.aborting.run_until_cancelled(attempt.run(outbound, open, rng)).await.is_none() {
+        attempt.left.clear();
     }
     attempt.finish()
 }
@@ -183,6 +178,22 @@ impl<'a> Attempt<'a> {
             survey,
             left: job.recipients.iter().map(left).collect(),
             attempted: Attempted::new(job),
+        }
+    }
+
+    async fn run(&mut self, outbound: &Outbound<'_>, open: &mut Option<Open>, rng: &mut fastrand::Rng) {
+        let mut used = None;
+        if let Some(mut reused) = open.take() {
+            used = Some(reused.connection.peer());
+            if self.transfer(&mut reused, true).await {
+                *open = Some(reused);
+            } else if !self.begun() {
+                // An idle connection closed by the peer is not a failure: the host gets a fresh one.
+                used = None;
+            }
+        }
+        if !self.left.is_empty() {
+            self.hosts(outbound, open, used, rng).await;
         }
     }
 

@@ -54,7 +54,7 @@ pub(crate) async fn run(
     }
     lane.commits.settled(&lane.shared).await;
     if let Some(open) = lane.open {
-        open.quit().await;
+        let _ = lane.shared.aborting.run_until_cancelled(open.quit()).await;
     }
 }
 
@@ -96,6 +96,10 @@ impl Lane {
                 (Attempted::all(&job, &failure), Bytes::new().into())
             }
         };
+        if attempted.results.is_empty() {
+            // Given up: the next start finds it as it was.
+            return;
+        }
         self.observe(&job, started.1);
         self.shared.conclude(&job, &self.next_hop, attempted, (started.0, content), &mut self.commits).await;
     }
@@ -125,6 +129,7 @@ impl Lane {
             resolver: &shared.resolver,
             own: &shared.own,
             active,
+            aborting: &shared.aborting,
         };
         let mut attempted = attempt(&outbound, open, job, content, rng).await;
         let worn = open.take_if(|open| !open.may_continue(outbound.config));

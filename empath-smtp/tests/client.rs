@@ -479,7 +479,9 @@ async fn a_server_that_answers_each_command_just_in_time_is_not_waited_for_forev
     let to: Vec<_> = (0..100).map(|i| format!("user{i}@example.test")).collect();
     let to: Vec<_> = to.iter().map(String::as_str).collect();
     let sent = send(&mut connection.unwrap(), &to).await;
-    assert!(sent.recipients.iter().all(|result| *result == Err(failure(Stage::RcptTo, FailureKind::Timeout))));
+    assert!(
+        sent.recipients.iter().all(|result| *result == Err(failure(Stage::RcptTo, FailureKind::Timeout)))
+    );
     assert_eq!(start.elapsed().as_secs(), 3600);
 }
 

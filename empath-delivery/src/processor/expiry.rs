@@ -24,10 +24,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
     // Delays that nobody could be told of, and when to try again.
     let (mut untold, mut again_at) = (Vec::new(), Instant::now());
     while !shared.stopping.is_cancelled() {
-        while let Some(job) = shared.update(Queue::take_expired) {
+        while !shared.stopping.is_cancelled()
+            && let Some(job) = shared.update(Queue::take_expired)
+        {
             shared.expire(&job, &mut commits).await;
         }
-        while let Some(job) = shared.update(Queue::take_late) {
+        while !shared.stopping.is_cancelled()
+            && let Some(job) = shared.update(Queue::take_late)
+        {
             if !shared.tell_of_delay(&job, &mut commits).await {
                 again_at = Instant::now() + AGAIN;
                 untold.push(job);

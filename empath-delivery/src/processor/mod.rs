@@ -42,6 +42,9 @@ pub use control::{Filter, Touched};
 use untaken::Untaken;
 pub use view::{HistoryView, MessageView, RecipientView, ReplyView, Stats};
 
+/// How long results that are known may take to be recorded after transactions were given up.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// How a processor works.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -89,7 +92,9 @@ pub(crate) struct Shared {
     /// No new work starts.
     pub(crate) stopping: CancellationToken,
     /// What is in flight is given up.
-    aborting: CancellationToken,
+    pub(crate) aborting: CancellationToken,
+    /// And nobody is waited for any more.
+    ended: CancellationToken,
     state: Mutex<State>,
     rng: Mutex<fastrand::Rng>,
     timer: Notify,
@@ -131,6 +136,7 @@ impl Processor {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
+            ended: CancellationToken::new(),
             state: Mutex::new(State {
                 queue: Queue::new(routes, limits),
                 connections: HashMap::new(),
@@ -168,7 +174,8 @@ impl Processor {
     }
 
     /// Starts nothing more, waits until the transactions in flight are finished, and gives them up after `patience`;
-    /// those are tried again after a restart. True if nothing had to be given up.
+    /// those are tried again after a restart, for the recipients whose results are not known, as if they had not begun. True
+    /// if nothing had to be given up.
     pub async fn shutdown(&self, patience: Duration) -> bool {
         let shared = &self.0;
         shared.update(Queue::stop);
@@ -177,7 +184,10 @@ impl Processor {
         let finished = timeout(patience, shared.tasks.wait()).await.is_ok();
         if !finished {
             shared.aborting.cancel();
-            shared.tasks.wait().await;
+            if timeout(LAST_WORDS, shared.tasks.wait()).await.is_err() {
+                shared.ended.cancel();
+                shared.tasks.wait().await;
+            }
         }
         // The last chance.
         shared.repeat().await;
@@ -198,11 +208,11 @@ impl Shared {
         self.clock.now()
     }
 
-    /// Runs a task that ends when everything is given up.
+    /// Runs a task that ends at the latest when nobody is waited for any more.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let aborting = self.aborting.clone();
+        let ended = self.ended.clone();
         self.tasks.spawn(async move {
-            let _ = aborting.run_until_cancelled(task).await;
+            let _ = ended.run_until_cancelled(task).await;
         });
     }
 

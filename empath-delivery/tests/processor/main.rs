@@ -8,6 +8,7 @@ mod deliveries;
 mod notifications;
 mod operator;
 mod retries;
+mod shutdown;
 mod undelivered_reports;
 mod untaken;
 mod world;

@@ -141,33 +141,6 @@ async fn the_last_attempt_of_those_allowed_bounces() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transaction_in_flight_is_finished_before_the_processor_stops() {
-    let slow = Script::new().on(At::EndOfData, Act::Delay(Duration::from_secs(10)));
-    let one = Peer::start(slow).await.unwrap();
-    let mut world = World::new(routes(&[("one.test", &one)]));
-    world.accept("alice@home.test", &["bob@one.test"]).await;
-    one.wait_for_connections(1).await;
-    assert!(world.processor.shutdown(Duration::from_secs(30)).await);
-    assert_eq!(to(&one), ["bob@one.test"]);
-    assert!(world.spool.is_empty());
-    assert!(one.transcript().contains("QUIT"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_transaction_that_does_not_finish_is_given_up_and_tried_again_after_the_restart() {
-    let mut one = Peer::start(Script::new().on(At::Data, Act::Stall)).await.unwrap();
-    let mut world = World::new(routes(&[("one.test", &one)]));
-    let id = world.accept("alice@home.test", &["bob@one.test"]).await;
-    one.wait_for_connections(1).await;
-    assert!(!world.processor.shutdown(Duration::from_secs(30)).await);
-    assert_eq!(world.stored(id).await[0].status, Status::Pending);
-    one.restart_with(Script::new()).await.unwrap();
-    world.restart().await;
-    world.done().await;
-    assert_eq!(to(&one), ["bob@one.test"]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_garbled_reply_about_one_recipient_does_not_hold_up_the_others() {
     let garbled = Script::new().on(At::Recipient("garb@one.test".to_owned()), Act::raw("hello\r\n"));
     let one = Peer::start(garbled).await.unwrap();
