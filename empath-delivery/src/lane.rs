@@ -80,9 +80,15 @@ impl Lane {
         };
         let (attempted, content) = match content {
             Ok(content) => {
+                let Self { shared, next_hop, commits, .. } = self;
+                let keys = shared.drop_duplicates(&mut job, next_hop, &content, commits).await;
                 let mut attempted = self.attempt(&job, &content).await;
                 if attempted.is_unreadable() && content.is_damaged().await {
                     attempted.unreadable_is(&self.lost(job.id).await);
+                }
+                for Tried { recipient, .. } in attempted.results.iter().filter(|tried| tried.result.is_ok()) {
+                    let key = keys.iter().find(|(index, _)| *index == recipient.index);
+                    key.into_iter().for_each(|(index, key)| self.shared.was_delivered(job.id, *index, *key));
                 }
                 (attempted, content)
             }
@@ -97,7 +103,7 @@ impl Lane {
             }
         };
         if attempted.results.is_empty() {
-            // Given up: the next start finds it as it was.
+            // Nothing but duplicates; or given up, and the next start finds it as it was.
             return;
         }
         self.observe(&job, started.1);

@@ -116,6 +116,17 @@ pub(crate) fn expired(id: MessageId, recipient: &ForwardPath, attempts: u32, las
     );
 }
 
+/// The recipient has got the message as another one, or is about to.
+pub(crate) fn duplicate(id: MessageId, recipient: &ForwardPath, other: MessageId) {
+    info!(
+        message_id = %id,
+        recipient = recipient.as_str(),
+        domain = domain(recipient),
+        duplicate_of = %other,
+        "duplicate"
+    );
+}
+
 /// The sender was told that it takes long; `last` is what the last attempt came to.
 pub(crate) fn delayed(id: MessageId, last: &Failed, retry_until: Timestamp, told: Told) {
     info!(

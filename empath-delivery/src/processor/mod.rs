@@ -6,6 +6,7 @@
 mod commits;
 mod control;
 mod delay;
+mod duplicates;
 mod expiry;
 mod outcome;
 mod recover;
@@ -39,6 +40,7 @@ use crate::{
 
 pub(crate) use commits::Commits;
 pub use control::{Filter, Touched};
+use duplicates::Deliveries;
 use untaken::Untaken;
 pub use view::{HistoryView, MessageView, RecipientView, ReplyView, Stats};
 
@@ -96,6 +98,7 @@ pub(crate) struct Shared {
     /// And nobody is waited for any more.
     ended: CancellationToken,
     state: Mutex<State>,
+    deliveries: Option<Mutex<Deliveries>>,
     rng: Mutex<fastrand::Rng>,
     timer: Notify,
     expired: Notify,
@@ -128,6 +131,7 @@ impl Processor {
         let shared = Arc::new(Shared {
             timeouts: Arc::new(settings.delivery.smtp_timeouts.clone()),
             own,
+            deliveries: Deliveries::new(&settings.delivery.deduplication).map(Mutex::new),
             settings,
             spool,
             resolver,
