@@ -86,10 +86,7 @@ impl Lane {
                 if attempted.is_unreadable() && content.is_damaged().await {
                     attempted.unreadable_is(&self.lost(job.id).await);
                 }
-                for Tried { recipient, .. } in attempted.results.iter().filter(|tried| tried.result.is_ok()) {
-                    let key = keys.iter().find(|(index, _)| *index == recipient.index);
-                    key.into_iter().for_each(|(index, key)| self.shared.was_delivered(job.id, *index, *key));
-                }
+                self.shared.were_delivered(job.id, &keys, &attempted.results);
                 (attempted, content)
             }
             Err(failure) => {

@@ -70,9 +70,10 @@ impl Fields {
             self.put("Original-Recipient", &format!("{kind}; {address}"));
         }
         let recipient = recipient.as_str();
-        let recipient = match self.global && !recipient.is_ascii() {
-            true => format!("utf-8; {recipient}"),
-            false => utf8_address(recipient),
+        let recipient = if self.global && !recipient.is_ascii() {
+            format!("utf-8; {recipient}")
+        } else {
+            utf8_address(recipient)
         };
         self.put("Final-Recipient", &recipient);
     }

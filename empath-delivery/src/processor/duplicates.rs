@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     hash::{BuildHasher as _, RandomState},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use super::{Commits, Shared};
 use crate::{
+    attempt::Tried,
     config::Deduplication,
     content::header,
     log,
@@ -136,7 +137,7 @@ impl Shared {
     ) -> Option<Entered> {
         let now = self.now();
         let deliveries = self.deliveries.as_ref()?;
-        let mut deliveries = deliveries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut deliveries = deliveries.lock().unwrap_or_else(PoisonError::into_inner);
         let key = deliveries.key(message_id, &job.envelope, path);
         if let Some(other) = deliveries.other(key, job.id, now)
             && (other.delivered || self.is_on_its_way(other))
@@ -155,11 +156,16 @@ impl Shared {
         status.is_some_and(|(status, ..)| !matches!(status, Completed | Failed | Expired))
     }
 
-    /// Remembers that a recipient has the message.
-    pub(crate) fn was_delivered(&self, id: MessageId, recipient: u32, key: Key) {
-        if let Some(deliveries) = &self.deliveries {
-            let mut deliveries = deliveries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            deliveries.note(key, Delivery { id, recipient, at: self.now(), delivered: true });
+    /// Remembers which recipients with these keys have the message.
+    pub(crate) fn were_delivered(&self, id: MessageId, keys: &[(u32, Key)], results: &[Tried]) {
+        let Some(deliveries) = &self.deliveries else { return };
+        let mut deliveries = deliveries.lock().unwrap_or_else(PoisonError::into_inner);
+        for (recipient, key) in keys {
+            let has_it = |tried: &Tried| tried.recipient.index == *recipient && tried.result.is_ok();
+            if results.iter().any(has_it) {
+                let delivery = Delivery { id, recipient: *recipient, at: self.now(), delivered: true };
+                deliveries.note(*key, delivery);
+            }
         }
     }
 

@@ -41,6 +41,9 @@ impl Shared {
             self.update(|queue| queue.isolate(job.id, &alone));
         }
         let mut outcomes: Vec<_> = results.into_iter().map(|tried| self.judge(job, tried, now)).collect();
+        if self.lock().queue.is_removing(job.id) {
+            outcomes.iter_mut().for_each(Outcome::remove);
+        }
         let failed = outcomes.iter().filter_map(|outcome| outcome.failed(job, now)).collect();
         let arrived = outcomes.iter().filter_map(|outcome| outcome.arrived(job)).collect();
         let news = News { failed, arrived, ..News::default() };
@@ -220,6 +223,7 @@ impl Shared {
                 metrics.expired.increment();
                 log::expired(job.id, recipient, *attempts, &failure.detail, told);
             }
+            (Err(_), Fate::Ended(Ended::Removed)) => return log::removed(job.id, recipient, *attempts),
             (Err(failure), Fate::Ended(_)) => {
                 metrics.bounced.increment();
                 log::bounced(&line, failure, told);
@@ -232,6 +236,13 @@ impl Shared {
 impl Outcome {
     fn settlement(&self) -> Settlement {
         Settlement { index: self.tried.recipient.index, attempts: self.attempts, fate: self.fate }
+    }
+
+    /// An operator has removed the message meanwhile. What is delivered is.
+    fn remove(&mut self) {
+        if self.fate != Fate::Ended(Ended::Delivered) {
+            self.fate = Fate::Ended(Ended::Removed);
+        }
     }
 
     /// What the sender is told, if this recipient has failed.

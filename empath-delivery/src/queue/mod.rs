@@ -257,6 +257,11 @@ impl Queue {
         self.claim(id, now, |_| true)
     }
 
+    /// Whether an operator removes the message: what is in flight and not delivered is removed as well.
+    pub fn is_removing(&self, id: MessageId) -> bool {
+        self.messages.get(&id).is_some_and(|entry| entry.removing)
+    }
+
     /// The removal could not be made durable: the message stays.
     pub fn undelete(&mut self, id: MessageId) {
         if let Some(entry) = self.messages.get_mut(&id) {

@@ -44,7 +44,7 @@ async fn follow(retry: Retry, delays: impl Iterator<Item = Duration>) -> usize {
         assert!(at >= due && at < due + SECOND, "{at} {due}");
     }
     world.at(received + WEEK - SECOND).await;
-    assert_eq!(world.view(id).await.unwrap().recipients[0].attempts, attempts);
+    assert_eq!(world.recipient(id).await.attempts, attempts);
     world.at(received + WEEK + SECOND).await;
     assert!(world.view(id).await.is_none(), "the week is over");
     one.transcript().matches("RCPT TO").count()
