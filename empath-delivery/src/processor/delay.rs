@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use empath_common::EnhancedStatus;
+use empath_common::{EnhancedStatus, MessageId};
 use empath_spool::{Attempt, Entry, Progress, RecipientUpdate, Status};
 
 use super::{
@@ -50,10 +50,9 @@ impl Shared {
         }
     }
 
-    pub(super) fn tell_again(self: &Arc<Self>, job: &Job) {
-        let recipients: Vec<_> = job.recipients.iter().map(|recipient| recipient.index).collect();
+    pub(super) fn tell_again(self: &Arc<Self>, id: MessageId, recipients: &[u32]) {
         let now = self.now();
-        self.update(|queue| queue.tell_again(job.id, &recipients, now));
+        self.update(|queue| queue.tell_again(id, recipients, now));
     }
 }
 

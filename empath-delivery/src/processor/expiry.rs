@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use empath_common::Domain;
+use empath_common::{Domain, MessageId};
 use empath_spool::{Attempt, Content, Ended, Progress, RecipientState, RecipientUpdate, Status};
 use tokio::time::{Instant, sleep_until};
 
@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_mins(1);
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut commits = Commits::default();
     // Delays that nobody could be told of, and when to try again.
-    let (mut untold, mut again_at) = (Vec::new(), Instant::now());
+    let (mut untold, mut again_at) = (Vec::<(MessageId, Vec<u32>)>::new(), Instant::now());
     while !shared.stopping.is_cancelled() {
         while !shared.stopping.is_cancelled()
             && let Some(job) = shared.update(Queue::take_expired)
@@ -34,15 +34,15 @@ pub(super) async fn run(shared: Arc<Shared>) {
         {
             if !shared.tell_of_delay(&job, &mut commits).await {
                 again_at = Instant::now() + AGAIN;
-                untold.push(job);
+                untold.push((job.id, job.recipients.iter().map(|recipient| recipient.index).collect()));
             }
         }
         commits.settled(&shared).await;
         tokio::select! {
             () = shared.expired.notified() => {}
             () = sleep_until(again_at), if !untold.is_empty() => {
-                for job in untold.drain(..) {
-                    shared.tell_again(&job);
+                for (id, recipients) in untold.drain(..) {
+                    shared.tell_again(id, &recipients);
                 }
             }
             () = shared.stopping.cancelled() => {}

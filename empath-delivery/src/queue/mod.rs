@@ -7,6 +7,7 @@
 mod entry;
 mod job;
 mod lanes;
+mod late;
 mod look;
 #[cfg(test)]
 mod tests;
@@ -169,20 +170,6 @@ impl Queue {
         self.expired.pop_front()
     }
 
-    /// Recipients about whom the sender is to be told that it takes long, each once. They are in flight until they are
-    /// settled, and due as before then.
-    pub fn take_late(&mut self) -> Option<Job> {
-        self.late.pop_front()
-    }
-
-    /// The sender could not be told: [`take_late`](Self::take_late) will have them again.
-    pub fn tell_again(&mut self, id: MessageId, recipients: &[u32], now: Timestamp) {
-        if let Some(entry) = self.messages.get_mut(&id) {
-            entry.tell_again(recipients);
-            self.rearm(id, now);
-        }
-    }
-
     /// Records what became of recipients in flight. True if the message has ended, and is no longer in the queue.
     pub fn settle(&mut self, id: MessageId, settlements: &[Settlement], now: Timestamp) -> bool {
         let Some(entry) = self.messages.get_mut(&id) else {
@@ -299,8 +286,7 @@ impl Queue {
         self.ready(id, &due, now);
         // An attempt that starts now may make the news superfluous.
         if late {
-            let job = self.claim_with(id, now, Entry::claim_late);
-            self.late.extend(job.filter(|job| !job.recipients.is_empty()));
+            self.claim_late(id, now);
         }
         self.rearm(id, now);
     }

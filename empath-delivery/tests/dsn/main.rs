@@ -1,113 +1,20 @@
-//! The report about failed recipients, read by an independent parser.
+//! The report about a message, read by an independent parser.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use bytes::Bytes;
+mod international;
+mod support;
+
 use empath_common::{
-    Body, EnhancedStatus, Envelope, EnvelopeId, Mailbox, MessageId, MessageNotification, OriginalRecipient,
-    Reply, Ret, ReversePath,
+    Body, EnhancedStatus, EnvelopeId, Mailbox, MessageNotification, OriginalRecipient, Reply, Ret,
+    ReversePath,
 };
 use empath_delivery::{
     config::HostAddr,
-    dsn::{Arrived, Delayed, Failed, News, Report, Success, report},
+    dsn::{Arrived, Delayed, News, Success},
 };
-use empath_spool::Content;
-use jiff::Timestamp;
-use mailparse::{MailHeaderMap as _, ParsedMail, parse_mail};
+use mailparse::{MailHeaderMap as _, parse_mail};
 
-const CONTENT: &[u8] = b"Received: by x\r\nSubject: hello\r\nFrom: a@home.test\r\n\r\nbody\r\n";
-
-fn envelope(sender: &str) -> Envelope {
-    let mut envelope = Envelope::new(sender.parse().unwrap(), "<bob@example.test>".parse().unwrap());
-    envelope.received_at = "2026-01-02T03:04:05Z".parse().unwrap();
-    envelope
-}
-
-fn failed(recipient: &str, reply: &str) -> Failed {
-    Failed {
-        recipient: recipient.parse().unwrap(),
-        orcpt: None,
-        status: EnhancedStatus::new(5, 1, 1),
-        host: Some(HostAddr::Name("mx1.example.test".parse().unwrap())),
-        reply: Some(Reply::plain(550, "").with_text(reply.to_owned())),
-        detail: format!("RCPT TO: 550 {reply}"),
-        last_attempt: Some("2026-01-02T03:05:00Z".parse().unwrap()),
-        expired: false,
-    }
-}
-
-fn make(
-    envelope: &Envelope,
-    content: &[u8],
-    failed: &[Failed],
-    postmaster: Option<&Mailbox>,
-) -> Option<(Envelope, Vec<u8>)> {
-    let news = News { failed: failed.to_vec(), ..News::default() };
-    make_of(envelope, content, &news, false, postmaster)
-}
-
-/// A report of any kind; with all of the message, if `whole`.
-fn make_of(
-    envelope: &Envelope,
-    octets: &[u8],
-    news: &News,
-    whole: bool,
-    postmaster: Option<&Mailbox>,
-) -> Option<(Envelope, Vec<u8>)> {
-    let content = Content::from(Bytes::copy_from_slice(octets));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let header = runtime.block_on(empath_delivery::header(&content)).unwrap();
-    let report = report(&Report {
-        id: "01J00000000000000000000001".parse().unwrap(),
-        about: "01J00000000000000000000000".parse::<MessageId>().unwrap(),
-        envelope,
-        header: &header,
-        whole: whole.then_some(octets),
-        news,
-        reporting_mta: &"mx.home.test".parse().unwrap(),
-        postmaster,
-        now: "2026-01-02T03:06:00Z".parse::<Timestamp>().unwrap(),
-    });
-    report.map(|(envelope, content)| (envelope, content.to_vec()))
-}
-
-/// What every report keeps to, whatever it is about.
-fn check(content: &[u8]) -> ParsedMail<'_> {
-    assert!(content.iter().all(|octet| matches!(octet, b'\r' | b'\n' | b'\t' | b' '..=b'~')), "only ASCII");
-    let text = str::from_utf8(content).unwrap();
-    assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "no bare CR or LF");
-    assert!(text.split("\r\n").all(|line| line.len() <= 998));
-    let mail = parse_mail(content).unwrap();
-    for name in ["From", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type", "Auto-Submitted"] {
-        assert_eq!(mail.headers.get_all_values(name).len(), 1, "RFC 5322 §3.6: one {name}");
-    }
-    assert_eq!(mail.ctype.mimetype, "multipart/report");
-    let kind = mail.ctype.params["report-type"].as_str();
-    assert_eq!(mail.subparts[1].ctype.mimetype, format!("message/{kind}"), "RFC 6522 §3");
-    assert_eq!(mail.subparts.len(), 3);
-    assert_eq!(mail.subparts[0].ctype.mimetype, "text/plain");
-    let encoding = mail.subparts[1].headers.get_first_value("Content-Transfer-Encoding");
-    match kind {
-        "delivery-status" => assert_eq!(encoding.as_deref(), Some("7bit"), "RFC 6522 §3"),
-        kind => assert_eq!(kind, "global-delivery-status"),
-    }
-    mail
-}
-
-/// The fields of the delivery status: those of the message, then those of each recipient.
-fn status(mail: &ParsedMail<'_>) -> Vec<Vec<(String, String)>> {
-    let body = mail.subparts[1].get_body_raw().unwrap();
-    let text = String::from_utf8(body).unwrap().replace("\r\n ", "");
-    let group = |group: &str| {
-        let field =
-            |line: &str| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
-        group.trim().lines().map(|line| field(line).unwrap()).collect()
-    };
-    text.trim().split("\r\n\r\n").map(group).collect()
-}
-
-fn pairs(fields: &[(String, String)]) -> Vec<(&str, &str)> {
-    fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
-}
+use support::{CONTENT, check, envelope, failed, make, make_of, pairs, status};
 
 #[test]
 fn a_report_tells_people_and_programs_what_happened_to_each_recipient() {
@@ -219,61 +126,6 @@ fn eight_bit_headers_and_long_lines_come_back_as_they_were() {
     let returned = mail.subparts[2].get_body_raw().unwrap();
     let header = &content[..content.len() - b"\r\nbody".len()];
     assert!(returned.starts_with(header), "octet for octet");
-}
-
-#[test]
-fn an_internationalised_message_is_reported_in_ascii_with_the_types_of_rfc_6533() {
-    let mut original = envelope("<δοκ@home.test>");
-    original.smtputf8 = true;
-    let content = "Subject: δοκιμή\r\n\r\n".as_bytes();
-    let report = make(&original, content, &[failed("<πα@example.test>", "no")], None);
-    let (envelope, octets) = report.unwrap();
-    assert!(envelope.smtputf8, "the address of the sender needs it");
-    let to = "To: <δοκ@home.test>\r\n".as_bytes();
-    let at = octets.windows(to.len()).position(|window| window == to).unwrap();
-    let without_to = [&octets[..at], &octets[at + to.len()..]].concat();
-    let mail = check(&without_to);
-    assert_eq!(mail.subparts[1].ctype.mimetype, "message/global-delivery-status");
-    assert_eq!(pairs(&status(&mail)[1])[0], ("Final-Recipient", "utf-8; πα@example.test"));
-    assert_eq!(mail.subparts[2].ctype.mimetype, "message/global-headers");
-    assert!(mail.subparts[0].get_body().unwrap().contains("πα@example.test"));
-}
-
-#[test]
-fn an_original_recipient_in_utf8_is_written_as_it_is_about_an_smtputf8_message_and_in_ascii_about_another() {
-    let orcpt = OriginalRecipient::parse(b"utf-8;\\x{3C0}@example.test");
-    let bob = Failed { orcpt, ..failed("<bob@example.test>", "no") };
-    for (smtputf8, kind, address) in [
-        (true, "global-delivery-status", "utf-8; π@example.test"),
-        (false, "delivery-status", "utf-8; \\x{3C0}@example.test"),
-    ] {
-        let mut original = envelope("<alice@home.test>");
-        original.smtputf8 = smtputf8;
-        let (envelope, content) = make(&original, CONTENT, std::slice::from_ref(&bob), None).unwrap();
-        assert_eq!((envelope.smtputf8, envelope.body), (false, Body::SevenBit), "any host takes it");
-        let mail = check(&content);
-        assert_eq!(mail.ctype.params["report-type"], kind);
-        assert_eq!(pairs(&status(&mail)[1])[0], ("Original-Recipient", address));
-    }
-}
-
-#[test]
-fn an_smtputf8_message_without_utf8_is_reported_in_the_types_that_everybody_knows() {
-    let mut original = envelope("<alice@home.test>");
-    original.smtputf8 = true;
-    let (_, content) = make(&original, CONTENT, &[failed("<bob@example.test>", "no")], None).unwrap();
-    let mail = check(&content);
-    let types: Vec<_> = mail.subparts.iter().map(|part| part.ctype.mimetype.as_str()).collect();
-    assert_eq!(types, ["text/plain", "message/delivery-status", "text/rfc822-headers"]);
-}
-
-#[test]
-fn a_sender_whose_domain_alone_is_internationalised_needs_no_smtputf8() {
-    let report = make(&envelope("<alice@bücher.test>"), CONTENT, &[failed("<bob@example.test>", "no")], None);
-    let (envelope, content) = report.unwrap();
-    assert!(!envelope.smtputf8);
-    let to = check(&content).headers.get_first_value("To").unwrap();
-    assert_eq!(to, "<alice@xn--bcher-kva.test>");
 }
 
 #[test]
