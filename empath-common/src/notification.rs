@@ -31,6 +31,11 @@ impl RecipientNotification {
         self.notify.is_some_and(|notify| notify.success)
     }
 
+    /// Whether the sender may hear that it takes long. Without `NOTIFY` that is up to us (RFC 3461 §4.1).
+    pub fn on_delay(&self) -> bool {
+        self.notify.is_none_or(|notify| notify.delay)
+    }
+
     /// Whether nothing is asked.
     pub fn is_empty(&self) -> bool {
         self.notify.is_none() && self.orcpt.is_none()
@@ -254,14 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn without_notify_failures_are_told_and_nothing_else() {
+    fn without_notify_failures_and_delays_are_told_and_nothing_else() {
         let asks =
             |value: &str| RecipientNotification { notify: Notify::parse(value.as_bytes()), orcpt: None };
-        let told = |asked: RecipientNotification| (asked.on_success(), asked.on_failure());
-        assert_eq!(told(RecipientNotification::default()), (false, true));
-        assert_eq!(told(asks("NEVER")), (false, false));
-        assert_eq!(told(asks("SUCCESS,DELAY")), (true, false));
-        assert_eq!(told(asks("FAILURE")), (false, true));
+        let told = |asked: RecipientNotification| (asked.on_success(), asked.on_failure(), asked.on_delay());
+        assert_eq!(told(RecipientNotification::default()), (false, true, true));
+        assert_eq!(told(asks("NEVER")), (false, false, false));
+        assert_eq!(told(asks("SUCCESS,DELAY")), (true, false, true));
+        assert_eq!(told(asks("FAILURE")), (false, true, false));
     }
 
     #[test]

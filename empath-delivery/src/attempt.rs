@@ -7,6 +7,7 @@ use empath_metrics::Gauge;
 use empath_smtp::client::{self, FailureKind, Limits, Stage, Survey};
 use empath_spool::Content;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
@@ -34,6 +35,8 @@ pub(crate) struct Outbound<'a> {
     pub(crate) own: &'a Own,
     /// Connections to the next hop.
     pub(crate) active: &'a Gauge,
+    /// What is in flight is given up.
+    pub(crate) aborting: &'a CancellationToken,
 }
 
 /// What one attempt has come to.
@@ -103,6 +106,8 @@ pub(crate) struct Tried {
 }
 
 /// Makes an attempt. `open` is a connection from an earlier one, and the connection for the next one afterwards.
+///
+/// One that is given up has results for those recipients alone whose results are known; for the others it has not begun.
 pub(crate) async fn attempt(
     outbound: &Outbound<'_>,
     open: &mut Option<Open>,
@@ -114,19 +119,8 @@ pub(crate) async fn attempt(
         return Attempted::all(job, &Failure::unreadable());
     };
     let mut attempt = Attempt::new(job, content, survey);
-    let mut used = None;
-    if let Some(mut reused) = open.take() {
-        used = Some(reused.connection.peer());
-        if attempt.transfer(&mut reused, true).await {
-            *open = Some(reused);
-        } else if !attempt.begun() || !attempt.unasked.is_empty() {
-            // An idle connection closed by the peer is not a failure: the host gets a fresh one.
-            used = None;
-        }
-        attempt.left.append(&mut attempt.unasked);
-    }
-    if !attempt.left.is_empty() {
-        attempt.hosts(outbound, open, used, rng).await;
+    if outbound.aborting.run_until_cancelled(attempt.run(outbound, open, rng)).await.is_none() {
+        attempt.left.clear();
     }
     attempt.finish()
 }
@@ -159,6 +153,23 @@ impl<'a> Attempt<'a> {
             left: job.recipients.iter().map(left).collect(),
             unasked: Vec::new(),
             attempted: Attempted::new(job),
+        }
+    }
+
+    async fn run(&mut self, outbound: &Outbound<'_>, open: &mut Option<Open>, rng: &mut fastrand::Rng) {
+        let mut used = None;
+        if let Some(mut reused) = open.take() {
+            used = Some(reused.connection.peer());
+            if self.transfer(&mut reused, true).await {
+                *open = Some(reused);
+            } else if !self.begun() || !self.unasked.is_empty() {
+                // An idle connection closed by the peer is not a failure: the host gets a fresh one.
+                used = None;
+            }
+            self.left.append(&mut self.unasked);
+        }
+        if !self.left.is_empty() {
+            self.hosts(outbound, open, used, rng).await;
         }
     }
 

@@ -55,7 +55,7 @@ pub(crate) async fn run(
     }
     lane.commits.settled(&lane.shared).await;
     if let Some(open) = lane.open {
-        open.quit().await;
+        let _ = lane.shared.aborting.run_until_cancelled(open.quit()).await;
     }
 }
 
@@ -81,10 +81,13 @@ impl Lane {
         };
         let (attempted, content) = match content {
             Ok(content) => {
+                let Self { shared, next_hop, commits, .. } = self;
+                let keys = shared.drop_duplicates(&mut job, next_hop, &content, commits).await;
                 let mut attempted = self.attempt(&job, &content).await;
                 if attempted.is_unreadable() && content.is_damaged().await {
                     attempted.unreadable_is(&self.lost(job.id).await);
                 }
+                self.shared.were_delivered(job.id, &keys, &attempted.results);
                 (attempted, content)
             }
             Err(failure) => {
@@ -97,6 +100,10 @@ impl Lane {
                 (Attempted::all(&job, &failure), Bytes::new().into())
             }
         };
+        if attempted.results.is_empty() {
+            // Nothing but duplicates; or given up, and the next start finds it as it was.
+            return;
+        }
         self.observe(&job, started.1);
         self.shared.conclude(&job, &self.next_hop, attempted, (started.0, content), &mut self.commits).await;
     }
@@ -129,6 +136,7 @@ impl Lane {
             resolver: &shared.resolver,
             own: &shared.own,
             active,
+            aborting: &shared.aborting,
         };
         let mut attempted = attempt(&outbound, open, job, content, rng).await;
         let worn = open.take_if(|open| !open.may_continue(outbound.config));

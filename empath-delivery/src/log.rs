@@ -9,7 +9,7 @@ use empath_spool::CommitError;
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
-use crate::{failure::Failure, open::Peer, route::NextHop};
+use crate::{dsn::Failed, failure::Failure, open::Peer, route::NextHop};
 
 /// What every line about an attempt for a recipient says.
 pub(crate) struct Line<'a> {
@@ -125,6 +125,36 @@ pub(crate) fn expired(id: MessageId, recipient: &ForwardPath, attempts: u32, las
         dsn = %told,
         "expired"
     );
+}
+
+/// The recipient has got the message as another one, or is about to.
+pub(crate) fn duplicate(id: MessageId, recipient: &ForwardPath, other: MessageId) {
+    info!(
+        message_id = %id,
+        recipient = recipient.as_str(),
+        domain = domain(recipient),
+        duplicate_of = %other,
+        "duplicate"
+    );
+}
+
+/// The sender was told that it takes long; `last` is what the last attempt came to.
+pub(crate) fn delayed(id: MessageId, last: &Failed, retry_until: Timestamp, told: Told) {
+    info!(
+        message_id = %id,
+        recipient = last.recipient.as_str(),
+        domain = domain(&last.recipient),
+        status = %last.status,
+        reply = last.detail,
+        retry_until = %retry_until,
+        dsn = %told,
+        "delayed"
+    );
+}
+
+/// A report of ours reached neither the sender nor the postmaster.
+pub(crate) fn report_dropped(id: MessageId) {
+    warn!(message_id = %id, "a report could not be delivered, and there is nobody else to send it to: it is dropped");
 }
 
 pub(crate) fn removed(id: MessageId, recipient: &ForwardPath, attempts: u32) {

@@ -17,6 +17,7 @@ pub struct Metrics {
     pub(crate) bounced: Counter,
     pub(crate) expired: Counter,
     pub(crate) removed: Counter,
+    pub(crate) duplicates: Counter,
     pub(crate) duration: Family<Histogram>,
     pub(crate) active: Family<Gauge>,
     pub(crate) retries: Histogram,
@@ -46,6 +47,10 @@ impl Metrics {
             removed: registry.counter(
                 "empath_delivery_removed_total",
                 "Recipients that were removed from the queue by an operator.",
+            ),
+            duplicates: registry.counter(
+                "empath_delivery_duplicates_total",
+                "Recipients that were not delivered to because they had the same message already.",
             ),
             duration: registry.histograms(
                 "empath_delivery_duration_seconds",

@@ -8,9 +8,12 @@ use crate::config::Retry;
 
 /// How long to wait after the attempt with this number, the first being 1.
 ///
-/// The first delay is `base_delay` exactly; later ones grow by `multiplier`, vary by `jitter`, and are never
-/// longer than `max_delay`.
+/// That of the list, if there is one. Else the first delay is `base_delay` exactly; later ones grow by `multiplier`, vary
+/// by `jitter`, and are never longer than `max_delay`.
 pub fn delay(retry: &Retry, attempts: u32, rng: &mut fastrand::Rng) -> Duration {
+    if let Some(delays) = &retry.delays {
+        return delays.after(attempts);
+    }
     if attempts <= 1 {
         return retry.base_delay.min(retry.max_delay);
     }

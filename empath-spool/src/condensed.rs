@@ -15,6 +15,7 @@ struct Latest {
     status: Status,
     attempts: u32,
     next_attempt_at: Option<jiff::Timestamp>,
+    told_of_delay: bool,
     /// The last attempts, youngest first, and the oldest of those before.
     recent: Vec<Attempt>,
     first: Option<Attempt>,
@@ -24,14 +25,17 @@ impl Condensed {
     /// Takes in the `Progress` before those that were taken in so far.
     pub(crate) fn before(&mut self, progress: Progress) {
         for update in progress.updates.into_iter().rev() {
-            let RecipientUpdate { recipient, status, attempts, next_attempt_at, attempt } = update;
+            let RecipientUpdate { recipient, status, attempts, next_attempt_at, told_of_delay, attempt } =
+                update;
             let latest = self.0.entry(recipient).or_insert_with(|| Latest {
                 status,
                 attempts,
                 next_attempt_at,
+                told_of_delay: false,
                 recent: Vec::new(),
                 first: None,
             });
+            latest.told_of_delay |= told_of_delay;
             if let Some(attempt) = attempt {
                 if latest.recent.len() < HISTORY - 1 {
                     latest.recent.push(attempt);
@@ -46,8 +50,15 @@ impl Condensed {
     pub(crate) fn updates(self) -> Vec<RecipientUpdate> {
         let mut updates = Vec::new();
         for (recipient, latest) in self.0 {
-            let Latest { status, attempts, next_attempt_at, recent, first } = latest;
-            let update = |attempt| RecipientUpdate { recipient, status, attempts, next_attempt_at, attempt };
+            let Latest { status, attempts, next_attempt_at, told_of_delay, recent, first } = latest;
+            let update = |attempt| RecipientUpdate {
+                recipient,
+                status,
+                attempts,
+                next_attempt_at,
+                told_of_delay,
+                attempt,
+            };
             if recent.is_empty() {
                 updates.push(update(None));
             }
@@ -81,6 +92,7 @@ mod tests {
             status: if number.is_multiple_of(2) { Status::Deferred } else { Status::Ended(Ended::Removed) },
             attempts: number,
             next_attempt_at: number.is_multiple_of(3).then_some(at),
+            told_of_delay: number.is_multiple_of(5),
             attempt: tried.then_some(attempt),
         }
     }

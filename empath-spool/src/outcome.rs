@@ -15,6 +15,7 @@ mod progress {
     pub(super) const ATTEMPTS: u16 = 3;
     pub(super) const NEXT_ATTEMPT_AT: u16 = 4;
     pub(super) const ATTEMPT: u16 = 5;
+    pub(super) const TOLD_OF_DELAY: u16 = 6;
 }
 
 mod attempt {
@@ -42,6 +43,9 @@ fn put_update(out: &mut Vec<u8>, update: &RecipientUpdate) {
     if let Some(due) = update.next_attempt_at {
         put_time(out, progress::NEXT_ATTEMPT_AT, due);
     }
+    if update.told_of_delay {
+        put(out, progress::TOLD_OF_DELAY, &[1]);
+    }
     if let Some(attempt) = &update.attempt {
         nest(out, progress::ATTEMPT, |out| put_attempt(out, attempt));
     }
@@ -61,7 +65,7 @@ pub(crate) fn progress(head: &[u8]) -> Result<Progress, FieldError> {
 
 fn update(update: Field<'_>) -> Result<RecipientUpdate, FieldError> {
     let (mut recipient, mut status, mut attempts) = (None, None, None);
-    let (mut next_attempt_at, mut attempt) = (None, None);
+    let (mut next_attempt_at, mut told_of_delay, mut attempt) = (None, false, None);
     for field in fields(update.value) {
         let field = field?;
         match field.number {
@@ -70,6 +74,7 @@ fn update(update: Field<'_>) -> Result<RecipientUpdate, FieldError> {
             progress::ATTEMPTS => attempts = Some(field.word()?),
             progress::NEXT_ATTEMPT_AT => next_attempt_at = Some(field.time()?),
             progress::ATTEMPT => attempt = Some(attempt_of(field)?),
+            progress::TOLD_OF_DELAY => told_of_delay = field.byte()? != 0,
             _ => {}
         }
     }
@@ -78,6 +83,7 @@ fn update(update: Field<'_>) -> Result<RecipientUpdate, FieldError> {
         status: status.ok_or(FieldError::Missing)?,
         attempts: attempts.ok_or(FieldError::Missing)?,
         next_attempt_at,
+        told_of_delay,
         attempt,
     })
 }
@@ -189,6 +195,7 @@ mod tests {
             status,
             attempts: u32::MAX,
             next_attempt_at: Some(at).filter(|_| recipient == 0),
+            told_of_delay: recipient == 1,
             attempt,
         };
         let statuses = [

@@ -55,6 +55,8 @@ pub struct RecipientState {
     pub attempts: u32,
     /// When it is due again; `None` when it has ended or was not tried yet.
     pub next_attempt_at: Option<Timestamp>,
+    /// Whether the sender was told that it takes long.
+    pub told_of_delay: bool,
     /// The first attempt and the last seven, oldest first.
     pub history: Vec<Attempt>,
 }
@@ -70,7 +72,9 @@ pub struct RecipientUpdate {
     pub attempts: u32,
     /// The due time from now on.
     pub next_attempt_at: Option<Timestamp>,
-    /// The attempt that led here; `None` when an operator did.
+    /// Whether the sender has now been told that it takes long; he stays so.
+    pub told_of_delay: bool,
+    /// The attempt that led here; `None` when something else did.
     pub attempt: Option<Attempt>,
 }
 
@@ -95,6 +99,7 @@ impl Progress {
             state.status = update.status;
             state.attempts = update.attempts;
             state.next_attempt_at = update.next_attempt_at;
+            state.told_of_delay |= update.told_of_delay;
             state.history.extend(update.attempt);
             if state.history.len() > HISTORY {
                 state.history.remove(1);

@@ -38,6 +38,7 @@ class ConfigErrors(TestCase):
         for config, line in [
             ("Empath(\n    hostname: 5,\n)\n", 2),
             ('Empath(\n    delivery: (retry: (base_delay: "soon")),\n)\n', 2),
+            ('Empath(\n    delivery: (retry: (delays: "1m,5x*2")),\n)\n', 2),
             ("Empath(\n    smtp: (\n", 2),
         ]:
             status, output = self.check(config, "check")

@@ -1,5 +1,7 @@
 //! The configuration of delivery: the tables `delivery:` and `dsn:`.
 
+mod deduplication;
+mod delays;
 mod domains;
 mod dsn;
 mod pool;
@@ -15,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::resolve::DnsConfig;
 
+pub use deduplication::Deduplication;
+pub use delays::{Delays, DelaysError};
 pub use domains::{DomainConfig, HostAddr, Override, OverrideError};
 pub use dsn::DsnConfig;
 pub use empath_common::{DomainPattern, DomainPatternError};
@@ -33,6 +37,8 @@ pub struct Config {
     pub max_concurrent: usize,
     /// When a delivery that failed for now is tried again, and when it is given up.
     pub retry: Retry,
+    /// How messages that come in twice are recognised.
+    pub deduplication: Deduplication,
     /// How connections to a destination are shared by messages.
     pub connection_pool: ConnectionPool,
     /// The port of hosts found by MX or named by an address literal, and of an `mx_override` that names none.
@@ -57,6 +63,7 @@ impl Default for Config {
         Self {
             max_concurrent: 500,
             retry: Retry::default(),
+            deduplication: Deduplication::default(),
             connection_pool: ConnectionPool::default(),
             mx_port: 25,
             smtp_timeouts: Timeouts::default(),
@@ -129,6 +136,7 @@ impl Config {
             problems.extend(found.into_iter().map(|problem| problem.within(key)));
         };
         add("retry", self.retry.validate());
+        add("deduplication", self.deduplication.validate());
         add("connection_pool", self.connection_pool.validate());
         add("smtp_timeouts", self.smtp_timeouts.validate());
         add("dns", self.dns.validate());
@@ -204,6 +212,7 @@ mod tests {
         let mut config = Config { max_concurrent: 0, mx_port: 0, ..Config::default() };
         config.retry.multiplier = 0.5;
         config.retry.max_delay = Duration::from_secs(1);
+        config.deduplication = Deduplication { window: Some(Duration::ZERO), entries: 0 };
         config.connection_pool.max_per_server = 0;
         config.smtp_timeouts.connect = Duration::ZERO;
         let domain = DomainConfig {
@@ -223,6 +232,8 @@ mod tests {
                 "mx_port",
                 "retry.multiplier",
                 "retry.max_delay",
+                "deduplication.window",
+                "deduplication.entries",
                 "connection_pool.max_per_server",
                 "smtp_timeouts.connect",
                 "domains[\"*.test\"].max_connections",

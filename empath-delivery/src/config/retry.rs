@@ -4,6 +4,8 @@ use empath_common::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Delays;
+
 /// When a delivery that failed for now is tried again, and when it is given up (RFC 5321 §4.5.4.1).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -25,6 +27,12 @@ pub struct Retry {
     ///
     /// So messages that failed together don't come back together. Default: `0.2`.
     pub jitter: f64,
+    /// An explicit list of delays, in place of `base_delay`, `multiplier`, `max_delay` and `jitter`: `"1m,5m*2,1h*3"` is a
+    /// minute, twice 5 minutes, and then an hour three times.
+    ///
+    /// They are kept exactly; the last one repeats. Default: `None`.
+    #[schemars(with = "Option<String>")]
+    pub delays: Option<Delays>,
     /// Give up and bounce after this many attempts; the first counts. Default: `25`.
     pub max_attempts: u32,
     /// Give up and bounce after this long in the queue.
@@ -45,6 +53,7 @@ impl Default for Retry {
             multiplier: 2.0,
             max_delay: Duration::from_hours(24),
             jitter: 0.2,
+            delays: None,
             max_attempts: 25,
             expire_after: Duration::from_hours(5 * 24),
         }
@@ -84,4 +93,4 @@ impl Retry {
 }
 
 /// Nobody waits longer for mail, and sums of times stay in range.
-const LONGEST: Duration = Duration::from_hours(365 * 24);
+pub(super) const LONGEST: Duration = Duration::from_hours(365 * 24);

@@ -1,16 +1,27 @@
 use std::fmt::{self, Write as _};
 
+use super::News;
+
 /// Most octets of a line that a fold is made for (RFC 5322 §2.1.1 allows 998).
 const WIDTH: usize = 76;
-/// Most octets of text from a host in one field.
+/// Most octets of text from a host in one field, at most and when there are many recipients.
 const MAX_TEXT: usize = 2048;
+const MIN_TEXT: usize = 128;
+/// Octets of such text in a whole report, twice in it.
+const ALL_TEXT: usize = 256 * 1024;
 
-/// Text for people as one line of printable ASCII, of bounded length. What a host said is escaped already: its
+/// Most octets of text from a host about each recipient.
+pub(super) fn most_text(news: &News) -> usize {
+    let recipients = news.failed.len() + news.delayed.len() + news.arrived.len();
+    (ALL_TEXT / recipients.max(1)).clamp(MIN_TEXT, MAX_TEXT)
+}
+
+/// Text for people as one line of printable ASCII, cut behind `most` octets. What a host said is escaped already: its
 /// backslashes stay single.
-pub(super) fn ascii(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len().min(MAX_TEXT));
+pub(super) fn ascii(text: &str, most: usize) -> String {
+    let mut safe = String::with_capacity(text.len().min(most));
     for c in text.chars() {
-        if safe.len() >= MAX_TEXT {
+        if safe.len() >= most {
             safe.push_str("...");
             break;
         }
@@ -35,6 +46,27 @@ pub(super) fn utf8_address(address: &str) -> String {
         }
     }
     encoded
+}
+
+/// An address with what is written as `\x{…}` in UTF-8 (RFC 6533 §3).
+pub(super) fn unicode(address: &str) -> String {
+    let mut decoded = String::with_capacity(address.len());
+    let mut rest = address;
+    while let Some((before, escape)) = rest.split_once("\\x{") {
+        decoded.push_str(before);
+        let character = escape.split_once('}').and_then(|(digits, behind)| {
+            let c = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32)?;
+            Some((c, behind)).filter(|_| !c.is_control())
+        });
+        let Some((c, behind)) = character else {
+            decoded.push_str("\\x{");
+            rest = escape;
+            continue;
+        };
+        decoded.push(c);
+        rest = behind;
+    }
+    decoded + rest
 }
 
 /// Text broken into lines, those behind the first indented. Words too long for a line are broken.
@@ -64,10 +96,10 @@ mod tests {
     #[test]
     fn text_of_a_host_becomes_one_line_of_ascii() {
         let text = "550 a\r\nb \x1b[31m\u{202e}é\u{0}--boundary";
-        let safe = ascii(text);
+        let safe = ascii(text, MAX_TEXT);
         assert_eq!(safe, "550 a\\r\\nb \\u{1b}[31m\\u{202e}\\u{e9}\\u{0}--boundary");
-        assert_eq!(ascii("a\\x1bb"), "a\\x1bb", "what is escaped is not escaped again");
-        assert!(ascii(&"x".repeat(1 << 20)).len() <= MAX_TEXT + 3);
+        assert_eq!(ascii("a\\x1bb", MAX_TEXT), "a\\x1bb", "what is escaped is not escaped again");
+        assert!(ascii(&"x".repeat(1 << 20), MAX_TEXT).len() <= MAX_TEXT + 3);
     }
 
     #[test]
@@ -82,6 +114,7 @@ mod tests {
 
     #[test]
     fn an_address_in_utf8_is_written_in_ascii() {
+        assert_eq!(unicode("\\x{3B4}\\x{2B}a@\\x{}\\x{D800}\\x{1F600}"), "δ+a@\\x{}\\x{D800}\u{1f600}");
         assert_eq!(utf8_address("u@example.test"), "rfc822; u@example.test");
         assert_eq!(utf8_address("δ+a@example.test"), "utf-8; \\x{3B4}\\x{2B}a@example.test");
     }

@@ -2,23 +2,28 @@
 //!
 //! It is ASCII whatever it reports, so that every host takes it. Only an address of the sender that needs UTF-8
 //! makes it an SMTPUTF8 message, and only a message that comes back as a whole makes it 8-bit.
+//!
+//! There are no loops: the sender is told of a message, the postmaster of a report that did not reach the sender, and
+//! nobody of one that did not reach the postmaster. Which of them a message is, is stored with it.
 
+mod addressee;
 mod fields;
 mod news;
 mod part;
+mod status;
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::fmt::Write as _;
 
 use bytes::Bytes;
-use empath_common::{
-    Body, Domain, EnhancedStatus, Envelope, ForwardPath, Mailbox, MessageId, OriginalRecipient,
-};
+use empath_common::{Body, Domain, Envelope, ForwardPath, Mailbox, MessageId, ReversePath};
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::config::HostAddr;
-use fields::{Folded, ascii, utf8_address};
-pub use news::{Arrived, Failed, News, Success};
+pub(crate) use addressee::is_report;
+use addressee::{Addressee, ascii_address};
+use fields::{Folded, ascii, most_text};
+pub use news::{Arrived, Delayed, Failed, News, Success};
 use part::{MESSAGE, Part, is_lines};
+use status::status;
 
 /// Most octets of a message that is returned as a whole; of a larger one the header is.
 pub(crate) const MAX_RETURNED: u64 = 256 << 10;
@@ -40,26 +45,28 @@ pub struct Report<'a> {
     pub news: &'a News,
     /// The name of this host.
     pub reporting_mta: &'a Domain,
-    /// Whom the report is from.
+    /// Whom the report is from, and who gets those that do not reach the sender.
     pub postmaster: Option<&'a Mailbox>,
     /// Now.
     pub now: Timestamp,
 }
 
 /// The report as a message: its envelope, with the null reverse-path (RFC 5321 §4.5.5), and its content. `None` if
-/// the sender is null too: nobody is told (RFC 5321 §6.1).
+/// there is nobody to tell: the sender is null too (RFC 5321 §6.1), and it is no report of ours to a sender.
 pub fn report(report: &Report<'_>) -> Option<(Envelope, Bytes)> {
-    let sender = report.envelope.reverse_path.mailbox()?;
-    let mut envelope = Envelope::new(empath_common::ReversePath::Null, ForwardPath::Mailbox(sender.clone()));
+    let addressee = Addressee::of(report.envelope, report.postmaster)?;
+    let mailbox = addressee.mailbox();
+    let mut envelope = Envelope::new(ReversePath::Null, ForwardPath::Mailbox(mailbox.clone()));
     envelope.received_at = report.now;
-    envelope.smtputf8 = sender.needs_utf8();
-    let parts = [explanation(report), status(report), returned(report)];
+    envelope.smtputf8 = ascii_address(mailbox).is_none();
+    addressee.mark(&mut envelope);
+    let parts = [explanation(report, &addressee), status(report), returned(report)];
     let eight_bit = parts.iter().any(|part| part.encoding() == "8bit");
     envelope.body = if envelope.smtputf8 || eight_bit { Body::EightBitMime } else { Body::SevenBit };
-    Some((envelope, content(report, sender, &parts, eight_bit).into()))
+    Some((envelope, content(report, &addressee, &parts, eight_bit).into()))
 }
 
-fn content(report: &Report<'_>, sender: &Mailbox, parts: &[Part], eight_bit: bool) -> Vec<u8> {
+fn content(report: &Report<'_>, addressee: &Addressee<'_>, parts: &[Part; 3], eight_bit: bool) -> Vec<u8> {
     let mut boundary = format!("=_{}", report.id);
     while parts.iter().any(|part| part.contains(&boundary)) {
         boundary.push('_');
@@ -71,17 +78,25 @@ fn content(report: &Report<'_>, sender: &Mailbox, parts: &[Part], eight_bit: boo
         Some(postmaster) => write!(text, "{postmaster}"),
         None => write!(text, "MAILER-DAEMON@{mta}"),
     };
-    let subject = match (&*report.news.failed, &*report.news.arrived) {
-        ([], _) => "Your mail has arrived",
-        _ => "Undelivered mail returned to sender",
+    let News { failed, delayed, .. } = report.news;
+    let subject = match addressee {
+        Addressee::Postmaster(_) => "Undelivered report",
+        Addressee::Sender(_) if !failed.is_empty() => "Undelivered mail returned to sender",
+        Addressee::Sender(_) if !delayed.is_empty() => "Your mail is delayed",
+        Addressee::Sender(_) => "Your mail has arrived",
     };
+    let mailbox = addressee.mailbox();
+    let to = ascii_address(mailbox).unwrap_or_else(|| mailbox.as_str().to_owned());
+    // RFC 6522 §3: the subtype of the second part.
+    let [_, status, _] = parts;
+    let report_type = status.media_type.trim_start_matches("message/");
     // RFC 2045 §6.4: what holds a part in 8 bits says so.
     let encoding = if eight_bit { "Content-Transfer-Encoding: 8bit\r\n" } else { "" };
     let _ = write!(
         text,
-        ">\r\nTo: <{sender}>\r\nSubject: {subject}\r\nDate: {}\r\n\
+        ">\r\nTo: <{to}>\r\nSubject: {subject}\r\nDate: {}\r\n\
          Message-ID: <{}@{mta}>\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
-         Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"{boundary}\"\r\n{encoding}\r\n\
+         Content-Type: multipart/report; report-type={report_type};\r\n boundary=\"{boundary}\"\r\n{encoding}\r\n\
          This is a MIME-encapsulated message.\r\n",
         date(report.now),
         report.id,
@@ -95,25 +110,39 @@ fn content(report: &Report<'_>, sender: &Mailbox, parts: &[Part], eight_bit: boo
 }
 
 /// For people.
-fn explanation(report: &Report<'_>) -> Part {
+fn explanation(report: &Report<'_>, addressee: &Addressee<'_>) -> Part {
     let mut text = format!("This is the mail system at {}.\r\n", report.reporting_mta);
-    if !report.news.failed.is_empty() {
-        text.push_str(
+    let News { failed, delayed, .. } = report.news;
+    let most = most_text(report.news);
+    match addressee {
+        Addressee::Postmaster(_) => text.push_str(
+            "\r\nThe report below could not be delivered to the sender of the message that it is about.\r\n\
+             It will not be tried again, and nobody else is told.\r\n",
+        ),
+        Addressee::Sender(_) if !failed.is_empty() => text.push_str(
             "\r\nYour message could not be delivered to the recipients below.\r\n\
              It will not be tried again.\r\n",
-        );
+        ),
+        Addressee::Sender(_) => {}
     }
-    for failed in &report.news.failed {
+    for failed in failed {
         let _ = write!(text, "\r\n<{}>\r\n", failed.recipient.as_str());
         if failed.expired {
             let _ = write!(text, "    was not delivered in time; the last attempt ended with\r\n");
         }
-        if let Some(host) = &failed.host {
-            // A timeout, say, or what we found missing is nothing that the host said.
-            let said = if failed.reply.is_some() { " said" } else { "" };
-            let _ = write!(text, "    host {host}{said}:\r\n");
-        }
-        let _ = write!(text, "    {}\r\n", Folded { text: &ascii(&failed.detail), indent: "    " });
+        trouble(&mut text, failed, most);
+    }
+    if let Some(first) = delayed.first() {
+        let _ = write!(
+            text,
+            "\r\nYour message could not be delivered yet to the recipients below. There is nothing that\r\n\
+             you need to do: it will be tried until {}.\r\n",
+            date(first.retry_until)
+        );
+    }
+    for delayed in delayed {
+        let _ = write!(text, "\r\n<{}>\r\n", delayed.last.recipient.as_str());
+        trouble(&mut text, &delayed.last, most);
     }
     for (how, sentence) in [
         (Arrived::Delivered, "Your message was delivered to the recipients below."),
@@ -133,62 +162,14 @@ fn explanation(report: &Report<'_>) -> Part {
     Part { media_type: "text/plain; charset=utf-8", octets: text.into_bytes() }
 }
 
-/// For programs (RFC 3464 §2).
-fn status(report: &Report<'_>) -> Part {
-    let mut text = String::new();
-    if let Some(envid) = &report.envelope.notification().envid {
-        let _ = write!(text, "Original-Envelope-Id: {}\r\n", envid.decoded());
+/// What the last attempt came to.
+fn trouble(text: &mut String, failed: &Failed, most: usize) {
+    if let Some(host) = &failed.host {
+        // A timeout, say, or what we found missing is nothing that the host said.
+        let said = if failed.reply.is_some() { " said" } else { "" };
+        let _ = write!(text, "    host {host}{said}:\r\n");
     }
-    let _ = write!(
-        text,
-        "Reporting-MTA: dns; {}\r\nArrival-Date: {}\r\n",
-        report.reporting_mta,
-        date(report.envelope.received_at)
-    );
-    for failed in &report.news.failed {
-        recipient(&mut text, failed.orcpt.as_ref(), &failed.recipient);
-        let _ = write!(text, "Action: failed\r\nStatus: {}\r\n", failed.status);
-        remote_mta(&mut text, failed.host.as_ref());
-        let (kind, diagnostic) = match &failed.reply {
-            Some(reply) => ("smtp", ascii(&reply.to_string())),
-            None => ("x-empath", ascii(&failed.detail)),
-        };
-        let _ = write!(text, "Diagnostic-Code: {kind}; {}\r\n", Folded { text: &diagnostic, indent: " " });
-        if let Some(at) = failed.last_attempt {
-            let _ = write!(text, "Last-Attempt-Date: {}\r\n", date(at));
-        }
-    }
-    for success in &report.news.arrived {
-        recipient(&mut text, success.orcpt.as_ref(), &success.recipient);
-        let status = success.reply.enhanced.filter(|status| status.class == 2);
-        let status = status.unwrap_or(EnhancedStatus::new(2, 0, 0));
-        let _ = write!(text, "Action: {}\r\nStatus: {status}\r\n", success.how);
-        remote_mta(&mut text, success.host.as_ref());
-        if success.host.is_some() {
-            let diagnostic = ascii(&success.reply.to_string());
-            let _ = write!(text, "Diagnostic-Code: smtp; {}\r\n", Folded { text: &diagnostic, indent: " " });
-        }
-    }
-    Part { media_type: "message/delivery-status", octets: text.into_bytes() }
-}
-
-/// The first fields of a recipient. Whom the sender meant is told as the sender did (RFC 3461 §6.3).
-fn recipient(text: &mut String, orcpt: Option<&OriginalRecipient>, recipient: &ForwardPath) {
-    text.push_str("\r\n");
-    if let Some((kind, address)) = orcpt.map(OriginalRecipient::decoded) {
-        let _ = write!(text, "Original-Recipient: {kind}; {address}\r\n");
-    }
-    let _ = write!(text, "Final-Recipient: {}\r\n", utf8_address(recipient.as_str()));
-}
-
-fn remote_mta(text: &mut String, host: Option<&HostAddr>) {
-    let _ = match host {
-        Some(HostAddr::Name(name)) => write!(text, "Remote-MTA: dns; {name}\r\n"),
-        // An address literal (RFC 5321 §4.1.3).
-        Some(HostAddr::Ip(IpAddr::V6(ip))) => write!(text, "Remote-MTA: dns; [IPv6:{ip}]\r\n"),
-        Some(HostAddr::Ip(ip)) => write!(text, "Remote-MTA: dns; [{ip}]\r\n"),
-        None => Ok(()),
-    };
+    let _ = write!(text, "    {}\r\n", Folded { text: &ascii(&failed.detail, most), indent: "    " });
 }
 
 /// What the sender knows the message by: all of it if that was asked and can be (RFC 3461 §4.3), else the header.

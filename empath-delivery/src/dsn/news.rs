@@ -3,6 +3,7 @@ use std::fmt;
 use empath_common::{EnhancedStatus, Envelope, ForwardPath, OriginalRecipient, Reply, Ret};
 use jiff::Timestamp;
 
+use super::addressee::is_report;
 use crate::config::HostAddr;
 
 /// What the sender is told of.
@@ -10,6 +11,8 @@ use crate::config::HostAddr;
 pub struct News {
     /// Who failed.
     pub failed: Vec<Failed>,
+    /// Who is still tried.
+    pub delayed: Vec<Delayed>,
     /// Who has the message, as far as we know.
     pub arrived: Vec<Success>,
 }
@@ -17,12 +20,13 @@ pub struct News {
 impl News {
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.failed.is_empty() && self.arrived.is_empty()
+        self.failed.is_empty() && self.delayed.is_empty() && self.arrived.is_empty()
     }
 
-    /// Whether the sender wants all of the message back, which is for failures only (RFC 3461 §4.3).
+    /// Whether the sender wants all of the message back, which is for failures only (RFC 3461 §4.3). The postmaster
+    /// sees what the sender did not get.
     pub(crate) fn returns_all(&self, envelope: &Envelope) -> bool {
-        !self.failed.is_empty() && envelope.notification().ret == Some(Ret::Full)
+        !self.failed.is_empty() && (envelope.notification().ret == Some(Ret::Full) || is_report(envelope))
     }
 }
 
@@ -45,6 +49,15 @@ pub struct Failed {
     pub last_attempt: Option<Timestamp>,
     /// Whether it was given up because of its time in the queue.
     pub expired: bool,
+}
+
+/// A recipient that takes long.
+#[derive(Debug, Clone)]
+pub struct Delayed {
+    /// What the last attempt came to.
+    pub last: Failed,
+    /// When it is given up.
+    pub retry_until: Timestamp,
 }
 
 /// A recipient who has the message.

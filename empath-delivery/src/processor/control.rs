@@ -128,8 +128,9 @@ impl Processor {
         }
     }
 
-    /// Removes messages without telling anybody. What is in flight is finished; what of it fails for now is not tried
-    /// again. When this answers, the removal is durable.
+    /// Removes messages without telling anybody. What is in flight is finished, and may be delivered yet; what of it fails
+    /// is removed too, for now or for good. When this answers, the removal is durable: nothing of it is tried after a
+    /// restart.
     pub async fn delete(&self, filter: &Filter) -> Result<Touched, CommitError> {
         let mut touched = Touched::default();
         let mut after = None;
@@ -174,16 +175,13 @@ impl Shared {
         let mut batch = Vec::new();
         for id in ids {
             let job = self.update(|queue| {
+                let flying = queue.in_flight(id);
                 let job = queue.delete(id, now)?;
                 let last = queue.would_end(id, job.recipients.len());
-                Some((job, last))
+                Some((job, last, flying))
             });
-            let Some((job, last)) = job else { continue };
-            if last {
-                batch.push(Entry::Removed(id));
-            } else if !job.recipients.is_empty() {
-                batch.push(Entry::Progress(removal(&job)));
-            }
+            let Some((job, last, flying)) = job else { continue };
+            batch.push(if last { Entry::Removed(id) } else { Entry::Progress(removal(&job, &flying)) });
             removals.push((job, last));
         }
         let outcome = if batch.is_empty() { Ok(()) } else { self.commit(batch).await };
@@ -210,15 +208,18 @@ impl Shared {
     }
 }
 
-fn removal(job: &Job) -> Progress {
-    let update = |recipient: &JobRecipient| RecipientUpdate {
-        recipient: recipient.index,
+/// For what is in flight as well: if it comes down, there is a later word.
+fn removal(job: &Job, flying: &[(u32, u32)]) -> Progress {
+    let update = |(recipient, attempts)| RecipientUpdate {
+        recipient,
         status: Status::Ended(Ended::Removed),
-        attempts: recipient.attempts,
+        attempts,
         next_attempt_at: None,
+        told_of_delay: false,
         attempt: None,
     };
-    Progress { id: job.id, updates: job.recipients.iter().map(update).collect() }
+    let waiting = job.recipients.iter().map(|recipient| (recipient.index, recipient.attempts));
+    Progress { id: job.id, updates: waiting.chain(flying.iter().copied()).map(update).collect() }
 }
 
 fn settlement(recipient: &JobRecipient, removed: bool) -> Settlement {

@@ -1,8 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use empath_common::Domain;
-use empath_spool::{Attempt, Ended, Progress, RecipientState, RecipientUpdate, Status};
+use empath_common::{Domain, MessageId};
+use empath_spool::{Attempt, Content, Ended, Progress, RecipientState, RecipientUpdate, Status};
+use tokio::time::{Instant, sleep_until};
 
 use super::{Commits, Shared, outcome::EXPIRED};
 use crate::{
@@ -13,19 +14,37 @@ use crate::{
     schedule,
 };
 
-/// How long a message stays after the spool did not take its end.
+/// How long a message stays after the spool did not take its end, and nobody is told of a delay after it did not take the
+/// report.
 const AGAIN: Duration = Duration::from_mins(1);
 
-/// Ends what was in the queue for too long. One after the other: it is never urgent.
+/// Ends what was in the queue for too long, and tells of what is late. One after the other: it is never urgent.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut commits = Commits::default();
+    // Delays that nobody could be told of, and when to try again.
+    let (mut untold, mut again_at) = (Vec::<(MessageId, Vec<u32>)>::new(), Instant::now());
     while !shared.stopping.is_cancelled() {
-        while let Some(job) = shared.update(Queue::take_expired) {
+        while !shared.stopping.is_cancelled()
+            && let Some(job) = shared.update(Queue::take_expired)
+        {
             shared.expire(&job, &mut commits).await;
+        }
+        while !shared.stopping.is_cancelled()
+            && let Some(job) = shared.update(Queue::take_late)
+        {
+            if !shared.tell_of_delay(&job, &mut commits).await {
+                again_at = Instant::now() + AGAIN;
+                untold.push((job.id, job.recipients.iter().map(|recipient| recipient.index).collect()));
+            }
         }
         commits.settled(&shared).await;
         tokio::select! {
             () = shared.expired.notified() => {}
+            () = sleep_until(again_at), if !untold.is_empty() => {
+                for (id, recipients) in untold.drain(..) {
+                    shared.tell_again(id, &recipients);
+                }
+            }
             () = shared.stopping.cancelled() => {}
         }
     }
@@ -34,18 +53,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 impl Shared {
     async fn expire(self: &Arc<Self>, job: &Job, commits: &mut Commits) {
-        // What cannot be read is left out of the report; the end comes all the same.
-        let states = match self.spool.load(job.id).await {
-            Ok(stored) => stored.recipients,
-            Err(failure) => {
-                log::not_read(job.id, &failure);
-                Vec::new()
-            }
-        };
-        let content = self.spool.content(job.id).await.unwrap_or_else(|failure| {
-            log::not_read(job.id, &failure);
-            Bytes::new().into()
-        });
+        let (states, content) = self.what_is_stored(job).await;
         let last = |recipient: &JobRecipient| states.get(recipient.index as usize).and_then(last_attempt);
         let failed: Vec<_> =
             job.recipients.iter().filter_map(|recipient| failed(job, recipient, last(recipient))).collect();
@@ -54,6 +62,7 @@ impl Shared {
             status: Status::Ended(Ended::Expired),
             attempts: recipient.attempts,
             next_attempt_at: None,
+            told_of_delay: false,
             attempt: None,
         };
         let progress = Progress { id: job.id, updates: job.recipients.iter().map(update).collect() };
@@ -63,7 +72,7 @@ impl Shared {
         };
         let news = News {
             failed: job.recipients.iter().zip(&failed).filter_map(wanted).collect(),
-            arrived: Vec::new(),
+            ..News::default()
         };
         match self.end(job, progress, &news, &content, commits).await {
             Ok(told) => self.say_expired(job, &failed, told),
@@ -82,6 +91,22 @@ impl Shared {
         }
     }
 
+    /// The state of each recipient and the content. What cannot be read is left out of the report; it comes all the same.
+    pub(super) async fn what_is_stored(&self, job: &Job) -> (Vec<RecipientState>, Content) {
+        let states = match self.spool.load(job.id).await {
+            Ok(stored) => stored.recipients,
+            Err(failure) => {
+                log::not_read(job.id, &failure);
+                Vec::new()
+            }
+        };
+        let content = self.spool.content(job.id).await.unwrap_or_else(|failure| {
+            log::not_read(job.id, &failure);
+            Bytes::new().into()
+        });
+        (states, content)
+    }
+
     fn say_expired(&self, job: &Job, failed: &[Failed], told: Told) {
         for (recipient, failed) in job.recipients.iter().zip(failed) {
             self.metrics.expired.increment();
@@ -93,11 +118,12 @@ impl Shared {
     }
 }
 
-fn last_attempt(state: &RecipientState) -> Option<&Attempt> {
+pub(super) fn last_attempt(state: &RecipientState) -> Option<&Attempt> {
     state.history.last()
 }
 
-fn failed(job: &Job, recipient: &JobRecipient, last: Option<&Attempt>) -> Option<Failed> {
+/// What is told about a recipient by its last attempt, when its time in the queue is over.
+pub(super) fn failed(job: &Job, recipient: &JobRecipient, last: Option<&Attempt>) -> Option<Failed> {
     Some(Failed {
         recipient: job.envelope.recipients().get(recipient.index as usize)?.clone(),
         orcpt: job.envelope.notification_of(recipient.index as usize).orcpt.clone(),

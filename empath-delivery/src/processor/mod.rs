@@ -5,6 +5,8 @@
 
 mod commits;
 mod control;
+mod delay;
+mod duplicates;
 mod expiry;
 mod outcome;
 mod overrides;
@@ -40,8 +42,12 @@ use crate::{
 
 pub(crate) use commits::Commits;
 pub use control::{Filter, Touched};
+use duplicates::Deliveries;
 use untaken::Untaken;
 pub use view::{HistoryView, MessageView, RecipientView, ReplyView, Stats};
+
+/// How long results that are known may take to be recorded after transactions were given up.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How a processor works.
 #[derive(Debug, Clone)]
@@ -98,8 +104,11 @@ pub(crate) struct Shared {
     /// No new work starts.
     pub(crate) stopping: CancellationToken,
     /// What is in flight is given up.
-    aborting: CancellationToken,
+    pub(crate) aborting: CancellationToken,
+    /// And nobody is waited for any more.
+    ended: CancellationToken,
     state: Mutex<State>,
+    deliveries: Option<Mutex<Deliveries>>,
     rng: Mutex<fastrand::Rng>,
     timer: Notify,
     expired: Notify,
@@ -124,6 +133,7 @@ impl Processor {
             max_concurrent: settings.delivery.max_concurrent,
             content_memory: settings.content_memory,
             expire_after: settings.delivery.retry.expire_after,
+            delay_after: settings.dsn.delay_after.filter(|_| settings.dsn.enabled),
         };
         let routes =
             Routes::new(&settings.delivery, settings.hostname.clone()).with_local(&settings.own_names);
@@ -132,6 +142,7 @@ impl Processor {
         let shared = Arc::new(Shared {
             timeouts: Arc::new(settings.delivery.smtp_timeouts.clone()),
             own,
+            deliveries: Deliveries::new(&settings.delivery.deduplication).map(Mutex::new),
             settings,
             spool,
             resolver,
@@ -142,6 +153,7 @@ impl Processor {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
+            ended: CancellationToken::new(),
             state: Mutex::new(State {
                 queue: Queue::new(routes, limits),
                 connections: HashMap::new(),
@@ -179,7 +191,8 @@ impl Processor {
     }
 
     /// Starts nothing more, waits until the transactions in flight are finished, and gives them up after `patience`;
-    /// those are tried again after a restart. True if nothing had to be given up.
+    /// those are tried again after a restart, for the recipients whose results are not known, as if they had not begun. True
+    /// if nothing had to be given up.
     pub async fn shutdown(&self, patience: Duration) -> bool {
         let shared = &self.0;
         shared.update(Queue::stop);
@@ -188,7 +201,10 @@ impl Processor {
         let finished = timeout(patience, shared.tasks.wait()).await.is_ok();
         if !finished {
             shared.aborting.cancel();
-            shared.tasks.wait().await;
+            if timeout(LAST_WORDS, shared.tasks.wait()).await.is_err() {
+                shared.ended.cancel();
+                shared.tasks.wait().await;
+            }
         }
         // The last chance.
         shared.repeat().await;
@@ -209,11 +225,11 @@ impl Shared {
         self.clock.now()
     }
 
-    /// Runs a task that ends when everything is given up.
+    /// Runs a task that ends at the latest when nobody is waited for any more.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let aborting = self.aborting.clone();
+        let ended = self.ended.clone();
         self.tasks.spawn(async move {
-            let _ = aborting.run_until_cancelled(task).await;
+            let _ = ended.run_until_cancelled(task).await;
         });
     }
 

@@ -41,9 +41,12 @@ impl Shared {
             self.update(|queue| queue.isolate(job.id, &alone));
         }
         let mut outcomes: Vec<_> = results.into_iter().map(|tried| self.judge(job, tried, now)).collect();
+        if self.lock().queue.is_removing(job.id) {
+            outcomes.iter_mut().for_each(Outcome::remove);
+        }
         let failed = outcomes.iter().filter_map(|outcome| outcome.failed(job, now)).collect();
         let arrived = outcomes.iter().filter_map(|outcome| outcome.arrived(job)).collect();
-        let news = News { failed, arrived };
+        let news = News { failed, arrived, ..News::default() };
         let told = if news.is_empty() {
             self.record(job, next_hop, &outcomes, now, commits).await;
             Told::Nobody
@@ -91,8 +94,8 @@ impl Shared {
         }
     }
 
-    /// Ends recipients whose sender is told: what became of them and the report are made durable together, then the queue is
-    /// told.
+    /// Concludes about recipients whose sender is told: what became of them and the report are made durable together, then
+    /// the queue is told.
     pub(super) async fn end(
         self: &Arc<Self>,
         job: &Job,
@@ -117,6 +120,9 @@ impl Shared {
             commits.push(self, job.id, Entry::Removed(job.id)).await;
         }
         let Some((id, envelope, content)) = report else {
+            if dsn::is_report(&job.envelope) && !news.failed.is_empty() {
+                log::report_dropped(job.id);
+            }
             return Ok(Told::Nobody);
         };
         log::reported(id, &envelope, content.len(), job.id);
@@ -217,6 +223,7 @@ impl Shared {
                 metrics.expired.increment();
                 log::expired(job.id, recipient, *attempts, &failure.detail, told);
             }
+            (Err(_), Fate::Ended(Ended::Removed)) => return log::removed(job.id, recipient, *attempts),
             (Err(failure), Fate::Ended(_)) => {
                 metrics.bounced.increment();
                 log::bounced(&line, failure, told);
@@ -229,6 +236,13 @@ impl Shared {
 impl Outcome {
     fn settlement(&self) -> Settlement {
         Settlement { index: self.tried.recipient.index, attempts: self.attempts, fate: self.fate }
+    }
+
+    /// An operator has removed the message meanwhile. What is delivered is.
+    fn remove(&mut self) {
+        if self.fate != Fate::Ended(Ended::Delivered) {
+            self.fate = Fate::Ended(Ended::Removed);
+        }
     }
 
     /// What the sender is told, if this recipient has failed.
@@ -304,6 +318,7 @@ fn progress(id: MessageId, next_hop: &NextHop, outcomes: &[Outcome], now: Timest
             status,
             attempts: outcome.attempts,
             next_attempt_at,
+            told_of_delay: false,
             attempt: Some(empath_spool::Attempt {
                 at: now,
                 next_hop: next_hop.clone(),

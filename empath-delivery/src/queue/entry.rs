@@ -28,6 +28,8 @@ struct Recipient {
     attempts: u32,
     /// It does not share a transaction with others.
     alone: bool,
+    /// Nobody is to be told any more that it takes long.
+    told_of_delay: bool,
 }
 
 /// Where a recipient is, with its due time.
@@ -88,8 +90,14 @@ impl MessageStatus {
 impl Entry {
     /// A message of which no recipient was tried.
     pub(super) fn new(envelope: Arc<Envelope>, size: u64, expire_after: Duration) -> Self {
-        let recipient = Recipient { place: Place::Waiting(envelope.received_at), attempts: 0, alone: false };
-        let recipients = vec![recipient; envelope.recipients().len()].into();
+        let nobody_to_tell = envelope.reverse_path.mailbox().is_none();
+        let recipient = |number| Recipient {
+            place: Place::Waiting(envelope.received_at),
+            attempts: 0,
+            alone: false,
+            told_of_delay: nobody_to_tell || !envelope.notification_of(number).on_delay(),
+        };
+        let recipients = (0..envelope.recipients().len()).map(recipient).collect();
         Self {
             expires_at: schedule::after(envelope.received_at, expire_after),
             envelope,
@@ -105,6 +113,7 @@ impl Entry {
     pub(super) fn restore(&mut self, states: &[RecipientState]) {
         for (recipient, state) in self.recipients.iter_mut().zip(states) {
             recipient.attempts = state.attempts;
+            recipient.told_of_delay |= state.told_of_delay;
             recipient.place = match state.status {
                 Status::Ended(ended) => Place::Ended(ended),
                 Status::Pending | Status::Deferred => match state.next_attempt_at {
@@ -162,6 +171,35 @@ impl Entry {
         taken
     }
 
+    /// Recipients that wait or are ready, and about whom the sender is to be told that it takes long, go in flight.
+    pub(super) fn claim_late(&mut self) -> Vec<JobRecipient> {
+        let mut taken = Vec::new();
+        for (index, recipient) in (0..).zip(&mut self.recipients) {
+            if let Place::Waiting(due) | Place::Ready(due) = recipient.place
+                && !std::mem::replace(&mut recipient.told_of_delay, true)
+            {
+                recipient.place = Place::InFlight;
+                taken.push(JobRecipient { index, attempts: recipient.attempts, due });
+            }
+        }
+        taken
+    }
+
+    /// The sender could not be told about these recipients.
+    pub(super) fn tell_again(&mut self, recipients: &[u32]) {
+        for index in recipients {
+            if let Some(recipient) = self.recipients.get_mut(*index as usize) {
+                recipient.told_of_delay = false;
+            }
+        }
+    }
+
+    /// When the sender is told that the message takes long, if it takes so long.
+    pub(super) fn late_at(&self, delay_after: Option<Duration>) -> Option<Timestamp> {
+        let late_at = schedule::after(self.envelope.received_at, delay_after?);
+        Some(late_at).filter(|late_at| *late_at < self.expires_at)
+    }
+
     pub(super) fn job(&self, id: MessageId, recipients: Vec<JobRecipient>, ready_at: Timestamp) -> Job {
         Job { id, envelope: Arc::clone(&self.envelope), content: self.content.clone(), recipients, ready_at }
     }
@@ -204,19 +242,22 @@ impl Entry {
         self.recipients.iter().all(waits)
     }
 
-    /// The next moment when something is to be done without an outside event: a due time, or the expiry.
-    pub(super) fn next_event(&self, now: Timestamp) -> Option<Timestamp> {
+    /// The next moment when something is to be done without an outside event: a due time, news of a delay, or the expiry.
+    pub(super) fn next_event(&self, delay_after: Option<Duration>, now: Timestamp) -> Option<Timestamp> {
         let mut next = None;
-        let mut outstanding = false;
+        let (mut outstanding, mut untold) = (false, false);
         for recipient in &self.recipients {
             outstanding |= !matches!(recipient.place, Place::Ended(_));
+            untold |=
+                !recipient.told_of_delay && matches!(recipient.place, Place::Waiting(_) | Place::Ready(_));
             if let Place::Waiting(due) = recipient.place {
                 next = Some(next.map_or(due, |next: Timestamp| next.min(due)));
             }
         }
         // After the expiry only what could not be ended then is left, to be tried again at its due time.
         if outstanding && self.expires_at > now {
-            next = Some(next.map_or(self.expires_at, |next| next.min(self.expires_at)));
+            let late_at = self.late_at(delay_after).filter(|_| untold);
+            next = [next, late_at, Some(self.expires_at)].into_iter().flatten().min();
         }
         next
     }

@@ -3,7 +3,7 @@ use std::ops::Bound;
 use empath_common::{Envelope, MessageId};
 use jiff::Timestamp;
 
-use super::{MessageStatus, Queue, Snapshot};
+use super::{MessageStatus, Queue, RecipientStatus, Snapshot};
 use crate::route::{NextHop, Routes};
 
 /// What can be seen from outside.
@@ -41,6 +41,14 @@ impl Queue {
     /// One message.
     pub fn snapshot(&self, id: MessageId) -> Option<Snapshot> {
         self.messages.get(&id).map(|entry| entry.snapshot(id))
+    }
+
+    /// The recipients of a message that are in flight, each with its attempts before that.
+    pub fn in_flight(&self, id: MessageId) -> Vec<(u32, u32)> {
+        let recipients = self.snapshot(id).map(|message| message.recipients).unwrap_or_default();
+        let flying =
+            |(_, (status, ..)): &(u32, (RecipientStatus, _, _))| *status == RecipientStatus::InProgress;
+        (0..).zip(recipients).filter(flying).map(|(index, (_, attempts, _))| (index, attempts)).collect()
     }
 
     /// At most `limit` messages behind `after`, in the order of their ids.

@@ -7,6 +7,7 @@
 mod entry;
 mod job;
 mod lanes;
+mod late;
 mod look;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,8 @@ pub struct Limits {
     pub content_memory: usize,
     /// How long after its reception a message is given up.
     pub expire_after: Duration,
+    /// How long after its reception the sender is told that a message takes long.
+    pub delay_after: Option<Duration>,
 }
 
 /// Every message between acceptance and its end.
@@ -64,6 +67,7 @@ pub struct Queue {
     /// Recipients that an operator removed, not yet asked for.
     removed: u64,
     expired: VecDeque<Job>,
+    late: VecDeque<Job>,
     actions: Vec<Action>,
 }
 
@@ -82,6 +86,7 @@ impl Queue {
             counts: [0; MessageStatus::ALL.len()],
             removed: 0,
             expired: VecDeque::new(),
+            late: VecDeque::new(),
             actions: Vec::new(),
         }
     }
@@ -123,12 +128,12 @@ impl Queue {
         let untried = entry.make_untried_ready();
         let expired = entry.expires_at <= now;
         self.insert(id, entry, now);
+        self.ready(id, &untried, now);
         if expired {
             self.expire(id, now, |attempts| attempts > 0);
         } else {
             self.fire(id, now);
         }
-        self.ready(id, &untried, now);
         true
     }
 
@@ -155,9 +160,9 @@ impl Queue {
         std::mem::take(&mut self.actions)
     }
 
-    /// Whether [`take_expired`](Self::take_expired) has something.
+    /// Whether [`take_expired`](Self::take_expired) or [`take_late`](Self::take_late) has something.
     pub fn has_expired(&self) -> bool {
-        !self.expired.is_empty()
+        !self.expired.is_empty() || !self.late.is_empty()
     }
 
     /// Recipients that were in the queue for too long. They are in flight until they are settled.
@@ -239,6 +244,11 @@ impl Queue {
         self.claim(id, now, |_| true)
     }
 
+    /// Whether an operator removes the message: what is in flight and not delivered is removed as well.
+    pub fn is_removing(&self, id: MessageId) -> bool {
+        self.messages.get(&id).is_some_and(|entry| entry.removing)
+    }
+
     /// The removal could not be made durable: the message stays.
     pub fn undelete(&mut self, id: MessageId) {
         if let Some(entry) = self.messages.get_mut(&id) {
@@ -271,8 +281,13 @@ impl Queue {
         if entry.expires_at <= now {
             return self.expire(id, now, |_| true);
         }
+        let late = entry.late_at(self.limits.delay_after).is_some_and(|late_at| late_at <= now);
         let due = entry.make_ready(|due| due <= now);
         self.ready(id, &due, now);
+        // An attempt that starts now may make the news superfluous.
+        if late {
+            self.claim_late(id, now);
+        }
         self.rearm(id, now);
     }
 
@@ -283,9 +298,18 @@ impl Queue {
 
     /// Recipients with a chosen number of attempts go in flight without a connection, unless they are in flight.
     fn claim(&mut self, id: MessageId, now: Timestamp, chosen: impl Fn(u32) -> bool) -> Option<Job> {
+        self.claim_with(id, now, |entry| entry.claim(chosen))
+    }
+
+    fn claim_with(
+        &mut self,
+        id: MessageId,
+        now: Timestamp,
+        claim: impl FnOnce(&mut Entry) -> Vec<JobRecipient>,
+    ) -> Option<Job> {
         let entry = self.messages.get_mut(&id)?;
         let before = entry.status();
-        let recipients = entry.claim(chosen);
+        let recipients = claim(entry);
         let after = entry.status();
         let job = entry.job(id, recipients, now);
         count(&mut self.counts, before, Some(after));
@@ -324,7 +348,7 @@ impl Queue {
         let Some(entry) = self.messages.get_mut(&id) else {
             return;
         };
-        let at = entry.next_event(now);
+        let at = entry.next_event(self.limits.delay_after, now);
         if entry.timer == at {
             return;
         }

@@ -8,6 +8,7 @@ use super::*;
 use crate::{config::Config, schedule};
 
 const EXPIRE_AFTER: Duration = Duration::from_hours(120);
+const DELAY_AFTER: Option<Duration> = Some(Duration::from_hours(4));
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
@@ -17,7 +18,10 @@ fn queue(max_concurrent: usize, max_per_server: usize) -> Queue {
     let mut config = Config::default();
     config.connection_pool.max_per_server = max_per_server;
     let routes = Routes::new(&config, "mx.home.test".parse().unwrap());
-    Queue::new(routes, Limits { max_concurrent, content_memory: 1000, expire_after: EXPIRE_AFTER })
+    Queue::new(
+        routes,
+        Limits { max_concurrent, content_memory: 1000, expire_after: EXPIRE_AFTER, delay_after: DELAY_AFTER },
+    )
 }
 
 fn id(number: u8) -> MessageId {

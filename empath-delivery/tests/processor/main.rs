@@ -3,11 +3,16 @@
 
 mod bounces;
 mod connections;
+mod delays;
 mod deliveries;
+mod duplicates;
 mod names;
 mod notifications;
 mod operator;
 mod retries;
+mod schedule;
+mod shutdown;
 mod terms;
+mod undelivered_reports;
 mod untaken;
 mod world;

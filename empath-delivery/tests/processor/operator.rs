@@ -100,12 +100,49 @@ async fn a_message_deleted_in_flight_is_finished_and_not_tried_again() {
     let id = world.accept("alice@home.test", &["ann@one.test", "bob@two.test"]).await;
     until(async || world.stored(id).await[1].status == Status::Deferred).await;
     assert_eq!(world.processor.delete(&this(id)).await.unwrap(), Touched { matched: 1, changed: 1 });
-    assert_eq!(world.stored(id).await[1].status, Status::Ended(Ended::Removed));
+    let stored = world.stored(id).await;
+    assert_eq!(
+        stored[0].status,
+        Status::Ended(Ended::Removed),
+        "whatever happens, it is not tried after a restart"
+    );
+    assert_eq!(stored[1].status, Status::Ended(Ended::Removed));
     world.done().await;
     two.restart().await.unwrap();
     assert_eq!(one.transcript().matches("MAIL FROM").count(), 1);
     assert_eq!(to(&two), Vec::<String>::new());
     assert!((world.metric("empath_delivery_removed_total") - 2.0).abs() < 0.1, "in flight or not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_of_what_fails_after_it_was_deleted_and_what_arrives_has_arrived() {
+    let slow = Script::new()
+        .on(At::Greeting, Act::Delay(Duration::from_secs(10)))
+        .on(At::Recipient("bob@one.test".to_owned()), Act::reply("550 5.1.1 no such user"));
+    let one = Peer::start(slow).await.unwrap();
+    let home = Peer::start(Script::new()).await.unwrap();
+    let mut world = World::new(routes(&[("one.test", &one), ("home.test", &home)]));
+    let id = world.accept("alice@home.test", &["ann@one.test", "bob@one.test"]).await;
+    one.wait_for_connections(1).await;
+    assert_eq!(world.processor.delete(&this(id)).await.unwrap(), Touched { matched: 1, changed: 1 });
+    world.done().await;
+    assert_eq!(to(&one), ["ann@one.test"]);
+    assert_eq!(home.messages().len(), 0);
+    assert!((world.metric("empath_delivery_removed_total") - 1.0).abs() < 0.1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_deleted_in_flight_is_not_tried_after_the_flight_was_cut_off() {
+    let mut one = Peer::start(Script::new().on(At::Data, Act::Stall)).await.unwrap();
+    let mut world = World::new(routes(&[("one.test", &one)]));
+    let id = world.accept("alice@home.test", &["ann@one.test"]).await;
+    one.wait_for_connections(1).await;
+    world.processor.delete(&this(id)).await.unwrap();
+    assert!(!world.processor.shutdown(Duration::from_secs(30)).await);
+    one.restart_with(Script::new()).await.unwrap();
+    world.restart().await;
+    world.done().await;
+    assert_eq!(one.messages().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,6 +79,7 @@ async fn a_message_whose_recipients_have_all_ended_is_removed_at_the_restart() {
         status: Status::Ended(Ended::Delivered),
         attempts: 1,
         next_attempt_at: None,
+        told_of_delay: false,
         attempt: None,
     };
     let progress = empath_spool::Progress { id, updates: vec![update] };
@@ -100,11 +101,11 @@ async fn a_message_expires_on_time_and_its_sender_is_told() {
     let received = world.clock.now();
     world.accept("alice@home.test", &["bob@one.test"]).await;
     world.at(received + Duration::from_hours(10) - Duration::from_secs(1)).await;
-    assert_eq!((world.processor.queue_len(), home.messages().len()), (1, 0));
+    assert_eq!((world.processor.queue_len(), home.messages().len()), (1, 1), "the news of the delay");
     world.done().await;
     let now: Timestamp = world.clock.now();
     assert!(now <= received + Duration::from_hours(10) + Duration::from_secs(3), "{now}");
-    let report = String::from_utf8(home.messages()[0].content.clone()).unwrap();
+    let report = String::from_utf8(home.messages()[1].content.clone()).unwrap();
     assert!(report.contains("Action: failed\r\nStatus: 4.4.7\r\n"), "{report}");
     assert!(report.contains("Subject: hello"), "{report}");
     assert!((world.metric("empath_delivery_attempts_total{status=\"expired\"}") - 1.0).abs() < 0.1);
@@ -137,33 +138,6 @@ async fn the_last_attempt_of_those_allowed_bounces() {
     assert_eq!(one.transcript().matches("RCPT TO").count(), 3);
     let report = String::from_utf8(home.messages()[0].content.clone()).unwrap();
     assert!(report.contains("Status: 4.2.1\r\n"), "{report}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_transaction_in_flight_is_finished_before_the_processor_stops() {
-    let slow = Script::new().on(At::EndOfData, Act::Delay(Duration::from_secs(10)));
-    let one = Peer::start(slow).await.unwrap();
-    let mut world = World::new(routes(&[("one.test", &one)]));
-    world.accept("alice@home.test", &["bob@one.test"]).await;
-    one.wait_for_connections(1).await;
-    assert!(world.processor.shutdown(Duration::from_secs(30)).await);
-    assert_eq!(to(&one), ["bob@one.test"]);
-    assert!(world.spool.is_empty());
-    assert!(one.transcript().contains("QUIT"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_transaction_that_does_not_finish_is_given_up_and_tried_again_after_the_restart() {
-    let mut one = Peer::start(Script::new().on(At::Data, Act::Stall)).await.unwrap();
-    let mut world = World::new(routes(&[("one.test", &one)]));
-    let id = world.accept("alice@home.test", &["bob@one.test"]).await;
-    one.wait_for_connections(1).await;
-    assert!(!world.processor.shutdown(Duration::from_secs(30)).await);
-    assert_eq!(world.stored(id).await[0].status, Status::Pending);
-    one.restart_with(Script::new()).await.unwrap();
-    world.restart().await;
-    world.done().await;
-    assert_eq!(to(&one), ["bob@one.test"]);
 }
 
 #[tokio::test(start_paused = true)]

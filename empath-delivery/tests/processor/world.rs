@@ -170,11 +170,31 @@ impl World {
         self.accept_asking(sender, recipients, |_| {}).await
     }
 
+    /// The same with other content.
+    pub(crate) async fn accept_content(
+        &mut self,
+        sender: &str,
+        recipients: &[&str],
+        content: &'static [u8],
+    ) -> MessageId {
+        self.take_in(sender, recipients, content, |_| {}).await
+    }
+
     /// The same from a sender who asks for something.
     pub(crate) async fn accept_asking(
         &mut self,
         sender: &str,
         recipients: &[&str],
+        ask: impl FnOnce(&mut Envelope),
+    ) -> MessageId {
+        self.take_in(sender, recipients, CONTENT, ask).await
+    }
+
+    async fn take_in(
+        &mut self,
+        sender: &str,
+        recipients: &[&str],
+        content: &'static [u8],
         ask: impl FnOnce(&mut Envelope),
     ) -> MessageId {
         self.accepted += 1;
@@ -184,7 +204,7 @@ impl World {
         paths.for_each(|path| envelope.add(path, 1000).unwrap());
         envelope.received_at = self.clock.now();
         ask(&mut envelope);
-        let (envelope, content) = (Arc::new(envelope), Content::from(Bytes::from_static(CONTENT)));
+        let (envelope, content) = (Arc::new(envelope), Content::from(Bytes::from_static(content)));
         let entry = Entry::Accepted { id, envelope: Arc::clone(&envelope), content: content.clone() };
         self.spool.commit(entry.into()).await.unwrap();
         self.processor.accepted(id, envelope, &content);

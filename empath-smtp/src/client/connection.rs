@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use empath_common::{Reply, TlsSession};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -46,6 +46,8 @@ pub struct Connection {
     mails: u32,
     /// The server waits for a command.
     idle: bool,
+    /// When the content of the present transaction must be written.
+    deadline: Option<Instant>,
 }
 
 impl Connection {
@@ -72,6 +74,7 @@ impl Connection {
             parser: ReplyParser::default(),
             mails: 0,
             idle: false,
+            deadline: None,
         };
         positive(Stage::Greeting, connection.read(Stage::Greeting).await)?;
         connection.hello(helo).await?;
@@ -149,6 +152,8 @@ impl Connection {
         if !std::mem::replace(&mut self.idle, false) {
             transaction.failed(Stage::MailFrom, FailureKind::Closed);
         }
+        let patience = self.timeouts.of_transaction(message.survey.octets);
+        self.deadline = Instant::now().checked_add(patience);
         loop {
             let (stage, outcome) = match transaction.step() {
                 Step::Write(stage, commands) => {
@@ -165,6 +170,7 @@ impl Connection {
                     sent.reusable &= self.input.is_empty();
                     sent.reusable &= self.offered.limits.mails.is_none_or(|most| self.mails < most);
                     self.idle = sent.reusable;
+                    self.deadline = None;
                     return sent;
                 }
             };
@@ -274,8 +280,17 @@ impl Connection {
     }
 
     async fn read(&mut self, stage: Stage) -> Result<RawReply, FailureKind> {
-        let patience = self.timeouts.of(stage);
+        let patience = match stage {
+            // The server has the message: giving up now would make it arrive twice.
+            Stage::EndOfData => self.timeouts.data_termination,
+            stage => self.timeouts.of(stage).min(self.left()),
+        };
         timeout(patience, self.read_reply()).await.unwrap_or(Err(FailureKind::Timeout))
+    }
+
+    /// What is left of the time of the transaction.
+    fn left(&self) -> Duration {
+        self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     async fn read_reply(&mut self) -> Result<RawReply, FailureKind> {
@@ -296,6 +311,7 @@ impl Connection {
         let mut slices = parts.map(IoSlice::new);
         let mut slices = slices.as_mut_slice();
         while left > 0 {
+            let patience = patience.min(self.left());
             let progress = poll_fn(|cx| {
                 self.poll_while_reading(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
             });

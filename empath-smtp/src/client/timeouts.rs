@@ -70,6 +70,14 @@ pub struct Timeouts {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub data_termination: Duration,
+    /// Give up on a server that has not taken a message after this long, and a second more for each 16 KiB of it.
+    ///
+    /// The steps above each begin anew with every reply and with every octet that is taken; without this, a server could hold a
+    /// connection for days. It runs from MAIL to the end of the content; the reply to that has
+    /// `data_termination`. Default: `"1h"`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub transaction: Duration,
     /// Wait this long for the reply to QUIT, and to RSET after a refused message.
     ///
     /// No message depends on either. Default: `"10s"`.
@@ -77,6 +85,9 @@ pub struct Timeouts {
     #[schemars(with = "String")]
     pub quit: Duration,
 }
+
+/// Octets a second that every server must take, once its time is up.
+const RATE: u64 = 16 * 1024;
 
 impl Default for Timeouts {
     fn default() -> Self {
@@ -91,6 +102,7 @@ impl Default for Timeouts {
             data: 2 * MINUTE,
             data_block: 3 * MINUTE,
             data_termination: 10 * MINUTE,
+            transaction: 60 * MINUTE,
             quit: Duration::from_secs(10),
         }
     }
@@ -113,6 +125,11 @@ impl Timeouts {
         }
     }
 
+    /// How long a transaction with so many octets of content may take, until they are written.
+    pub(super) fn of_transaction(&self, octets: u64) -> Duration {
+        self.transaction.saturating_add(Duration::from_secs(octets / RATE))
+    }
+
     /// What is wrong with the values: none of them may be zero.
     pub fn validate(&self) -> Vec<Problem> {
         let all = [
@@ -125,6 +142,7 @@ impl Timeouts {
             ("data", self.data),
             ("data_block", self.data_block),
             ("data_termination", self.data_termination),
+            ("transaction", self.transaction),
             ("quit", self.quit),
         ];
         all.into_iter()

@@ -15,6 +15,7 @@ async fn every_step_has_its_own_time() {
         data: 6 * second,
         data_block: 7 * second,
         data_termination: 8 * second,
+        transaction: 99 * second,
         quit: 9 * second,
     };
     for (at, stage, seconds) in [
@@ -78,6 +79,53 @@ async fn a_server_that_dribbles_its_reply_is_not_waited_for_forever() {
     let opened = greet(ours, Timeouts::default()).await;
     assert_eq!(opened.unwrap_err(), failure(Stage::Greeting, FailureKind::Timeout));
     assert_eq!(start.elapsed().as_secs(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_the_content_octet_by_octet_is_not_waited_for_forever() {
+    let (ours, mut theirs) = tokio::io::duplex(64);
+    tokio::spawn(async move {
+        theirs.write_all(b"220 x\r\n").await.unwrap();
+        for reply in ["250-x\r\n250 SIZE\r\n", "250 ok\r\n", "250 ok\r\n", "354 go on\r\n"] {
+            while theirs.read_u8().await.unwrap() != b'\n' {}
+            theirs.write_all(reply.as_bytes()).await.unwrap();
+        }
+        while theirs.read_u8().await.is_ok() {
+            tokio::time::sleep(Duration::from_mins(1)).await;
+        }
+    });
+    let mut connection = greet(ours, Timeouts::default()).await.unwrap();
+    let start = tokio::time::Instant::now();
+    let content = "x\r\n".repeat(32 * 1024);
+    let sent = send_content(&mut connection, &["bob@example.test"], content).await;
+    assert_eq!(sent.recipients, [Err(failure(Stage::Content, FailureKind::Timeout))]);
+    assert!(!sent.reusable);
+    assert_eq!(start.elapsed().as_secs(), 3600 + 3 * 32 / 16, "an hour, and a second for each 16 KiB");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_each_command_just_in_time_is_not_waited_for_forever() {
+    let script = Script::new().offer([]).on(At::RcptTo, Act::Delay(Duration::from_secs(299)));
+    let (_peer, connection) = served(script, Timeouts::default()).await;
+    let start = tokio::time::Instant::now();
+    let to: Vec<_> = (0..100).map(|i| format!("user{i}@example.test")).collect();
+    let to: Vec<_> = to.iter().map(String::as_str).collect();
+    let sent = send(&mut connection.unwrap(), &to).await;
+    assert!(
+        sent.recipients.iter().all(|result| *result == Err(failure(Stage::RcptTo, FailureKind::Timeout)))
+    );
+    assert_eq!(start.elapsed().as_secs(), 3600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reply_to_the_content_is_waited_for_whatever_the_time_before() {
+    let script = Script::new()
+        .on(At::RcptTo, Act::Delay(Duration::from_secs(9)))
+        .on(At::EndOfData, Act::Delay(Duration::from_mins(9)));
+    let timeouts = Timeouts { transaction: Duration::from_secs(10), ..Timeouts::default() };
+    let (_peer, connection) = served(script, timeouts).await;
+    let sent = send(&mut connection.unwrap(), &["bob@example.test"]).await;
+    assert!(sent.recipients[0].is_ok() && sent.reusable, "{sent:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -47,6 +47,7 @@ pub(crate) fn deferred(id: MessageId, attempts: u32) -> Entry {
         status: Status::Deferred,
         attempts,
         next_attempt_at: Some(now),
+        told_of_delay: false,
         attempt: Some(Attempt {
             at: now,
             next_hop: "mx:department.example.test".to_owned(),

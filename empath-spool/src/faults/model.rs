@@ -193,6 +193,7 @@ fn progress(id: MessageId, message: &Message) -> usize {
             status: Status::Deferred,
             attempts: 0,
             next_attempt_at: Some(attempt.at),
+            told_of_delay: true,
             attempt: Some(attempt.clone()),
         };
         octets(Entry::Progress(Progress { id, updates: vec![update] }))

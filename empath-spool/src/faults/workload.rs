@@ -164,6 +164,7 @@ impl Workload {
             status,
             attempts: self.rng.u32(..9),
             next_attempt_at,
+            told_of_delay: self.serial.is_multiple_of(7),
             attempt: Some(attempt),
         }
     }

@@ -40,6 +40,7 @@ async fn write(directory: &Path) {
         status: Status::Ended(ended),
         attempts: 1,
         next_attempt_at: None,
+        told_of_delay: false,
         attempt: None,
     };
     let updates = updates.map(update).to_vec();

@@ -66,6 +66,9 @@ pub(super) enum QueueCommand {
     /// Make deferred messages due now.
     Retry(Messages),
     /// Delete messages; nobody is told.
+    ///
+    /// An attempt that is being made goes on and may deliver the message yet; if it fails, that is the end of it. Nothing
+    /// is tried after a restart.
     Delete(Delete),
 }
 

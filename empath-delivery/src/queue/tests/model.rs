@@ -39,6 +39,8 @@ struct Model {
     /// When each recipient that is not in flight may start at the earliest.
     due: BTreeMap<(MessageId, u32), i64>,
     accepted: u8,
+    accepted_at: HashMap<MessageId, i64>,
+    told_of_delay: BTreeSet<(MessageId, u32)>,
 }
 
 const MAX_CONCURRENT: usize = 4;
@@ -79,6 +81,36 @@ impl Model {
         assert!(per_hop.values().all(|count| *count <= MAX_PER_SERVER));
     }
 
+    /// Somebody tells of what takes long.
+    fn tell(&mut self, queue: &mut Queue) {
+        let delay_after = i64::try_from(DELAY_AFTER.unwrap().as_secs()).unwrap();
+        queue.poll(at(self.now));
+        self.perform(queue);
+        while let Some(job) = queue.take_late() {
+            assert!(self.accepted_at[&job.id] + delay_after <= self.now, "too early");
+            for recipient in &job.recipients {
+                assert!(self.due.contains_key(&(job.id, recipient.index)), "it is in flight or has ended");
+                assert!(self.told_of_delay.insert((job.id, recipient.index)), "it was told already");
+                let back = Settlement {
+                    index: recipient.index,
+                    attempts: recipient.attempts,
+                    fate: Fate::Due(recipient.due),
+                };
+                queue.settle(job.id, &[back], at(self.now));
+            }
+            queue.poll(at(self.now));
+            self.perform(queue);
+        }
+        let late = |(id, _): &&(MessageId, u32)| self.accepted_at[id] + delay_after <= self.now;
+        let waits = |(id, index): &&(MessageId, u32)| {
+            let status = queue.snapshot(*id).map(|message| message.recipients[*index as usize].0);
+            matches!(status, Some(RecipientStatus::Pending | RecipientStatus::Deferred))
+        };
+        let mut late = self.due.keys().filter(late).filter(waits);
+        let untold = late.find(|key| !self.told_of_delay.contains(key));
+        assert_eq!(untold, None);
+    }
+
     fn finish(&mut self, queue: &mut Queue, n: usize, fate: Fate) {
         let (connection, job) = self.flying.swap_remove(n % self.flying.len());
         if let Fate::Due(due) = fate {
@@ -103,7 +135,10 @@ impl Model {
                 for index in 0..u32::try_from(addresses.len()).unwrap() {
                     self.due.insert((id(self.accepted), index), self.now);
                 }
-                let envelope = envelope(at(self.now), &addresses);
+                self.accepted_at.insert(id(self.accepted), self.now);
+                let mut envelope = Arc::unwrap_or_clone(envelope(at(self.now), &addresses));
+                envelope.reverse_path = "<a@home.test>".parse().unwrap();
+                let envelope = Arc::new(envelope);
                 queue.accept(id(self.accepted), envelope, &Bytes::from_static(b"x\r\n").into(), at(self.now));
             }
             Step::Finish(n, due) if !self.flying.is_empty() => {
@@ -137,6 +172,7 @@ impl Model {
             _ => {}
         }
         self.perform(queue);
+        self.tell(queue);
     }
 }
 

@@ -1,110 +1,20 @@
-//! The report about failed recipients, read by an independent parser.
+//! The report about a message, read by an independent parser.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use bytes::Bytes;
+mod international;
+mod support;
+
 use empath_common::{
-    Body, EnhancedStatus, Envelope, EnvelopeId, Mailbox, MessageId, MessageNotification, OriginalRecipient,
-    Reply, ReversePath,
+    Body, EnhancedStatus, EnvelopeId, Mailbox, MessageNotification, OriginalRecipient, Reply, Ret,
+    ReversePath,
 };
 use empath_delivery::{
     config::HostAddr,
-    dsn::{Arrived, Failed, News, Report, Success, report},
+    dsn::{Arrived, Delayed, News, Success},
 };
-use empath_spool::Content;
-use jiff::Timestamp;
-use mailparse::{MailHeaderMap as _, ParsedMail, parse_mail};
+use mailparse::{MailHeaderMap as _, parse_mail};
 
-const CONTENT: &[u8] = b"Received: by x\r\nSubject: hello\r\nFrom: a@home.test\r\n\r\nbody\r\n";
-
-fn envelope(sender: &str) -> Envelope {
-    let mut envelope = Envelope::new(sender.parse().unwrap(), "<bob@example.test>".parse().unwrap());
-    envelope.received_at = "2026-01-02T03:04:05Z".parse().unwrap();
-    envelope
-}
-
-fn failed(recipient: &str, reply: &str) -> Failed {
-    Failed {
-        recipient: recipient.parse().unwrap(),
-        orcpt: None,
-        status: EnhancedStatus::new(5, 1, 1),
-        host: Some(HostAddr::Name("mx1.example.test".parse().unwrap())),
-        reply: Some(Reply::plain(550, "").with_text(reply.to_owned())),
-        detail: format!("RCPT TO: 550 {reply}"),
-        last_attempt: Some("2026-01-02T03:05:00Z".parse().unwrap()),
-        expired: false,
-    }
-}
-
-fn make(
-    envelope: &Envelope,
-    content: &[u8],
-    failed: &[Failed],
-    postmaster: Option<&Mailbox>,
-) -> Option<(Envelope, Vec<u8>)> {
-    let news = News { failed: failed.to_vec(), arrived: Vec::new() };
-    make_of(envelope, content, &news, false, postmaster)
-}
-
-/// A report of any kind; with all of the message, if `whole`.
-fn make_of(
-    envelope: &Envelope,
-    octets: &[u8],
-    news: &News,
-    whole: bool,
-    postmaster: Option<&Mailbox>,
-) -> Option<(Envelope, Vec<u8>)> {
-    let content = Content::from(Bytes::copy_from_slice(octets));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let header = runtime.block_on(empath_delivery::header(&content)).unwrap();
-    let report = report(&Report {
-        id: "01J00000000000000000000001".parse().unwrap(),
-        about: "01J00000000000000000000000".parse::<MessageId>().unwrap(),
-        envelope,
-        header: &header,
-        whole: whole.then_some(octets),
-        news,
-        reporting_mta: &"mx.home.test".parse().unwrap(),
-        postmaster,
-        now: "2026-01-02T03:06:00Z".parse::<Timestamp>().unwrap(),
-    });
-    report.map(|(envelope, content)| (envelope, content.to_vec()))
-}
-
-/// What every report keeps to, whatever it is about.
-fn check(content: &[u8]) -> ParsedMail<'_> {
-    assert!(content.iter().all(|octet| matches!(octet, b'\r' | b'\n' | b'\t' | b' '..=b'~')), "only ASCII");
-    let text = str::from_utf8(content).unwrap();
-    assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "no bare CR or LF");
-    assert!(text.split("\r\n").all(|line| line.len() <= 998));
-    let mail = parse_mail(content).unwrap();
-    for name in ["From", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type", "Auto-Submitted"] {
-        assert_eq!(mail.headers.get_all_values(name).len(), 1, "RFC 5322 §3.6: one {name}");
-    }
-    assert_eq!(mail.ctype.mimetype, "multipart/report");
-    assert_eq!(mail.ctype.params["report-type"], "delivery-status");
-    assert_eq!(mail.subparts.len(), 3);
-    assert_eq!(mail.subparts[0].ctype.mimetype, "text/plain");
-    assert_eq!(mail.subparts[1].ctype.mimetype, "message/delivery-status");
-    let encoding = mail.subparts[1].headers.get_first_value("Content-Transfer-Encoding");
-    assert_eq!(encoding.as_deref(), Some("7bit"), "RFC 6522 §3");
-    mail
-}
-
-/// The fields of the delivery status: those of the message, then those of each recipient.
-fn status(mail: &ParsedMail<'_>) -> Vec<Vec<(String, String)>> {
-    let body = mail.subparts[1].get_body_raw().unwrap();
-    let text = String::from_utf8(body).unwrap().replace("\r\n ", "");
-    let group = |group: &str| {
-        let field =
-            |line: &str| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
-        group.trim().lines().map(|line| field(line).unwrap()).collect()
-    };
-    text.trim().split("\r\n\r\n").map(group).collect()
-}
-
-fn pairs(fields: &[(String, String)]) -> Vec<(&str, &str)> {
-    fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
-}
+use support::{CONTENT, check, envelope, failed, make, make_of, pairs, status};
 
 #[test]
 fn a_report_tells_people_and_programs_what_happened_to_each_recipient() {
@@ -219,20 +129,42 @@ fn eight_bit_headers_and_long_lines_come_back_as_they_were() {
 }
 
 #[test]
-fn an_internationalised_message_is_reported_in_ascii_with_the_types_of_rfc_6533() {
-    let mut original = envelope("<δοκ@home.test>");
-    original.smtputf8 = true;
-    let content = "Subject: δοκιμή\r\n\r\n".as_bytes();
-    let report = make(&original, content, &[failed("<πα@example.test>", "no")], None);
-    let (envelope, octets) = report.unwrap();
-    assert!(envelope.smtputf8, "the address of the sender needs it");
-    let to = "To: <δοκ@home.test>\r\n".as_bytes();
-    let at = octets.windows(to.len()).position(|window| window == to).unwrap();
-    let without_to = [&octets[..at], &octets[at + to.len()..]].concat();
-    let mail = check(&without_to);
-    assert_eq!(pairs(&status(&mail)[1])[0], ("Final-Recipient", "utf-8; \\x{3C0}\\x{3B1}@example.test"));
-    assert_eq!(mail.subparts[2].ctype.mimetype, "message/global-headers");
-    assert!(mail.subparts[0].get_body().unwrap().contains("πα@example.test"));
+fn a_delay_is_told_with_the_time_until_which_it_is_tried() {
+    let mut bob = failed("<bob@example.test>", "");
+    bob.status = EnhancedStatus::new(4, 4, 1);
+    bob.host = None;
+    bob.reply = None;
+    bob.detail = "connect: timed out".to_owned();
+    let delayed = vec![Delayed { last: bob, retry_until: "2026-01-07T03:04:05Z".parse().unwrap() }];
+    let mut original = envelope("<alice@home.test>");
+    original.ask(MessageNotification { ret: Some(Ret::Full), envid: None });
+    let (_, content) =
+        make_of(&original, CONTENT, &News { delayed, ..News::default() }, false, None).unwrap();
+    let mail = check(&content);
+    assert_eq!(mail.headers.get_first_value("Subject").unwrap(), "Your mail is delayed");
+    assert_eq!(
+        pairs(&status(&mail)[1]),
+        [
+            ("Final-Recipient", "rfc822; bob@example.test"),
+            ("Action", "delayed"),
+            ("Status", "4.4.1"),
+            ("Diagnostic-Code", "x-empath; connect: timed out"),
+            ("Last-Attempt-Date", "Fri, 02 Jan 2026 03:05:00 +0000"),
+            ("Will-Retry-Until", "Wed, 07 Jan 2026 03:04:05 +0000"),
+        ]
+    );
+    let text = mail.subparts[0].get_body().unwrap();
+    assert!(text.contains("tried until Wed, 07 Jan 2026 03:04:05 +0000"), "{text}");
+    assert!(!text.contains("not be tried again"), "{text}");
+}
+
+#[test]
+fn what_hosts_say_about_many_recipients_stays_small_together() {
+    let failed: Vec<_> =
+        (0..5000).map(|n| failed(&format!("<u{n}@example.test>"), &"no ".repeat(1000))).collect();
+    let (_, content) = make(&envelope("<alice@home.test>"), CONTENT, &failed, None).unwrap();
+    assert_eq!(status(&check(&content)).len(), 5001);
+    assert!(content.len() < 5000 * 800, "{}", content.len());
 }
 
 #[test]
@@ -296,7 +228,7 @@ fn a_success_is_told_with_what_the_sender_knows_the_message_by() {
         success("<carol@example.test>", Arrived::Relayed),
     ];
     let (envelope, content) =
-        make_of(&original, CONTENT, &News { failed: Vec::new(), arrived }, false, None).unwrap();
+        make_of(&original, CONTENT, &News { arrived, ..News::default() }, false, None).unwrap();
     assert_eq!(*envelope.notification(), MessageNotification::default(), "RFC 3461 §6.1: no RET");
     assert_eq!(envelope.notifications().count(), 0, "RFC 3461 §6.1: no NOTIFY but NEVER");
     let mail = check(&content);
@@ -331,7 +263,7 @@ fn a_success_is_told_with_what_the_sender_knows_the_message_by() {
 
 #[test]
 fn a_whole_message_comes_back_octet_for_octet_where_it_can() {
-    let news = News { failed: vec![failed("<bob@example.test>", "no")], arrived: Vec::new() };
+    let news = News { failed: vec![failed("<bob@example.test>", "no")], ..News::default() };
     let eight_bit: &[u8] = b"Subject: x\r\n\r\n\xff caf\xe9\r\n";
     for (whole, body, encoding) in
         [(CONTENT, Body::SevenBit, "7bit"), (eight_bit, Body::EightBitMime, "8bit")]
