@@ -86,10 +86,11 @@ impl Connection {
         expected: &Expected<'_>,
         helo: &str,
     ) -> Result<Self, Failure> {
-        self.idle = false;
         if !self.offered.starttls {
+            self.quit().await;
             return Err(Stage::StartTls.failed(FailureKind::Unsupported(Feature::StartTls)));
         }
+        self.idle = false;
         positive(Stage::StartTls, self.say(Stage::StartTls, b"STARTTLS\r\n").await)?;
         if !self.input.is_empty() {
             return Err(Stage::StartTls.garbled(GarbledReason::BehindStartTls));
