@@ -242,6 +242,10 @@ impl Connection {
             // The last one says that it is.
             return Err(FailureKind::Unreadable);
         };
+        let alone = !transaction.awaits_replies();
+        if alone {
+            self.unsolicited()?;
+        }
         let command = transaction.chunk(block.len(), block.last);
         match self.write([&command, &block.octets, block.ending], self.timeouts.data_block).await {
             // As in `write_commands`.
@@ -249,6 +253,8 @@ impl Connection {
                 transaction.broken_off();
                 Ok(())
             }
+            // As in `write_block`.
+            Ok(()) if alone && !self.input.is_empty() => Err(self.refusal().await.unwrap_or(UNEXPECTED)),
             outcome => outcome,
         }
     }
