@@ -89,10 +89,11 @@ impl Connection {
         expected: &Expected<'_>,
         helo: &str,
     ) -> Result<Self, Failure> {
-        self.idle = false;
         if !self.offered.starttls {
+            self.quit().await;
             return Err(Stage::StartTls.failed(FailureKind::Unsupported(Feature::StartTls)));
         }
+        self.idle = false;
         positive(Stage::StartTls, self.say(Stage::StartTls, b"STARTTLS\r\n").await)?;
         if !self.input.is_empty() {
             return Err(Stage::StartTls.garbled(GarbledReason::BehindStartTls));
@@ -247,6 +248,10 @@ impl Connection {
             // The last one says that it is.
             return Err(FailureKind::Unreadable);
         };
+        let alone = !transaction.awaits_replies();
+        if alone {
+            self.unsolicited()?;
+        }
         let command = transaction.chunk(block.len(), block.last);
         match self.write([&command, &block.octets, block.ending], self.timeouts.data_block).await {
             // As in `write_commands`.
@@ -254,6 +259,8 @@ impl Connection {
                 transaction.broken_off();
                 Ok(())
             }
+            // As in `write_block`.
+            Ok(()) if alone && !self.input.is_empty() => Err(self.refusal().await.unwrap_or(UNEXPECTED)),
             outcome => outcome,
         }
     }

@@ -144,6 +144,11 @@ impl<'a> Transaction<'a> {
         text.into()
     }
 
+    /// Whether some command is written whose reply has not come.
+    pub fn awaits_replies(&self) -> bool {
+        !self.awaiting.is_empty()
+    }
+
     /// The server takes no more of the content. What it has said so far tells why.
     pub fn broken_off(&mut self) {
         self.next = Next::Nothing;

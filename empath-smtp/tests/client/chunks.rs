@@ -89,6 +89,20 @@ async fn a_server_that_closes_among_chunks_is_heard() {
 }
 
 #[tokio::test]
+async fn a_reply_that_nobody_asked_for_is_not_one_to_a_chunk() {
+    for keywords in [&["PIPELINING", "CHUNKING"][..], &["CHUNKING"]] {
+        let script = Script::new()
+            .offer(keywords.iter().copied())
+            .on(At::RcptTo, Act::reply("250 2.1.5 Ok\n250 2.0.0 queued"))
+            .on(At::EndOfData, Act::reply("554 5.7.1 no"));
+        let (_, sent) = send_to(script, &["bob@example.test"]).await;
+        let unexpected = FailureKind::Garbled(GarbledReason::Unexpected);
+        let result = Err(failure(Stage::Content, unexpected));
+        assert_eq!(sent, Sent { recipients: vec![result], notifies: false, reusable: false });
+    }
+}
+
+#[tokio::test]
 async fn what_is_forgone_is_not_used() {
     let peer = Peer::start(Script::new().offer(KEYWORDS)).await.unwrap();
     let mut connection = open(&peer).await.unwrap();

@@ -165,7 +165,7 @@ async fn a_broken_starttls_is_told_from_a_good_one() {
     let peer = Peer::start(Script::new()).await.unwrap();
     let error = world.secure(&peer, ANYBODY).await.unwrap_err();
     assert_eq!(error, failure(Stage::StartTls, FailureKind::Unsupported(Feature::StartTls)));
-    assert!(!peer.transcript().contains("STARTTLS"));
+    assert!(!peer.transcript().contains("STARTTLS") && peer.transcript().contains("C: QUIT"));
 }
 
 #[tokio::test(start_paused = true)]
