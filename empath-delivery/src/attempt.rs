@@ -1,6 +1,6 @@
 //! One attempt: a job over the hosts of its next hop until every recipient has a result.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use empath_common::{Envelope, ForwardPath, MessageId, Reply};
 use empath_metrics::Gauge;
@@ -12,12 +12,17 @@ use crate::{
     config::{Config, HostAddr},
     content::Outgoing,
     dsn::Arrived,
-    failure::{Disposition, Failure, Scope, disposition},
+    failure::{Class, Disposition, Failure, Scope, disposition},
     hosts::{Candidate, Hosts, Own},
-    queue::{Job, JobRecipient},
+    processor::Shared,
+    queue::{Job, JobRecipient, Outcome},
     resolve::Resolver,
     route::NextHop,
 };
+
+/// How long connecting to a host may take while there are others: a second SYN has been answered or lost by then (RFC 6298
+/// §2.1). The host has the usual time when nobody else took the message.
+pub(crate) const HASTE: Duration = Duration::from_secs(3);
 
 /// What attempts need besides the job.
 pub(crate) struct Outbound<'a> {
@@ -29,6 +34,8 @@ pub(crate) struct Outbound<'a> {
     pub(crate) own: &'a Own,
     /// Connections to the next hop.
     pub(crate) active: &'a Gauge,
+    /// For everything that attempts share.
+    pub(crate) shared: &'a Arc<Shared>,
 }
 
 /// The host at the other end.
@@ -76,6 +83,10 @@ pub(crate) struct Attempted {
     pub(crate) transfer: Duration,
     /// Connections of no more use, to take leave of.
     pub(crate) spare: Vec<Open>,
+    /// What it says about the destination.
+    pub(crate) outcome: Outcome,
+    /// Whether a host came to hear of the recipients.
+    begun: bool,
 }
 
 impl Attempted {
@@ -87,6 +98,8 @@ impl Attempted {
             connect: Duration::ZERO,
             transfer: Duration::ZERO,
             spare: Vec::new(),
+            outcome: Outcome::Unknown,
+            begun: false,
         }
     }
 
@@ -99,6 +112,25 @@ impl Attempted {
             arrived: None,
         };
         Self { results: job.recipients.iter().map(failed).collect(), ..Self::new(job) }
+    }
+
+    /// Learns what a host did.
+    fn learn(&mut self, outcome: Outcome) {
+        // One host that listens is enough. Of those that don't, one that has too many of our connections says more.
+        let rank = |outcome| match outcome {
+            Outcome::Unknown => 0,
+            Outcome::Failed => 1,
+            Outcome::TurnedAway => 2,
+            Outcome::Good => 3,
+        };
+        if rank(outcome) > rank(self.outcome) {
+            self.outcome = outcome;
+        }
+    }
+
+    /// Whether there was no transaction, because the destination wants no more connections at present.
+    pub(crate) fn is_turned_away(&self) -> bool {
+        self.outcome == Outcome::TurnedAway && !self.begun
     }
 
     /// Whether a recipient did not get the message because it could not be read.
@@ -145,7 +177,11 @@ pub(crate) async fn attempt(
     let mut used = None;
     if let Some(mut reused) = open.take() {
         used = Some(reused.connection.peer());
-        if attempt.transfer(&mut reused, true).await {
+        let reusable = attempt.transfer(&mut reused, true).await;
+        if attempt.begun() {
+            outbound.shared.metrics.pool_hits.increment();
+        }
+        if reusable {
             *open = Some(reused);
         } else if !attempt.begun() {
             // An idle connection closed by the peer is not a failure: the host gets a fresh one.
@@ -206,21 +242,37 @@ impl<'a> Attempt<'a> {
             Ok(hosts) => hosts,
             Err(failure) => return self.fail(&failure, None),
         };
+        // Hosts that could not be reached lately, or not soon enough while there are others.
+        let mut last = VecDeque::new();
         while !self.left.is_empty() {
             let started = Instant::now();
-            let candidate = match hosts.next().await {
-                None => return,
+            let (candidate, first) = match hosts.next().await {
                 Some(Err(failure)) => {
                     self.fail(&failure, None);
                     continue;
                 }
                 Some(Ok(candidate)) if Some(candidate.address) == used => continue,
-                Some(Ok(candidate)) => candidate,
+                Some(Ok(candidate)) => (candidate, true),
+                None => match last.pop_front() {
+                    Some(candidate) => (candidate, false),
+                    None => return,
+                },
             };
-            let connected = Open::connect(&candidate, outbound).await;
+            if first && outbound.shared.is_sick(candidate.address) {
+                last.push_back(candidate);
+                continue;
+            }
+            let hasty = first && (hosts.has_more() || !last.is_empty());
+            let connected = Open::connect(&candidate, outbound, hasty).await;
             self.attempted.connect += started.elapsed();
             match connected {
-                Err((failure, peer)) => self.fail(&failure, Some(&peer)),
+                Err((failure, _)) if hasty && started.elapsed() >= HASTE && is_no_answer(&failure) => {
+                    last.push_back(candidate);
+                }
+                Err((failure, peer)) => {
+                    self.attempted.learn(turned_down(&failure));
+                    self.fail(&failure, Some(&peer));
+                }
                 Ok(mut fresh) => {
                     if self.transfer(&mut fresh, false).await {
                         // One is kept: the first, which is of the better host.
@@ -247,6 +299,13 @@ impl<'a> Attempt<'a> {
             }
             let delivered = sent.recipients.iter().any(Result::is_ok);
             let several = round.len() > 1;
+            for result in &sent.recipients {
+                self.attempted.learn(said(result));
+                self.attempted.begun |= !matches!(
+                    result,
+                    Err(client::Failure { stage: Stage::MailFrom, kind: FailureKind::Refused(_) })
+                );
+            }
             let mut again = Vec::new();
             for (left, result) in round.drain(..).zip(sent.recipients) {
                 match result {
@@ -336,6 +395,34 @@ impl<'a> Attempt<'a> {
     }
 }
 
+/// Whether the host gave no answer that could be understood.
+fn is_no_answer(failure: &Failure) -> bool {
+    failure.reply.is_none() && failure.scope == Scope::Host && failure.class == Class::Transient
+}
+
+/// What a connection that did not come about says about the host. One that never wants us is not ill.
+fn turned_down(failure: &Failure) -> Outcome {
+    match &failure.reply {
+        _ if failure.class == Class::Permanent => Outcome::Unknown,
+        Some(reply) if reply.code.get() == 421 => Outcome::TurnedAway,
+        _ => Outcome::Failed,
+    }
+}
+
+/// What a host's answer about a recipient says about the host.
+fn said(result: &Result<Reply, client::Failure>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Good,
+        Err(client::Failure { kind, stage }) => match kind {
+            FailureKind::Unreadable => Outcome::Unknown,
+            FailureKind::Unsupported(_) => Outcome::Good,
+            FailureKind::Refused(reply) if reply.code.get() != 421 => Outcome::Good,
+            FailureKind::Refused(_) if *stage == Stage::MailFrom => Outcome::TurnedAway,
+            _ => Outcome::Failed,
+        },
+    }
+}
+
 /// The peer had given the connection up before it saw the message.
 fn is_stale(result: &Result<Reply, client::Failure>) -> bool {
     match result {
@@ -364,19 +451,32 @@ fn is_too_many(failure: &client::Failure) -> bool {
 }
 
 impl Open {
-    async fn connect(candidate: &Candidate, outbound: &Outbound<'_>) -> Result<Self, (Failure, Arc<Peer>)> {
+    async fn connect(
+        candidate: &Candidate,
+        outbound: &Outbound<'_>,
+        hasty: bool,
+    ) -> Result<Self, (Failure, Arc<Peer>)> {
         let Candidate { host, address } = candidate;
         let shown = match host {
             HostAddr::Name(name) => format!("{name}[{}]:{}", address.ip(), address.port()),
             HostAddr::Ip(_) => address.to_string(),
         };
         let peer = Arc::new(Peer { shown, host: host.clone() });
-        match Connection::open(*address, outbound.helo, Arc::clone(outbound.timeouts)).await {
+        let timeouts = if hasty { &outbound.shared.hasty } else { outbound.timeouts };
+        match Connection::open(*address, outbound.helo, Arc::clone(timeouts)).await {
             Ok(connection) => {
+                outbound.shared.is_well(*address);
+                outbound.shared.metrics.pool_misses.increment();
                 let active = Active::new(outbound.active);
                 Ok(Self { connection, peer, since: Instant::now(), messages: 0, active })
             }
-            Err(failure) => Err((failure.into(), peer)),
+            Err(failure) => {
+                let failure = failure.into();
+                if is_no_answer(&failure) {
+                    outbound.shared.is_ill(*address);
+                }
+                Err((failure, peer))
+            }
         }
     }
 

@@ -63,6 +63,11 @@ impl<'a> Hosts<'a> {
         Ok(Self { resolver, own, rest: hosts, addresses: VecDeque::new(), port, configured, begun: false })
     }
 
+    /// Whether another may come.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.addresses.is_empty() || !self.rest.is_empty()
+    }
+
     /// The next address, or why a host has none.
     pub(crate) async fn next(&mut self) -> Option<Result<Candidate, Failure>> {
         loop {

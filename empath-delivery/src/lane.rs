@@ -18,7 +18,7 @@ use crate::{
     failure::Failure,
     log, maildir,
     processor::{Commits, Shared},
-    queue::{ConnectionId, Job, Next},
+    queue::{ConnectionId, Job, Next, Outcome},
     route::NextHop,
 };
 
@@ -42,8 +42,8 @@ pub(crate) async fn run(
         jobs,
     };
     loop {
-        lane.deliver(job).await;
-        job = match lane.shared.next(id) {
+        let Some(outcome) = lane.deliver(&mut job).await else { break };
+        job = match lane.shared.next(id, &job, outcome) {
             Next::Job(next) => next,
             Next::Idle => match lane.idle().await {
                 Some(next) => next,
@@ -72,7 +72,8 @@ struct Lane {
 }
 
 impl Lane {
-    async fn deliver(&mut self, mut job: Job) {
+    /// Makes an attempt and records what it comes to. `None` if there was none, and the job is another connection's.
+    async fn deliver(&mut self, job: &mut Job) -> Option<Outcome> {
         let started = (self.shared.now(), Instant::now());
         let content = match job.content.take() {
             Some(octets) => Ok(octets.into()),
@@ -80,7 +81,7 @@ impl Lane {
         };
         let (attempted, content) = match content {
             Ok(content) => {
-                let mut attempted = self.attempt(&job, &content).await;
+                let mut attempted = self.attempt(job, &content).await;
                 if attempted.is_unreadable() && content.is_damaged().await {
                     attempted.unreadable_is(&self.lost(job.id).await);
                 }
@@ -93,11 +94,16 @@ impl Lane {
                     LoadError::Io { .. } => Failure::unreadable(),
                     LoadError::Unknown(_) | LoadError::Damaged { .. } => self.lost(job.id).await,
                 };
-                (Attempted::all(&job, &failure), Bytes::new().into())
+                (Attempted::all(job, &failure), Bytes::new().into())
             }
         };
-        self.observe(&job, started.1);
-        self.shared.conclude(&job, &self.next_hop, attempted, (started.0, content), &mut self.commits).await;
+        let outcome = attempted.outcome;
+        if attempted.is_turned_away() && self.shared.put_back(self.id, job) {
+            return None;
+        }
+        self.observe(job, started.1);
+        self.shared.conclude(job, &self.next_hop, attempted, (started.0, content), &mut self.commits).await;
+        Some(outcome)
     }
 
     /// The message is damaged in the spool, or has gone from it for that reason. Its sender is told, and what there is of
@@ -125,6 +131,7 @@ impl Lane {
             resolver: &shared.resolver,
             own: &shared.own,
             active,
+            shared,
         };
         let mut attempted = attempt(&outbound, open, job, content, rng).await;
         let worn = open.take_if(|open| !open.may_continue(outbound.config));
@@ -135,9 +142,7 @@ impl Lane {
     }
 
     fn observe(&mut self, job: &Job, started: Instant) {
-        let paths = job.envelope.recipients();
-        let path = job.recipients.first().and_then(|recipient| paths.get(recipient.index as usize));
-        let domain = path.and_then(|path| path.domain()).unwrap_or(&self.shared.settings.hostname);
+        let domain = job.domain().unwrap_or(&self.shared.settings.hostname);
         let seconds = started.elapsed().as_secs_f64();
         match &self.duration {
             Some((last, duration)) if last == domain => duration.observe(seconds),
@@ -173,6 +178,7 @@ impl Lane {
 async fn file(shared: &Arc<Shared>, template: &Path, job: &Job, content: &Content) -> Attempted {
     let started = Instant::now();
     let mut attempted = Attempted::new(job);
+    attempted.outcome = Outcome::Good;
     for recipient in &job.recipients {
         let Some(path) = job.envelope.recipients().get(recipient.index as usize) else {
             continue;

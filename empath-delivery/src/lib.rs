@@ -14,6 +14,7 @@
 //! Parts that do I/O:
 //! - [`resolve`]: a domain's MX hosts and their addresses
 //! - `lane`: a connection that takes job after job; `attempt`: one job over the hosts of its next hop; `maildir`
+//! - `health`: hosts that could not be reached lately
 //! - [`header`]: the beginning of a message's content
 //! - [`Processor`]: joins queue, lanes and spool; what the daemon and the control socket talk to
 
@@ -27,6 +28,7 @@ pub mod schedule;
 
 mod attempt;
 mod content;
+mod health;
 mod hosts;
 mod lane;
 mod log;

@@ -6,9 +6,14 @@ use std::{error::Error, fmt, time::Duration};
 use empath_common::{Domain, Envelope, ForwardPath, MessageId, Reply};
 use empath_spool::CommitError;
 use jiff::Timestamp;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use crate::{attempt::Peer, failure::Failure, route::NextHop};
+use crate::{
+    attempt::Peer,
+    failure::Failure,
+    queue::{BreakerState, Event},
+    route::NextHop,
+};
 
 /// What every line about an attempt for a recipient says.
 pub(crate) struct Line<'a> {
@@ -153,6 +158,22 @@ impl fmt::Display for Told {
         match self {
             Self::By(id) => id.fmt(f),
             Self::Nobody => f.write_str("none"),
+        }
+    }
+}
+
+/// Rate limits are counted and not logged: that mail waits is what they are for.
+pub(crate) fn happened(event: &Event) {
+    let Event::Breaker { next_hop, domain, state } = event else { return };
+    match state {
+        BreakerState::Open { until } => {
+            warn!(%next_hop, domain, %until, "the circuit breaker of the destination has opened; its mail waits");
+        }
+        BreakerState::HalfOpen => {
+            info!(%next_hop, domain, "the circuit breaker of the destination is half open; it is probed");
+        }
+        BreakerState::Closed => {
+            info!(%next_hop, domain, "the circuit breaker of the destination is closed again")
         }
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! It is computed again on every attempt, so a change of the configuration applies to mail already queued.
 
-use std::{collections::HashMap, fmt, path::Path, sync::Arc};
+use std::{collections::HashMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use empath_common::{Domain, ForwardPath, Host};
 
-use crate::config::{Config, DomainPattern, HostAddr};
+use crate::{
+    config::{BURST, Config, DomainConfig, DomainPattern, HostAddr},
+    queue::Rate,
+};
 
 /// Where a message goes next. Recipients with the same next hop travel together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +47,17 @@ pub struct Route {
     pub next_hop: NextHop,
     /// Most connections there.
     pub max_connections: usize,
+    /// How many messages may go to the recipient's domain.
+    pub limit: Option<Limit>,
+}
+
+/// A rate limit and the domain that it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// Whose mail is counted.
+    pub domain: Domain,
+    /// How much of it there may be.
+    pub rate: Rate,
 }
 
 /// The part of the configuration that decides about next hops, made ready for look-up.
@@ -62,6 +76,7 @@ struct Policy {
     /// `None`: as the address says.
     next_hop: Option<NextHop>,
     max_connections: usize,
+    rate: Option<Rate>,
 }
 
 impl Routes {
@@ -71,7 +86,7 @@ impl Routes {
         let mut routes = Self {
             exact: HashMap::new(),
             below: HashMap::new(),
-            any: Policy { next_hop: None, max_connections: max_per_server },
+            any: Policy { next_hop: None, max_connections: max_per_server, rate: rate(config, None) },
             mx_port: config.mx_port,
             hostname,
         };
@@ -86,7 +101,7 @@ impl Routes {
                 (None, None) => None,
             };
             let max_connections = domain.max_connections.unwrap_or(max_per_server);
-            let policy = Policy { next_hop, max_connections };
+            let policy = Policy { next_hop, max_connections, rate: rate(config, Some(domain)) };
             match pattern {
                 DomainPattern::Exact(name) => {
                     routes.exact.insert(name.clone(), policy);
@@ -107,14 +122,14 @@ impl Routes {
             None => &self.hostname,
             Some(Host::Domain(domain)) => domain,
             Some(Host::Literal(literal)) => {
-                return self.any.route(|| NextHop::Host {
+                return self.any.route(None, || NextHop::Host {
                     host: HostAddr::Ip(literal.0),
                     port: self.mx_port,
                     configured: false,
                 });
             }
         };
-        self.policy(domain).route(|| NextHop::Mx(domain.clone()))
+        self.policy(domain).route(Some(domain), || NextHop::Mx(domain.clone()))
     }
 
     fn policy(&self, domain: &Domain) -> &Policy {
@@ -135,10 +150,23 @@ impl Routes {
 }
 
 impl Policy {
-    fn route(&self, otherwise: impl FnOnce() -> NextHop) -> Route {
+    fn route(&self, domain: Option<&Domain>, otherwise: impl FnOnce() -> NextHop) -> Route {
         Route {
             next_hop: self.next_hop.clone().unwrap_or_else(otherwise),
             max_connections: self.max_connections,
+            limit: domain.zip(self.rate).map(|(domain, rate)| Limit { domain: domain.clone(), rate }),
+        }
+    }
+}
+
+/// How many messages may go to a domain of which the configuration says this.
+fn rate(config: &Config, domain: Option<&DomainConfig>) -> Option<Rate> {
+    let burst = domain.and_then(|domain| domain.rate_burst);
+    match domain.and_then(|domain| domain.rate_limit) {
+        Some(messages) => Rate::new(messages, Duration::from_mins(1), burst.unwrap_or(BURST)),
+        None => {
+            let messages = config.rate_limits.per_domain_per_second?;
+            Rate::new(messages, Duration::from_secs(1), burst.unwrap_or(BURST.max(messages / 10)))
         }
     }
 }
@@ -146,7 +174,6 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::DomainConfig;
 
     fn routes(domains: &[(&str, DomainConfig)]) -> Routes {
         let mut config = Config { mx_port: 2025, ..Config::default() };
@@ -200,6 +227,30 @@ mod tests {
         assert_eq!(shown(&routes, "<u@[192.0.2.9]>"), "smtp:192.0.2.9:2025");
         assert_eq!(shown(&routes, "<u@[IPv6:2001:db8::1]>"), "smtp:[2001:db8::1]:2025");
         assert_eq!(shown(&routes, "<Postmaster>"), "mx:mx.home.test");
+    }
+
+    #[test]
+    fn the_limit_of_a_domain_takes_the_place_of_the_common_one() {
+        let limited = DomainConfig { rate_limit: Some(60), rate_burst: Some(2), ..over("relay.test") };
+        let burst = DomainConfig { rate_burst: Some(3), ..over("relay.test") };
+        let mut config = Config::default();
+        config.domains.insert("a.test".parse().unwrap(), limited);
+        config.domains.insert("*.b.test".parse().unwrap(), burst);
+        let limit = |config: &Config, path: &str| {
+            let routes = Routes::new(config, "mx.home.test".parse().unwrap());
+            let limit = routes.route(&path.parse().unwrap()).limit?;
+            Some((limit.domain.to_string(), limit.rate.interval.as_millis(), limit.rate.burst))
+        };
+        let named = |domain: &str, milliseconds, burst| Some((domain.to_owned(), milliseconds, burst));
+        assert_eq!(limit(&config, "<u@a.test>"), named("a.test", 1000, 2));
+        assert_eq!(limit(&config, "<u@c.test>"), None);
+        config.rate_limits.per_domain_per_second = Some(4);
+        assert_eq!(limit(&config, "<u@a.test>"), named("a.test", 1000, 2));
+        // Each domain under a pattern has a limit of its own.
+        assert_eq!(limit(&config, "<u@x.b.test>"), named("x.b.test", 250, 3));
+        assert_eq!(limit(&config, "<u@c.test>"), named("c.test", 250, 10));
+        assert_eq!(limit(&config, "<Postmaster>"), named("mx.home.test", 250, 10));
+        assert_eq!(limit(&config, "<u@[192.0.2.1]>"), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use empath_common::{Domain, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::limits::NOTHING;
 use crate::maildir;
 
 /// What is different for a domain.
@@ -22,6 +23,12 @@ pub struct DomainConfig {
     pub mx_override: Option<Override>,
     /// Most connections to this destination, instead of `connection_pool.max_per_server`. Default: none.
     pub max_connections: Option<usize>,
+    /// Most messages a minute to each domain that this applies to, instead of `rate_limits.per_domain_per_second`.
+    ///
+    /// What is over it waits, without an attempt; other mail goes past it. Default: none.
+    pub rate_limit: Option<u32>,
+    /// Most messages at once after a pause, under either limit of the domain. Default: `10`.
+    pub rate_burst: Option<u32>,
     /// Deliver into Maildirs on this machine instead of over SMTP.
     ///
     /// A path with the placeholders `{address}`, `{local}` and `{domain}`, relative to the configuration file.
@@ -36,6 +43,12 @@ impl DomainConfig {
         let mut problems = Vec::new();
         if self.max_connections == Some(0) {
             problems.push(Problem::new("max_connections", "nothing could be delivered; give at least 1"));
+        }
+        if self.rate_limit == Some(0) {
+            problems.push(Problem::new("rate_limit", NOTHING));
+        }
+        if self.rate_burst == Some(0) {
+            problems.push(Problem::new("rate_burst", "nothing could be delivered; give at least 1"));
         }
         if let Some(template) = &self.maildir {
             if self.mx_override.is_some() {

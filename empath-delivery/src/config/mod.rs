@@ -2,6 +2,7 @@
 
 mod domains;
 mod dsn;
+mod limits;
 mod pool;
 mod retry;
 
@@ -17,6 +18,8 @@ use crate::resolve::DnsConfig;
 pub use domains::{DomainConfig, HostAddr, Override, OverrideError};
 pub use dsn::DsnConfig;
 pub use empath_common::{DomainPattern, DomainPatternError};
+pub(crate) use limits::BURST;
+pub use limits::{CircuitBreaker, RateLimits};
 pub use pool::ConnectionPool;
 pub use retry::Retry;
 
@@ -33,6 +36,10 @@ pub struct Config {
     pub retry: Retry,
     /// How connections to a destination are shared by messages.
     pub connection_pool: ConnectionPool,
+    /// How fast mail goes out.
+    pub rate_limits: RateLimits,
+    /// When a destination that cannot be reached is left alone.
+    pub circuit_breaker: CircuitBreaker,
     /// The port of hosts found by MX or named by an address literal, and of an `mx_override` that names none.
     ///
     /// RFC 5321 §4.5.4.2 knows only 25; another is for tests and closed networks. Default: `25`.
@@ -54,6 +61,8 @@ impl Default for Config {
             max_concurrent: 500,
             retry: Retry::default(),
             connection_pool: ConnectionPool::default(),
+            rate_limits: RateLimits::default(),
+            circuit_breaker: CircuitBreaker::default(),
             mx_port: 25,
             smtp_timeouts: Timeouts::default(),
             dns: DnsConfig::default(),
@@ -90,6 +99,8 @@ impl Config {
         };
         add("retry", self.retry.validate());
         add("connection_pool", self.connection_pool.validate());
+        add("rate_limits", self.rate_limits.validate());
+        add("circuit_breaker", self.circuit_breaker.validate());
         add("smtp_timeouts", self.smtp_timeouts.validate());
         add("dns", self.dns.validate());
         for (pattern, domain) in &self.domains {
@@ -117,11 +128,16 @@ mod tests {
         config.retry.multiplier = 0.5;
         config.retry.max_delay = Duration::from_secs(1);
         config.connection_pool.max_per_server = 0;
+        config.rate_limits = RateLimits { global_per_second: Some(0), per_domain_per_second: Some(0) };
+        config.circuit_breaker.failure_threshold = 0;
+        config.circuit_breaker.half_open_max_calls = 0;
         config.smtp_timeouts.connect = Duration::ZERO;
         let domain = DomainConfig {
             mx_override: Some("127.0.0.1:25".parse().unwrap()),
             maildir: Some("./{user}".into()),
             max_connections: Some(0),
+            rate_limit: Some(0),
+            rate_burst: Some(0),
         };
         config.domains.insert("*.test".parse().unwrap(), domain);
         let keys: Vec<_> = config.validate().into_iter().map(|problem| problem.key).collect();
@@ -133,8 +149,14 @@ mod tests {
                 "retry.multiplier",
                 "retry.max_delay",
                 "connection_pool.max_per_server",
+                "rate_limits.global_per_second",
+                "rate_limits.per_domain_per_second",
+                "circuit_breaker.failure_threshold",
+                "circuit_breaker.half_open_max_calls",
                 "smtp_timeouts.connect",
                 "domains[\"*.test\"].max_connections",
+                "domains[\"*.test\"].rate_limit",
+                "domains[\"*.test\"].rate_burst",
                 "domains[\"*.test\"].maildir",
                 "domains[\"*.test\"].maildir",
             ]

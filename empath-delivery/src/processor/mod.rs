@@ -6,6 +6,7 @@
 mod commits;
 mod control;
 mod expiry;
+mod hosts;
 mod outcome;
 mod recover;
 mod untaken;
@@ -29,10 +30,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Config, DsnConfig, Metrics, Resolver,
+    Config, DsnConfig, Metrics, Resolver, attempt,
+    health::Health,
     hosts::Own,
-    lane,
-    queue::{Action, ConnectionId, Job, Limits, Next, Queue},
+    lane, log,
+    queue::{Action, ConnectionId, Job, Limits, Next, Outcome, Queue},
     route::Routes,
 };
 
@@ -79,6 +81,8 @@ pub struct Processor(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) timeouts: Arc<Timeouts>,
+    /// For hosts while there are others.
+    pub(crate) hasty: Arc<Timeouts>,
     pub(crate) own: Own,
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) resolver: Arc<Resolver>,
@@ -90,6 +94,7 @@ pub(crate) struct Shared {
     /// What is in flight is given up.
     aborting: CancellationToken,
     state: Mutex<State>,
+    health: Mutex<Health>,
     rng: Mutex<fastrand::Rng>,
     timer: Notify,
     expired: Notify,
@@ -114,12 +119,17 @@ impl Processor {
             max_concurrent: settings.delivery.max_concurrent,
             content_memory: settings.content_memory,
             expire_after: settings.delivery.retry.expire_after,
+            rate: settings.delivery.rate_limits.global(),
+            breaker: settings.delivery.circuit_breaker,
         };
+        let mut hasty = settings.delivery.smtp_timeouts.clone();
+        hasty.connect = hasty.connect.min(attempt::HASTE);
         let routes = Routes::new(&settings.delivery, settings.hostname.clone());
         let mut own = Own { names: settings.own_names.clone(), addresses: settings.own_addresses.clone() };
         own.names.push(settings.hostname.clone());
         let shared = Arc::new(Shared {
             timeouts: Arc::new(settings.delivery.smtp_timeouts.clone()),
+            hasty: Arc::new(hasty),
             own,
             settings,
             spool,
@@ -134,6 +144,7 @@ impl Processor {
                 connections: HashMap::new(),
                 untaken: Untaken::default(),
             }),
+            health: Mutex::default(),
             rng: Mutex::new(rng),
             timer: Notify::new(),
             expired: Notify::new(),
@@ -169,7 +180,8 @@ impl Processor {
     /// those are tried again after a restart. True if nothing had to be given up.
     pub async fn shutdown(&self, patience: Duration) -> bool {
         let shared = &self.0;
-        shared.update(Queue::stop);
+        let now = shared.now();
+        shared.update(|queue| queue.stop(now));
         shared.stopping.cancel();
         shared.tasks.close();
         let finished = timeout(patience, shared.tasks.wait()).await.is_ok();
@@ -216,6 +228,10 @@ impl Shared {
         let wake = state.queue.take_wake();
         let expired = state.queue.has_expired();
         let actions = state.queue.take_actions();
+        for event in state.queue.take_events() {
+            self.metrics.happened(&event);
+            log::happened(&event);
+        }
         self.metrics.show(&state.queue);
         self.metrics.removed.add(state.queue.take_removed());
         for action in actions {
@@ -251,17 +267,33 @@ impl Shared {
     }
 
     /// What a connection does after its job.
-    pub(crate) fn next(self: &Arc<Self>, connection: ConnectionId) -> Next {
-        let next = self.update(|queue| queue.next(connection));
+    pub(crate) fn next(self: &Arc<Self>, connection: ConnectionId, job: &Job, outcome: Outcome) -> Next {
+        let now = self.now();
+        let next = self.update(|queue| {
+            queue.report(connection, outcome, job.domain(), now);
+            queue.next(connection, now)
+        });
         if matches!(next, Next::Close) {
             self.lock().connections.remove(&connection);
         }
         next
     }
 
+    /// Gives a job back that did not get to its transaction. True if it is tried over another connection; this one has been
+    /// taken out of the queue then.
+    pub(crate) fn put_back(self: &Arc<Self>, connection: ConnectionId, job: &Job) -> bool {
+        let now = self.now();
+        let back = self.update(|queue| queue.put_back(connection, job, now));
+        if back {
+            self.lock().connections.remove(&connection);
+        }
+        back
+    }
+
     /// Whether an idle connection may go; false if it was given a job in the meantime.
     pub(crate) fn leave(self: &Arc<Self>, connection: ConnectionId) -> bool {
-        let gone = self.update(|queue| queue.leave(connection));
+        let now = self.now();
+        let gone = self.update(|queue| queue.leave(connection, now));
         if gone {
             self.lock().connections.remove(&connection);
         }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use empath_common::{Envelope, MessageId};
+use empath_common::{Domain, Envelope, MessageId};
 use empath_spool::Ended;
 use jiff::Timestamp;
 
@@ -21,6 +21,14 @@ pub struct Job {
     pub recipients: Vec<JobRecipient>,
     /// Since when the job waited for a connection.
     pub ready_at: Timestamp,
+}
+
+impl Job {
+    /// The domain of its first recipient.
+    pub fn domain(&self) -> Option<&Domain> {
+        let first = self.recipients.first()?;
+        self.envelope.recipients().get(first.index as usize)?.domain()
+    }
 }
 
 /// A recipient of a job.

@@ -3,8 +3,8 @@ use std::ops::Bound;
 use empath_common::{Envelope, MessageId};
 use jiff::Timestamp;
 
-use super::{MessageStatus, Queue, Snapshot};
-use crate::route::NextHop;
+use super::{ConnectionId, MessageStatus, Obstacle, Queue, Snapshot};
+use crate::route::{NextHop, Route};
 
 /// What can be seen from outside.
 impl Queue {
@@ -33,6 +33,11 @@ impl Queue {
         self.lanes.connections()
     }
 
+    /// Connections that wait for a message.
+    pub fn idle_connections(&self) -> usize {
+        self.lanes.idle()
+    }
+
     /// Whether a message is in the queue.
     pub fn contains(&self, id: MessageId) -> bool {
         self.messages.contains_key(&id)
@@ -48,6 +53,20 @@ impl Queue {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.messages.range((start, Bound::Unbounded));
         range.take(limit).map(|(id, entry)| entry.snapshot(*id)).collect()
+    }
+
+    /// What keeps a recipient from starting that is ready.
+    pub fn obstacle(&self, envelope: &Envelope, recipient: usize, now: Timestamp) -> Option<Obstacle> {
+        let path = envelope.recipients().get(recipient)?;
+        let Route { next_hop, limit, .. } = self.routes.route(path);
+        Some(self.lanes.obstacle(&next_hop, limit.as_ref().map(|limit| &limit.domain), now))
+    }
+
+    /// The connection that is busy with a recipient in flight; `None` if it is not on its way to a host.
+    pub fn connection_of(&self, id: MessageId, recipient: usize) -> Option<ConnectionId> {
+        let entry = self.messages.get(&id)?;
+        let route = self.routes.route(entry.envelope.recipients().get(recipient)?);
+        self.lanes.busy_with(id, &route.next_hop)
     }
 
     /// Where a recipient goes by the present configuration.

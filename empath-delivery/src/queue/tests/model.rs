@@ -87,7 +87,7 @@ impl Model {
             }
         }
         settle(queue, &job, fate, at(self.now));
-        match queue.next(connection) {
+        match queue.next(connection, at(self.now)) {
             Next::Job(job) => self.took(connection, job),
             Next::Idle => drop(self.idle.insert(connection)),
             Next::Close => drop(self.hops.remove(&connection)),
@@ -116,7 +116,7 @@ impl Model {
             }
             Step::Leave(n) if !self.idle.is_empty() => {
                 let connection = *self.idle.iter().nth(n % self.idle.len()).unwrap();
-                if queue.leave(connection) {
+                if queue.leave(connection, at(self.now)) {
                     self.idle.remove(&connection);
                     self.hops.remove(&connection);
                 }
