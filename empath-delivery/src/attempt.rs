@@ -1,6 +1,6 @@
 //! One attempt: a job over the hosts of its next hop until every recipient has a result.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use empath_common::{Envelope, ForwardPath, MessageId, Reply};
 use empath_metrics::Gauge;
@@ -9,20 +9,18 @@ use empath_spool::Content;
 use tokio::time::Instant;
 
 use crate::{
+    attempted::{Attempted, Tried, is_no_answer, turned_down},
     config::{Config, HostAddr},
     content::Outgoing,
     dsn::Arrived,
-    failure::{Class, Disposition, Failure, Scope, disposition},
-    hosts::{Candidate, Hosts, Own},
+    failure::{Disposition, Failure, Scope, disposition},
+    hosts::{Candidate, Own},
+    order::{HASTE, Order, Turn},
     processor::Shared,
-    queue::{Job, JobRecipient, Outcome},
+    queue::{ConnectionId, Job, JobRecipient},
     resolve::Resolver,
     route::NextHop,
 };
-
-/// How long connecting to a host may take while there are others: a second SYN has been answered or lost by then (RFC 6298
-/// §2.1). The host has the usual time when nobody else took the message.
-pub(crate) const HASTE: Duration = Duration::from_secs(3);
 
 /// What attempts need besides the job.
 pub(crate) struct Outbound<'a> {
@@ -34,7 +32,8 @@ pub(crate) struct Outbound<'a> {
     pub(crate) own: &'a Own,
     /// Connections to the next hop.
     pub(crate) active: &'a Gauge,
-    /// For everything that attempts share.
+    pub(crate) connection: ConnectionId,
+    /// What all attempts share.
     pub(crate) shared: &'a Arc<Shared>,
 }
 
@@ -69,97 +68,6 @@ impl Drop for Active {
     fn drop(&mut self) {
         self.0.decrement();
     }
-}
-
-/// What one attempt has come to.
-pub(crate) struct Attempted {
-    /// One for each recipient of the job.
-    pub(crate) results: Vec<Tried>,
-    /// Places of recipients that should not share a transaction again: it failed as a whole, maybe by the fault of one.
-    pub(crate) alone: Vec<u32>,
-    /// Time spent on finding and connecting to hosts.
-    pub(crate) connect: Duration,
-    /// Time spent in transactions.
-    pub(crate) transfer: Duration,
-    /// Connections of no more use, to take leave of.
-    pub(crate) spare: Vec<Open>,
-    /// What it says about the destination.
-    pub(crate) outcome: Outcome,
-    /// Whether a host came to hear of the recipients.
-    begun: bool,
-}
-
-impl Attempted {
-    /// Without any result yet.
-    pub(crate) fn new(job: &Job) -> Self {
-        Self {
-            results: Vec::with_capacity(job.recipients.len()),
-            alone: Vec::new(),
-            connect: Duration::ZERO,
-            transfer: Duration::ZERO,
-            spare: Vec::new(),
-            outcome: Outcome::Unknown,
-            begun: false,
-        }
-    }
-
-    /// The same failure for all, before any host was asked.
-    pub(crate) fn all(job: &Job, failure: &Failure) -> Self {
-        let failed = |recipient: &JobRecipient| Tried {
-            recipient: *recipient,
-            result: Err(failure.clone()),
-            peer: None,
-            arrived: None,
-        };
-        Self { results: job.recipients.iter().map(failed).collect(), ..Self::new(job) }
-    }
-
-    /// Learns what a host did.
-    fn learn(&mut self, outcome: Outcome) {
-        // One host that listens is enough. Of those that don't, one that has too many of our connections says more.
-        let rank = |outcome| match outcome {
-            Outcome::Unknown => 0,
-            Outcome::Failed => 1,
-            Outcome::TurnedAway => 2,
-            Outcome::Good => 3,
-        };
-        if rank(outcome) > rank(self.outcome) {
-            self.outcome = outcome;
-        }
-    }
-
-    /// Whether there was no transaction, because the destination wants no more connections at present.
-    pub(crate) fn is_turned_away(&self) -> bool {
-        self.outcome == Outcome::TurnedAway && !self.begun
-    }
-
-    /// Whether a recipient did not get the message because it could not be read.
-    pub(crate) fn is_unreadable(&self) -> bool {
-        self.results
-            .iter()
-            .any(|tried| tried.result.as_ref().is_err_and(|found| *found == Failure::unreadable()))
-    }
-
-    /// Says what has become of a message that could not be read.
-    pub(crate) fn unreadable_is(&mut self, failure: &Failure) {
-        for tried in &mut self.results {
-            if let Err(found) = &mut tried.result
-                && *found == Failure::unreadable()
-            {
-                *found = failure.clone();
-            }
-        }
-    }
-}
-
-/// What one attempt has come to for one recipient.
-pub(crate) struct Tried {
-    pub(crate) recipient: JobRecipient,
-    pub(crate) result: Result<Reply, Failure>,
-    /// Who said so.
-    pub(crate) peer: Option<Arc<Peer>>,
-    /// How the message arrived, unless the next hop sees to telling the sender.
-    pub(crate) arrived: Option<Arrived>,
 }
 
 /// Makes an attempt. `open` is a connection from an earlier one, and the connection for the next one afterwards.
@@ -235,39 +143,28 @@ impl<'a> Attempt<'a> {
         rng: &mut fastrand::Rng,
     ) {
         let started = Instant::now();
-        let hosts =
-            Hosts::of(outbound.next_hop, outbound.config.mx_port, outbound.resolver, outbound.own, rng).await;
+        let order = Order::of(outbound, rng).await;
         self.attempted.connect += started.elapsed();
-        let mut hosts = match hosts {
-            Ok(hosts) => hosts,
+        let mut order = match order {
+            Ok(order) => order,
             Err(failure) => return self.fail(&failure, None),
         };
-        // Hosts that could not be reached lately, or not soon enough while there are others.
-        let mut last = VecDeque::new();
         while !self.left.is_empty() {
             let started = Instant::now();
-            let (candidate, first) = match hosts.next().await {
+            let Turn { candidate, hasty } = match order.next().await {
+                None => return,
                 Some(Err(failure)) => {
                     self.fail(&failure, None);
                     continue;
                 }
-                Some(Ok(candidate)) if Some(candidate.address) == used => continue,
-                Some(Ok(candidate)) => (candidate, true),
-                None => match last.pop_front() {
-                    Some(candidate) => (candidate, false),
-                    None => return,
-                },
+                Some(Ok(turn)) if Some(turn.candidate.address) == used => continue,
+                Some(Ok(turn)) => turn,
             };
-            if first && outbound.shared.is_sick(candidate.address) {
-                last.push_back(candidate);
-                continue;
-            }
-            let hasty = first && (hosts.has_more() || !last.is_empty());
             let connected = Open::connect(&candidate, outbound, hasty).await;
             self.attempted.connect += started.elapsed();
             match connected {
                 Err((failure, _)) if hasty && started.elapsed() >= HASTE && is_no_answer(&failure) => {
-                    last.push_back(candidate);
+                    order.put_last(candidate);
                 }
                 Err((failure, peer)) => {
                     self.attempted.learn(turned_down(&failure));
@@ -300,11 +197,7 @@ impl<'a> Attempt<'a> {
             let delivered = sent.recipients.iter().any(Result::is_ok);
             let several = round.len() > 1;
             for result in &sent.recipients {
-                self.attempted.learn(said(result));
-                self.attempted.begun |= !matches!(
-                    result,
-                    Err(client::Failure { stage: Stage::MailFrom, kind: FailureKind::Refused(_) })
-                );
+                self.attempted.hear(result);
             }
             let mut again = Vec::new();
             for (left, result) in round.drain(..).zip(sent.recipients) {
@@ -392,34 +285,6 @@ impl<'a> Attempt<'a> {
             self.attempted.results.push(Tried { recipient, result: Err(failure), peer, arrived: None });
         }
         self.attempted
-    }
-}
-
-/// Whether the host gave no answer that could be understood.
-fn is_no_answer(failure: &Failure) -> bool {
-    failure.reply.is_none() && failure.scope == Scope::Host && failure.class == Class::Transient
-}
-
-/// What a connection that did not come about says about the host. One that never wants us is not ill.
-fn turned_down(failure: &Failure) -> Outcome {
-    match &failure.reply {
-        _ if failure.class == Class::Permanent => Outcome::Unknown,
-        Some(reply) if reply.code.get() == 421 => Outcome::TurnedAway,
-        _ => Outcome::Failed,
-    }
-}
-
-/// What a host's answer about a recipient says about the host.
-fn said(result: &Result<Reply, client::Failure>) -> Outcome {
-    match result {
-        Ok(_) => Outcome::Good,
-        Err(client::Failure { kind, stage }) => match kind {
-            FailureKind::Unreadable => Outcome::Unknown,
-            FailureKind::Unsupported(_) => Outcome::Good,
-            FailureKind::Refused(reply) if reply.code.get() != 421 => Outcome::Good,
-            FailureKind::Refused(_) if *stage == Stage::MailFrom => Outcome::TurnedAway,
-            _ => Outcome::Failed,
-        },
     }
 }
 

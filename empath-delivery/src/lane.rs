@@ -12,7 +12,8 @@ use tokio::{
 };
 
 use crate::{
-    attempt::{Attempted, Open, Outbound, Tried, attempt},
+    attempt::{Open, Outbound, attempt},
+    attempted::{Attempted, Tried},
     content::Outgoing,
     dsn::Arrived,
     failure::Failure,
@@ -119,7 +120,7 @@ impl Lane {
     }
 
     async fn attempt(&mut self, job: &Job, content: &Content) -> Attempted {
-        let Self { shared, next_hop, open, rng, active, .. } = self;
+        let Self { shared, id, next_hop, open, rng, active, .. } = self;
         if let NextHop::Maildir(template) = &*next_hop {
             return file(shared, template, job, content).await;
         }
@@ -131,6 +132,7 @@ impl Lane {
             resolver: &shared.resolver,
             own: &shared.own,
             active,
+            connection: *id,
             shared,
         };
         let mut attempted = attempt(&outbound, open, job, content, rng).await;

@@ -14,7 +14,7 @@
 //! Parts that do I/O:
 //! - [`resolve`]: a domain's MX hosts and their addresses
 //! - `lane`: a connection that takes job after job; `attempt`: one job over the hosts of its next hop; `maildir`
-//! - `health`: hosts that could not be reached lately
+//! - `order`: hosts in the order in which they are tried; `health`: those that could not be reached lately
 //! - [`header`]: the beginning of a message's content
 //! - [`Processor`]: joins queue, lanes and spool; what the daemon and the control socket talk to
 
@@ -27,6 +27,7 @@ pub mod route;
 pub mod schedule;
 
 mod attempt;
+mod attempted;
 mod content;
 mod health;
 mod hosts;
@@ -34,13 +35,15 @@ mod lane;
 mod log;
 mod maildir;
 mod metrics;
+mod order;
 mod processor;
 
 pub use config::{Config, DsnConfig};
 pub use content::header;
 pub use metrics::Metrics;
 pub use processor::{
-    Filter, HistoryView, MessageView, Parts, Processor, RecipientView, ReplyView, Settings, Stats, Touched,
+    Because, Filter, HistoryView, MessageView, Parts, Processor, RecipientView, ReplyView, Settings, Stats,
+    Touched, WhyView,
 };
 pub use queue::{MessageStatus, RecipientStatus};
 pub use resolve::Resolver;

@@ -173,7 +173,7 @@ pub(crate) fn happened(event: &Event) {
             info!(%next_hop, domain, "the circuit breaker of the destination is half open; it is probed");
         }
         BreakerState::Closed => {
-            info!(%next_hop, domain, "the circuit breaker of the destination is closed again")
+            info!(%next_hop, domain, "the circuit breaker of the destination is closed again");
         }
     }
 }

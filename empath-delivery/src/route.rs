@@ -162,13 +162,11 @@ impl Policy {
 /// How many messages may go to a domain of which the configuration says this.
 fn rate(config: &Config, domain: Option<&DomainConfig>) -> Option<Rate> {
     let burst = domain.and_then(|domain| domain.rate_burst);
-    match domain.and_then(|domain| domain.rate_limit) {
-        Some(messages) => Rate::new(messages, Duration::from_mins(1), burst.unwrap_or(BURST)),
-        None => {
-            let messages = config.rate_limits.per_domain_per_second?;
-            Rate::new(messages, Duration::from_secs(1), burst.unwrap_or(BURST.max(messages / 10)))
-        }
+    if let Some(messages) = domain.and_then(|domain| domain.rate_limit) {
+        return Rate::new(messages, Duration::from_mins(1), burst.unwrap_or(BURST));
     }
+    let messages = config.rate_limits.per_domain_per_second?;
+    Rate::new(messages, Duration::from_secs(1), burst.unwrap_or(BURST.max(messages / 10)))
 }
 
 #[cfg(test)]

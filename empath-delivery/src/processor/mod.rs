@@ -11,9 +11,10 @@ mod outcome;
 mod recover;
 mod untaken;
 mod view;
+mod why;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -30,10 +31,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Config, DsnConfig, Metrics, Resolver, attempt,
+    Config, DsnConfig, Metrics, Resolver,
     health::Health,
     hosts::Own,
     lane, log,
+    order::HASTE,
     queue::{Action, ConnectionId, Job, Limits, Next, Outcome, Queue},
     route::Routes,
 };
@@ -42,6 +44,7 @@ pub(crate) use commits::Commits;
 pub use control::{Filter, Touched};
 use untaken::Untaken;
 pub use view::{HistoryView, MessageView, RecipientView, ReplyView, Stats};
+pub use why::{Because, WhyView};
 
 /// How a processor works.
 #[derive(Debug, Clone)]
@@ -95,6 +98,8 @@ pub(crate) struct Shared {
     aborting: CancellationToken,
     state: Mutex<State>,
     health: Mutex<Health>,
+    /// Connections that wait for name servers.
+    resolving: Mutex<HashSet<ConnectionId>>,
     rng: Mutex<fastrand::Rng>,
     timer: Notify,
     expired: Notify,
@@ -123,7 +128,7 @@ impl Processor {
             breaker: settings.delivery.circuit_breaker,
         };
         let mut hasty = settings.delivery.smtp_timeouts.clone();
-        hasty.connect = hasty.connect.min(attempt::HASTE);
+        hasty.connect = hasty.connect.min(HASTE);
         let routes = Routes::new(&settings.delivery, settings.hostname.clone());
         let mut own = Own { names: settings.own_names.clone(), addresses: settings.own_addresses.clone() };
         own.names.push(settings.hostname.clone());
@@ -145,6 +150,7 @@ impl Processor {
                 untaken: Untaken::default(),
             }),
             health: Mutex::default(),
+            resolving: Mutex::default(),
             rng: Mutex::new(rng),
             timer: Notify::new(),
             expired: Notify::new(),
@@ -283,7 +289,7 @@ impl Shared {
     /// taken out of the queue then.
     pub(crate) fn put_back(self: &Arc<Self>, connection: ConnectionId, job: &Job) -> bool {
         let now = self.now();
-        let back = self.update(|queue| queue.put_back(connection, job, now));
+        let back = self.update(|queue| queue.put_back(connection, job.id, &job.recipients, now));
         if back {
             self.lock().connections.remove(&connection);
         }

@@ -1,17 +1,17 @@
-//! What lanes learn about their destinations.
+//! Connections tell what they learn about their destinations, and are told what to do next.
 
 use std::time::Duration;
 
-use empath_common::Domain;
+use empath_common::{Domain, MessageId};
 use jiff::Timestamp;
 
 use super::{
-    Action, Event, Fate, Job, JobRecipient, Queue, Settlement, begin,
+    Action, Event, Fate, Job, JobRecipient, Next, Queue, Settlement, begin,
     breaker::BreakerState,
     count,
     entry::Entry,
     lanes::{ConnectionId, Lanes, Ready},
-    timers::Wake,
+    pace::Wake,
     window::Window,
 };
 use crate::{route::NextHop, schedule};
@@ -35,7 +35,7 @@ pub enum Outcome {
     Unknown,
 }
 
-/// What connections tell the queue about their destinations.
+/// What connections ask of the queue, and tell it about their destinations.
 impl Queue {
     /// What happened to destinations since the last call.
     pub fn take_events(&mut self) -> Vec<Event> {
@@ -53,29 +53,47 @@ impl Queue {
         self.lanes.report(connection, outcome, domain, now);
     }
 
+    /// The next job for a connection that has settled its last one.
+    pub fn next(&mut self, connection: ConnectionId, now: Timestamp) -> Next {
+        let Self { lanes, messages, counts, actions, .. } = self;
+        lanes.next(connection, now, &mut |ready| begin(messages, counts, ready), actions)
+    }
+
+    /// Takes an idle connection out of the queue. False if it was given a job in the meantime.
+    pub fn leave(&mut self, connection: ConnectionId, now: Timestamp) -> bool {
+        let Self { lanes, messages, counts, actions, .. } = self;
+        lanes.leave(connection, now, &mut |ready| begin(messages, counts, ready), actions)
+    }
+
     /// Puts a job back that did not get to its transaction, because the destination wants no more connections than the
     /// others that there are. No attempt is counted, and the connection is taken out. False if there is no other, or the
     /// message is not wanted any more.
-    pub fn put_back(&mut self, connection: ConnectionId, job: &Job, now: Timestamp) -> bool {
+    pub fn put_back(
+        &mut self,
+        connection: ConnectionId,
+        id: MessageId,
+        recipients: &[JobRecipient],
+        now: Timestamp,
+    ) -> bool {
         let wanted = |entry: &Entry| !entry.removing && entry.expires_at > now;
-        if !self.messages.get(&job.id).is_some_and(wanted) {
+        if !self.messages.get(&id).is_some_and(wanted) {
             return false;
         }
         let Self { lanes, messages, counts, actions, .. } = self;
         if !lanes.turn_away(connection, now, &mut |ready| begin(messages, counts, ready), actions) {
             return false;
         }
-        let Some(entry) = messages.get_mut(&job.id) else {
+        let Some(entry) = messages.get_mut(&id) else {
             return false;
         };
         let before = entry.status();
-        for JobRecipient { index, attempts, due } in job.recipients.iter().copied() {
+        for JobRecipient { index, attempts, due } in recipients.iter().copied() {
             entry.settle(&Settlement { index, attempts, fate: Fate::Due(due.min(now)) });
         }
         let recipients = entry.make_ready(|due| due <= now);
         count(counts, before, Some(entry.status()));
-        self.ready(job.id, &recipients, now);
-        self.rearm(job.id, now);
+        self.ready(id, &recipients, now);
+        self.rearm(id, now);
         true
     }
 }
@@ -142,7 +160,7 @@ impl Lanes {
     /// The pause of a lane's breaker may be over.
     pub(super) fn pass(&mut self, next_hop: &NextHop, now: Timestamp) {
         if let Some(lane) = self.by_next_hop.get_mut(next_hop) {
-            lane.alarm = false;
+            lane.alarm = None;
             if lane.breaker.pass(now) {
                 self.events.push(Event::breaker(next_hop, lane));
             }
@@ -173,7 +191,8 @@ impl Lanes {
             }
         };
         lane.keep_until = Some(keep_until);
-        if !std::mem::replace(&mut lane.alarm, true) {
+        if lane.alarm.is_none() {
+            lane.alarm = Some(keep_until);
             self.timers.insert((keep_until, Wake::Lane(next_hop.clone())));
         }
     }

@@ -37,8 +37,8 @@ pub(super) struct Lane {
     pub(super) domain: Option<Domain>,
     /// Nobody needs it but for what its breaker knows, and not for longer than this.
     pub(super) keep_until: Option<Timestamp>,
-    /// A timer runs for that.
-    pub(super) alarm: bool,
+    /// When the timer goes off that was set for that.
+    pub(super) alarm: Option<Timestamp>,
 }
 
 /// Mail for a domain that has a limit.
@@ -65,15 +65,12 @@ impl Lane {
         let Some(Limit { domain, rate }) = limit else {
             return self.ready.push_back(ready);
         };
-        match self.flows.get_mut(&domain) {
-            Some(flow) => {
-                flow.rate = rate;
-                flow.ready.push_back(ready);
-            }
-            None => {
-                self.flows.insert(domain.clone(), Flow { rate, ready: VecDeque::from([ready]), until: None });
-                self.open.push_back(domain);
-            }
+        if let Some(flow) = self.flows.get_mut(&domain) {
+            flow.rate = rate;
+            flow.ready.push_back(ready);
+        } else {
+            self.flows.insert(domain.clone(), Flow { rate, ready: VecDeque::from([ready]), until: None });
+            self.open.push_back(domain);
         }
     }
 
@@ -107,10 +104,10 @@ impl Lane {
             BreakerState::HalfOpen | BreakerState::Closed => {}
         }
         if let Some(until) = domain.and_then(|domain| self.flows.get(domain)?.until) {
-            return Obstacle::Rate { until };
+            return Obstacle::Rate { until, common: false };
         }
         if self.throttled {
-            return Obstacle::Rate { until: token };
+            return Obstacle::Rate { until: token, common: true };
         }
         let busy = self.connections.saturating_sub(self.idle.len());
         if self.waiting || (self.idle.is_empty() && busy >= self.allowed()) {
@@ -199,6 +196,8 @@ pub enum Obstacle {
     Rate {
         /// When the next message may go.
         until: Timestamp,
+        /// It is that of all mail.
+        common: bool,
     },
     /// The breaker of the destination.
     Breaker {

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use super::{
     Action, Event, Job, Next,
     lane::{Lane, Obstacle, Popped},
+    pace::Wake,
     rate::{Limiter, Rate},
-    timers::Wake,
 };
 use crate::{
     config::CircuitBreaker,

@@ -55,18 +55,29 @@ impl Queue {
         range.take(limit).map(|(id, entry)| entry.snapshot(*id)).collect()
     }
 
-    /// What keeps a recipient from starting that is ready.
-    pub fn obstacle(&self, envelope: &Envelope, recipient: usize, now: Timestamp) -> Option<Obstacle> {
-        let path = envelope.recipients().get(recipient)?;
-        let Route { next_hop, limit, .. } = self.routes.route(path);
+    /// What keeps a recipient from starting; `None` unless it is ready.
+    pub fn obstacle(
+        &self,
+        id: MessageId,
+        envelope: &Envelope,
+        recipient: usize,
+        now: Timestamp,
+    ) -> Option<Obstacle> {
+        if !self.messages.get(&id)?.is_ready(recipient) {
+            return None;
+        }
+        let Route { next_hop, limit, .. } = self.routes.route(envelope.recipients().get(recipient)?);
         Some(self.lanes.obstacle(&next_hop, limit.as_ref().map(|limit| &limit.domain), now))
     }
 
-    /// The connection that is busy with a recipient in flight; `None` if it is not on its way to a host.
-    pub fn connection_of(&self, id: MessageId, recipient: usize) -> Option<ConnectionId> {
-        let entry = self.messages.get(&id)?;
-        let route = self.routes.route(entry.envelope.recipients().get(recipient)?);
-        self.lanes.busy_with(id, &route.next_hop)
+    /// The connection that is busy with a message for a recipient's next hop.
+    pub fn connection_of(
+        &self,
+        id: MessageId,
+        envelope: &Envelope,
+        recipient: usize,
+    ) -> Option<ConnectionId> {
+        self.lanes.busy_with(id, &self.route(envelope, recipient)?)
     }
 
     /// Where a recipient goes by the present configuration.

@@ -12,10 +12,10 @@ mod job;
 mod lane;
 mod lanes;
 mod look;
+mod pace;
 mod rate;
 #[cfg(test)]
 mod tests;
-mod timers;
 mod window;
 
 use std::{
@@ -232,18 +232,6 @@ impl Queue {
         self.messages.get(&id).is_some_and(|entry| entry.outstanding() == recipients)
     }
 
-    /// The next job for a connection that has settled its last one.
-    pub fn next(&mut self, connection: ConnectionId, now: Timestamp) -> Next {
-        let Self { lanes, messages, counts, actions, .. } = self;
-        lanes.next(connection, now, &mut |ready| begin(messages, counts, ready), actions)
-    }
-
-    /// Takes an idle connection out of the queue. False if it was given a job in the meantime.
-    pub fn leave(&mut self, connection: ConnectionId, now: Timestamp) -> bool {
-        let Self { lanes, messages, counts, actions, .. } = self;
-        lanes.leave(connection, now, &mut |ready| begin(messages, counts, ready), actions)
-    }
-
     /// From now on no job starts, and connections close when they are done.
     pub fn stop(&mut self, now: Timestamp) {
         self.lanes.stop(now, &mut self.actions);
@@ -324,19 +312,19 @@ impl Queue {
         let Some(entry) = self.messages.get(&id) else {
             return;
         };
-        // What has different limits doesn't travel together.
-        let mut jobs: BTreeMap<(NextHop, Option<Domain>), (usize, Option<Rate>, Vec<u32>)> = BTreeMap::new();
+        let mut jobs: BTreeMap<Together, Grouped> = BTreeMap::new();
         for index in recipients {
             let Some(path) = entry.envelope.recipients().get(*index as usize) else {
                 continue;
             };
             let Route { next_hop, max_connections, limit } = self.routes.route(path);
             let (domain, rate) = limit.map(|Limit { domain, rate }| (domain, rate)).unzip();
-            let job = || (max_connections, rate, Vec::new());
-            jobs.entry((next_hop, domain)).or_insert_with(job).2.push(*index);
+            let job = jobs.entry((next_hop, domain)).or_default();
+            (job.max_connections, job.rate) = (max_connections, rate);
+            job.recipients.push(*index);
         }
         let Self { lanes, messages, counts, actions, .. } = self;
-        for ((next_hop, domain), (max_connections, rate, recipients)) in jobs {
+        for ((next_hop, domain), Grouped { max_connections, rate, recipients }) in jobs {
             let limit = domain.zip(rate).map(|(domain, rate)| Limit { domain, rate });
             let (alone, together): (Vec<_>, Vec<_>) = recipients
                 .into_iter()
@@ -369,6 +357,17 @@ impl Queue {
             }
         }
     }
+}
+
+/// What recipients have in common that travel together: their next hop, and the limit of their domain if there is one.
+type Together = (NextHop, Option<Domain>);
+
+/// Recipients that travel together.
+#[derive(Default)]
+struct Grouped {
+    max_connections: usize,
+    rate: Option<Rate>,
+    recipients: Vec<u32>,
 }
 
 type Messages = BTreeMap<MessageId, Entry>;

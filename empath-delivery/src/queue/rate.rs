@@ -97,16 +97,14 @@ impl Limiter {
 
     /// Takes one of the tokens of a domain.
     pub(super) fn take_of(&mut self, domain: &Domain, rate: Rate, now: Timestamp) {
+        if self.domains.len() >= self.crowd && !self.domains.contains_key(domain) {
+            // A full bucket is like none. The rest is bounded by the mail that went out in the time it takes to fill.
+            self.domains.retain(|_, bucket| bucket.full_at > now);
+            self.crowd = CROWD.max(self.domains.len() * 2);
+        }
         let bucket = match self.domains.get_mut(domain) {
             Some(bucket) => bucket,
-            None => {
-                if self.domains.len() >= self.crowd {
-                    // A full bucket is like none. The rest is bounded by the mail that went out in the time it takes to fill.
-                    self.domains.retain(|_, bucket| bucket.full_at > now);
-                    self.crowd = CROWD.max(self.domains.len() * 2);
-                }
-                self.domains.entry(domain.clone()).or_insert_with(|| Bucket::new(rate))
-            }
+            None => self.domains.entry(domain.clone()).or_insert(Bucket::new(rate)),
         };
         bucket.rate = rate;
         bucket.take(now);
@@ -127,6 +125,9 @@ mod tests {
         format!("d{number}.test").parse().unwrap()
     }
 
+    /// Messages, seconds, burst, moments, and what is taken at each.
+    type Row<'a> = (u32, u64, u32, &'a [i64], &'a [usize]);
+
     /// Takes whatever there is at these moments, and counts.
     fn taken(rate: Rate, moments: &[i64]) -> Vec<usize> {
         let mut bucket = Bucket::new(rate);
@@ -143,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_its_burst_and_then_one_token_an_interval() {
-        let table: [(u32, u64, u32, &[i64], &[usize]); 5] = [
+        let table: [Row<'_>; 5] = [
             (60, 60, 1, &[0, 999, 1000, 1001, 2000], &[1, 0, 1, 0, 1]),
             (60, 60, 3, &[0, 500, 1000, 1000, 2000], &[3, 0, 1, 0, 1]),
             // What isn't taken is saved up, but never more than the burst.

@@ -6,6 +6,8 @@ use super::Count;
 #[derive(Debug)]
 pub struct Script {
     pub(super) keywords: Vec<String>,
+    /// Most connections at the same time.
+    pub(super) most: usize,
     rules: Vec<Rule>,
 }
 
@@ -92,13 +94,19 @@ impl Script {
     /// Accepts everything and offers PIPELINING, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES and SIZE.
     pub fn new() -> Self {
         let keywords = ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "SIZE"];
-        Self { keywords: keywords.map(String::from).into(), rules: Vec::new() }
+        Self { keywords: keywords.map(String::from).into(), most: usize::MAX, rules: Vec::new() }
     }
 
     /// Offers these extensions only.
     #[must_use]
     pub fn offer<'a>(self, keywords: impl IntoIterator<Item = &'a str>) -> Self {
         Self { keywords: keywords.into_iter().map(String::from).collect(), ..self }
+    }
+
+    /// Greets connections that are more than this many at the same time with 421, and closes them.
+    #[must_use]
+    pub fn at_most(self, connections: usize) -> Self {
+        Self { most: connections, ..self }
     }
 
     /// Does this every time. The first rule that matches decides.

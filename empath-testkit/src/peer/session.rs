@@ -51,6 +51,9 @@ where
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     async fn run(&mut self) -> io::Result<()> {
+        if self.log.open() > self.script.most {
+            return self.write(b"421 4.7.0 Too many connections\r\n").await;
+        }
         self.answer(&At::Greeting, "220 peer.test ESMTP").await?;
         loop {
             let line = self.line().await?;

@@ -87,7 +87,7 @@ impl Run {
 
     fn obstacle(&self, number: u8) -> Obstacle {
         let envelope = self.queue.snapshot(id(number)).unwrap().envelope;
-        self.queue.obstacle(&envelope, 0, self.now()).unwrap()
+        self.queue.obstacle(id(number), &envelope, 0, self.now()).unwrap()
     }
 }
 
@@ -107,7 +107,7 @@ fn limited_mail_starts_when_its_token_is_there_and_costs_nothing_before() {
     run.accept(5, "one.test");
     run.deliver_all();
     assert_eq!(run.started, [(0, 1), (0, 2)]);
-    assert_eq!(run.obstacle(3), Obstacle::Rate { until: at(1) });
+    assert_eq!(run.obstacle(3), Obstacle::Rate { until: at(1), common: false });
     assert_eq!((run.queue.connections(), run.queue.idle_connections()), (2, 2), "none is held busy");
     assert_eq!(run.queue.snapshot(id(3)).unwrap().recipients, [(RecipientStatus::Pending, 0, None)]);
     while !run.queue.is_empty() {
@@ -179,7 +179,7 @@ fn under_the_common_limit_lanes_take_turns() {
         assert_eq!(*moment, number * 100);
     }
     for turns in later[..9].chunks(3) {
-        let lanes: std::collections::BTreeSet<_> = turns.iter().map(|(_, lane)| *lane).collect();
+        let lanes: BTreeSet<_> = turns.iter().map(|(_, lane)| *lane).collect();
         assert_eq!(lanes.len(), 3, "{later:?}");
     }
 }
@@ -313,7 +313,7 @@ fn a_destination_that_takes_five_connections_costs_next_to_no_attempt() {
             if run.flying.len() > 5 {
                 let (connection, job) = run.flying.pop().unwrap();
                 refused += 1;
-                if !run.queue.put_back(connection, &job, run.now()) {
+                if !run.queue.put_back(connection, job.id, &job.recipients, run.now()) {
                     deferred += 1;
                 }
                 run.take();
@@ -333,11 +333,11 @@ fn who_is_turned_away_alone_is_deferred() {
     let mut run = Run::new(&Config::default());
     run.accept(3, "one.test");
     let (second, job) = run.flying.pop().unwrap();
-    assert!(run.queue.put_back(second, &job, at(0)));
+    assert!(run.queue.put_back(second, job.id, &job.recipients, at(0)));
     run.take();
     assert_eq!((run.flying.len(), run.queue.connections()), (1, 1), "it waits for the one that there is");
     let (first, job) = run.flying.pop().unwrap();
-    assert!(!run.queue.put_back(first, &job, at(0)), "nobody else could take it");
+    assert!(!run.queue.put_back(first, job.id, &job.recipients, at(0)), "nobody else could take it");
     run.flying.push((first, job));
     run.finish(Outcome::TurnedAway, FAILED);
     assert_eq!(run.flying.len(), 1);
@@ -351,5 +351,5 @@ fn what_is_removed_while_it_is_turned_away_is_not_put_back() {
     run.accept(2, "one.test");
     run.queue.delete(id(2), at(0));
     let (second, job) = run.flying.pop().unwrap();
-    assert!(!run.queue.put_back(second, &job, at(0)));
+    assert!(!run.queue.put_back(second, job.id, &job.recipients, at(0)));
 }
