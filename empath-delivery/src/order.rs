@@ -44,10 +44,12 @@ impl<'a> Order<'a> {
         loop {
             match self.hosts.next().await {
                 Some(Err(failure)) => return Some(Err(failure)),
-                Some(Ok(candidate)) if self.shared.is_sick(candidate.address) => self.put_last(candidate),
                 Some(Ok(candidate)) => {
                     let hasty = self.hosts.has_more() || !self.last.is_empty();
-                    return Some(Ok(Turn { candidate, hasty }));
+                    if !(hasty && self.shared.is_sick(candidate.address)) {
+                        return Some(Ok(Turn { candidate, hasty }));
+                    }
+                    self.put_last(candidate);
                 }
                 None => {
                     let candidate = self.last.pop_front()?;

@@ -15,7 +15,10 @@ impl Shared {
     pub(crate) fn is_sick(self: &Arc<Self>, address: SocketAddr) -> bool {
         let advice = self.health().advice(address, Instant::now());
         if advice == Advice::Probe {
-            self.spawn(probe(Arc::clone(self), address));
+            let (shared, stopping) = (Arc::clone(self), self.stopping.clone());
+            self.spawn(async move {
+                let _ = stopping.run_until_cancelled(probe(shared, address)).await;
+            });
         }
         advice != Advice::Try
     }

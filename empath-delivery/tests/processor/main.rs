@@ -4,6 +4,8 @@
 mod bounces;
 mod connections;
 mod deliveries;
+mod hosts;
+mod limits;
 mod notifications;
 mod operator;
 mod retries;
