@@ -1,6 +1,6 @@
 //! Connections tell what they learn about their destinations, and are told what to do next.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use empath_common::{Domain, MessageId};
 use jiff::Timestamp;
@@ -95,6 +95,18 @@ impl Queue {
         self.ready(id, &recipients, now);
         self.rearm(id, now);
         true
+    }
+
+    /// An operator wants a message to go now: the destinations of which the breakers are open are tried.
+    pub(super) fn hurry(&mut self, id: MessageId, now: Timestamp) {
+        let Some(entry) = self.messages.get(&id) else { return };
+        let routes = entry.envelope.recipients().iter().map(|path| self.routes.route(path).next_hop);
+        let next_hops: BTreeSet<_> = routes.collect();
+        let Self { lanes, messages, counts, actions, .. } = self;
+        for next_hop in next_hops {
+            lanes.pass(&next_hop, Timestamp::MAX);
+            lanes.dispatch(&next_hop, now, &mut |ready| begin(messages, counts, ready), actions);
+        }
     }
 }
 

@@ -24,15 +24,16 @@ use std::{
     time::Duration,
 };
 
-use empath_common::{Domain, Envelope, MessageId};
+use empath_common::{Envelope, MessageId};
 use empath_spool::{Content, Ended, RecipientState};
 use jiff::Timestamp;
 
 use crate::{
     config::CircuitBreaker,
-    route::{Limit, NextHop, Route, Routes},
+    route::{Limit, Route, Routes},
 };
 use entry::Entry;
+use job::{Grouped, Together};
 use lanes::{Lanes, Ready};
 
 pub use breaker::BreakerState;
@@ -242,6 +243,7 @@ impl Queue {
         let entry = self.messages.get_mut(&id)?;
         let recipients = entry.make_ready(|_| true);
         self.ready(id, &recipients, now);
+        self.hurry(id, now);
         self.rearm(id, now);
         Some(recipients.len())
     }
@@ -357,17 +359,6 @@ impl Queue {
             }
         }
     }
-}
-
-/// What recipients have in common that travel together: their next hop, and the limit of their domain if there is one.
-type Together = (NextHop, Option<Domain>);
-
-/// Recipients that travel together.
-#[derive(Default)]
-struct Grouped {
-    max_connections: usize,
-    rate: Option<Rate>,
-    recipients: Vec<u32>,
 }
 
 type Messages = BTreeMap<MessageId, Entry>;

@@ -254,6 +254,17 @@ fn a_probe_that_fails_opens_the_breaker_again() {
 }
 
 #[test]
+fn an_operator_who_wants_mail_to_go_now_has_the_destination_tried_now() {
+    let mut run = broken();
+    run.events();
+    run.queue.retry(id(20), at(1));
+    run.take();
+    assert_eq!((run.events(), run.flying.len()), (vec!["one.test HalfOpen".to_owned()], 1));
+    run.deliver_all();
+    assert!(run.queue.snapshot(id(20)).is_none());
+}
+
+#[test]
 fn failures_count_in_a_row_also_when_nothing_is_queued_in_between() {
     let mut run = Run::new(&Config::default());
     for _ in 0..5 {
