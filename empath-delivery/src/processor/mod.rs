@@ -6,8 +6,8 @@
 mod commits;
 mod control;
 mod expiry;
-mod hosts;
 mod outcome;
+mod reach;
 mod recover;
 mod untaken;
 mod view;
@@ -234,16 +234,15 @@ impl Shared {
         let wake = state.queue.take_wake();
         let expired = state.queue.has_expired();
         let actions = state.queue.take_actions();
-        for event in state.queue.take_events() {
-            self.metrics.happened(&event);
-            log::happened(&event);
-        }
+        let events = state.queue.take_events();
+        events.iter().for_each(|event| self.metrics.happened(event));
         self.metrics.show(&state.queue);
         self.metrics.removed.add(state.queue.take_removed());
         for action in actions {
             self.perform(action, &mut state.connections);
         }
         drop(state);
+        events.iter().for_each(log::happened);
         if wake {
             self.timer.notify_one();
         }

@@ -21,6 +21,8 @@ pub(super) struct Lane {
     flows: BTreeMap<Domain, Flow>,
     /// Flows that do not wait for a token, as far as is known; they take turns.
     open: VecDeque<Domain>,
+    /// How much is ready.
+    len: usize,
     /// Whether it is the turn of a flow.
     flows_turn: bool,
     /// Connections, idle ones included.
@@ -62,6 +64,7 @@ pub(super) enum Popped {
 
 impl Lane {
     pub(super) fn push(&mut self, ready: Ready, limit: Option<Limit>) {
+        self.len += 1;
         let Some(Limit { domain, rate }) = limit else {
             return self.ready.push_back(ready);
         };
@@ -81,12 +84,7 @@ impl Lane {
 
     /// Whether nothing is ready at all.
     pub(super) fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.flows.is_empty()
-    }
-
-    /// How much is ready, some of it maybe only seemingly.
-    pub(super) fn len(&self) -> usize {
-        self.ready.len() + self.flows.values().map(|flow| flow.ready.len()).sum::<usize>()
+        self.len == 0
     }
 
     /// What keeps mail for a domain from starting. `token` is when the next token of all mail comes.
@@ -111,7 +109,7 @@ impl Lane {
         }
         let busy = self.connections.saturating_sub(self.idle.len());
         if self.waiting || (self.idle.is_empty() && busy >= self.allowed()) {
-            return Obstacle::Busy { connections: busy, allowed: self.allowed(), ready: self.len() };
+            return Obstacle::Busy { connections: busy, allowed: self.allowed(), ready: self.len };
         }
         Obstacle::None
     }
@@ -144,10 +142,13 @@ impl Lane {
                 self.flows_turn = true;
                 match self.ready.pop_front() {
                     None => return Popped::Nothing,
-                    Some(ready) => match begin(ready) {
-                        Some(job) => return Popped::Job(job),
-                        None => continue,
-                    },
+                    Some(ready) => {
+                        self.len -= 1;
+                        match begin(ready) {
+                            Some(job) => return Popped::Job(job),
+                            None => continue,
+                        }
+                    }
                 }
             }
             self.flows_turn = false;
@@ -161,6 +162,7 @@ impl Lane {
             while job.is_none()
                 && let Some(ready) = flow.ready.pop_front()
             {
+                self.len -= 1;
                 job = begin(ready);
             }
             if job.is_some() {

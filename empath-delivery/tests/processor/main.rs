@@ -3,8 +3,8 @@
 
 mod bounces;
 mod connections;
+mod dead_hosts;
 mod deliveries;
-mod hosts;
 mod limits;
 mod notifications;
 mod operator;
