@@ -235,7 +235,9 @@ impl Shared {
         let expired = state.queue.has_expired();
         let actions = state.queue.take_actions();
         let events = state.queue.take_events();
-        events.iter().for_each(|event| self.metrics.happened(event));
+        for event in &events {
+            self.metrics.happened(event);
+        }
         self.metrics.show(&state.queue);
         self.metrics.removed.add(state.queue.take_removed());
         for action in actions {
