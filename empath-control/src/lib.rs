@@ -24,6 +24,7 @@ mod request;
 mod server;
 mod socket;
 mod spool;
+mod why;
 mod wire;
 
 pub use answers::Answers;
@@ -39,4 +40,5 @@ pub use request::{Connections, Pong, Request, SystemStatus};
 pub use server::{ControlServer, Handler};
 pub use socket::SocketError;
 pub use spool::{Checked, Discarded, Finding, Kept, KeptSegment, Piece, SpoolStats};
+pub use why::{Because, QueueWhy, WhyEntry};
 pub use wire::VERSION;

@@ -29,6 +29,12 @@ pub enum Request {
         /// Its id.
         id: MessageId,
     },
+    /// Why a message is still in the queue. Answered by one [`crate::QueueWhy`]; `not_found` when there is no such message.
+    #[serde(rename = "queue.why")]
+    Why {
+        /// Its id.
+        id: MessageId,
+    },
     /// Numbers about the queue. Answered by one [`crate::QueueStats`].
     #[serde(rename = "queue.stats")]
     Stats {},
@@ -118,6 +124,7 @@ impl Request {
             Self::Status {} => "system.status",
             Self::List { .. } => "queue.list",
             Self::View { .. } => "queue.view",
+            Self::Why { .. } => "queue.why",
             Self::Stats {} => "queue.stats",
             Self::Retry { .. } => "queue.retry",
             Self::Delete { .. } => "queue.delete",

@@ -82,6 +82,7 @@ mod tests {
             Request::List { filter: filter.clone(), limit: Some(3) },
             Request::List { filter: crate::Filter::default(), limit: None },
             Request::View { id },
+            Request::Why { id },
             Request::Stats {},
             Request::Retry { messages: crate::Selection::All },
             Request::Retry { messages: crate::Selection::Filter(filter) },

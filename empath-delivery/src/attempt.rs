@@ -1,6 +1,6 @@
 //! One attempt: a job over the hosts of its next hop until every recipient has a result.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use empath_common::{Domain, Envelope, ForwardPath, MessageId, Reply};
 use empath_metrics::Gauge;
@@ -10,13 +10,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    attempted::{Attempted, Tried, is_no_answer, turned_down},
     config::Config,
     content::Outgoing,
     dsn::Arrived,
     failure::{Disposition, Failure, Scope, disposition},
-    hosts::{Candidate, Hosts, Own},
+    hosts::{Candidate, Own},
     open::{Network, Open, Peer},
-    queue::{Job, JobRecipient},
+    order::{HASTE, Order, Turn},
+    processor::Shared,
+    queue::{ConnectionId, Job, JobRecipient},
     resolve::Resolver,
     route::{NextHop, Terms},
 };
@@ -37,72 +40,9 @@ pub(crate) struct Outbound<'a> {
     pub(crate) active: &'a Gauge,
     /// What is in flight is given up.
     pub(crate) aborting: &'a CancellationToken,
-}
-
-/// What one attempt has come to.
-pub(crate) struct Attempted {
-    /// One for each recipient of the job.
-    pub(crate) results: Vec<Tried>,
-    /// Places of recipients that should not share a transaction again: it failed as a whole, maybe by the fault of one.
-    pub(crate) alone: Vec<u32>,
-    /// Time spent on finding and connecting to hosts.
-    pub(crate) connect: Duration,
-    /// Time spent in transactions.
-    pub(crate) transfer: Duration,
-    /// Connections of no more use, to take leave of.
-    pub(crate) spare: Vec<Open>,
-}
-
-impl Attempted {
-    /// Without any result yet.
-    pub(crate) fn new(job: &Job) -> Self {
-        Self {
-            results: Vec::with_capacity(job.recipients.len()),
-            alone: Vec::new(),
-            connect: Duration::ZERO,
-            transfer: Duration::ZERO,
-            spare: Vec::new(),
-        }
-    }
-
-    /// The same failure for all, before any host was asked.
-    pub(crate) fn all(job: &Job, failure: &Failure) -> Self {
-        let failed = |recipient: &JobRecipient| Tried {
-            recipient: *recipient,
-            result: Err(failure.clone()),
-            peer: None,
-            arrived: None,
-        };
-        Self { results: job.recipients.iter().map(failed).collect(), ..Self::new(job) }
-    }
-
-    /// Whether a recipient did not get the message because it could not be read.
-    pub(crate) fn is_unreadable(&self) -> bool {
-        self.results
-            .iter()
-            .any(|tried| tried.result.as_ref().is_err_and(|found| *found == Failure::unreadable()))
-    }
-
-    /// Says what has become of a message that could not be read.
-    pub(crate) fn unreadable_is(&mut self, failure: &Failure) {
-        for tried in &mut self.results {
-            if let Err(found) = &mut tried.result
-                && *found == Failure::unreadable()
-            {
-                *found = failure.clone();
-            }
-        }
-    }
-}
-
-/// What one attempt has come to for one recipient.
-pub(crate) struct Tried {
-    pub(crate) recipient: JobRecipient,
-    pub(crate) result: Result<Reply, Failure>,
-    /// Who said so.
-    pub(crate) peer: Option<Arc<Peer>>,
-    /// How the message arrived, unless the next hop sees to telling the sender.
-    pub(crate) arrived: Option<Arrived>,
+    pub(crate) connection: ConnectionId,
+    /// What all attempts share.
+    pub(crate) shared: &'a Arc<Shared>,
 }
 
 /// Makes an attempt. `open` is a connection from an earlier one, and the connection for the next one afterwards.
@@ -160,7 +100,11 @@ impl<'a> Attempt<'a> {
         let mut used = None;
         if let Some(mut reused) = open.take() {
             used = Some(reused.connection.peer());
-            if self.transfer(&mut reused, true).await {
+            let reusable = self.transfer(&mut reused, true).await;
+            if self.begun() {
+                outbound.shared.metrics.pool_hits.increment();
+            }
+            if reusable {
                 *open = Some(reused);
             } else if !self.begun() || !self.unasked.is_empty() {
                 // An idle connection closed by the peer is not a failure: the host gets a fresh one.
@@ -186,42 +130,52 @@ impl<'a> Attempt<'a> {
         rng: &mut fastrand::Rng,
     ) {
         let started = Instant::now();
-        let hosts =
-            Hosts::of(outbound.next_hop, outbound.config.mx_port, outbound.resolver, outbound.own, rng).await;
+        let order = Order::of(outbound, rng).await;
         self.attempted.connect += started.elapsed();
-        let mut hosts = match hosts {
-            Ok(hosts) => hosts,
+        let mut order = match order {
+            Ok(order) => order,
             Err(failure) => return self.fail(&failure, None),
         };
         while !self.left.is_empty() {
             let started = Instant::now();
-            let candidate = match hosts.next().await {
+            let Turn { candidate, hasty } = match order.next().await {
                 None => return,
                 Some(Err(failure)) => {
                     self.fail(&failure, None);
                     continue;
                 }
-                Some(Ok(candidate)) if Some(candidate.address) == used => continue,
-                Some(Ok(candidate)) => candidate,
+                Some(Ok(turn)) if Some(turn.candidate.address) == used => continue,
+                Some(Ok(turn)) => turn,
             };
-            self.host(&candidate, outbound, open, started).await;
+            if !self.host(&candidate, hasty, outbound, open, started).await {
+                order.put_last(candidate);
+            }
         }
     }
 
-    /// Offers the message to a host, over as many connections as it needs for all recipients.
+    /// Offers the message to a host, over as many connections as it needs for all recipients. False if it did not answer in
+    /// haste.
     async fn host(
         &mut self,
         candidate: &Candidate,
+        hasty: bool,
         outbound: &Outbound<'_>,
         open: &mut Option<Open>,
         mut started: Instant,
-    ) {
+    ) -> bool {
         let mut elsewhere = Vec::new();
         loop {
-            let connected = Open::connect(candidate, outbound, self.domain(outbound)).await;
+            let connected = Open::connect(candidate, outbound, self.domain(outbound), hasty).await;
             self.attempted.connect += started.elapsed();
             match connected {
-                Err((failure, peer)) => self.fail(&failure, Some(&peer)),
+                Err((failure, _)) if hasty && started.elapsed() >= HASTE && is_no_answer(&failure) => {
+                    self.left.append(&mut elsewhere);
+                    return false;
+                }
+                Err((failure, peer)) => {
+                    self.attempted.learn(turned_down(&failure));
+                    self.fail(&failure, Some(&peer));
+                }
                 Ok(mut fresh) => {
                     if self.transfer(&mut fresh, false).await {
                         // One is kept: the first, which is of the better host.
@@ -234,7 +188,7 @@ impl<'a> Attempt<'a> {
             self.left = std::mem::take(&mut self.unasked);
             if self.left.is_empty() {
                 self.left = elsewhere;
-                return;
+                return true;
             }
             started = Instant::now();
         }
@@ -267,6 +221,9 @@ impl<'a> Attempt<'a> {
             }
             let delivered = sent.recipients.iter().any(Result::is_ok);
             let several = round.len() > 1;
+            for result in &sent.recipients {
+                self.attempted.hear(result);
+            }
             let (mut again, mut broken) = (Vec::new(), None);
             for (left, result) in round.drain(..).zip(sent.recipients) {
                 match result {

@@ -89,6 +89,11 @@ impl<'a> Hosts<'a> {
         })
     }
 
+    /// Whether another may come.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.addresses.is_empty() || !self.rest.is_empty()
+    }
+
     /// The next address, or why a host has none.
     pub(crate) async fn next(&mut self) -> Option<Result<Candidate, Failure>> {
         loop {

@@ -12,14 +12,15 @@ use tokio::{
 };
 
 use crate::{
-    attempt::{Attempted, Outbound, Tried, attempt},
+    attempt::{Outbound, attempt},
+    attempted::{Attempted, Tried},
     content::Outgoing,
     dsn::Arrived,
     failure::Failure,
     log, maildir,
     open::Open,
     processor::{Commits, Shared},
-    queue::{ConnectionId, Job, Next},
+    queue::{ConnectionId, Job, Next, Outcome},
     route::NextHop,
 };
 
@@ -43,8 +44,8 @@ pub(crate) async fn run(
         jobs,
     };
     loop {
-        lane.deliver(job).await;
-        job = match lane.shared.next(id) {
+        let Some(outcome) = lane.deliver(&mut job).await else { break };
+        job = match lane.shared.next(id, &job, outcome) {
             Next::Job(next) => next,
             Next::Idle => match lane.idle().await {
                 Some(next) => next,
@@ -73,7 +74,8 @@ struct Lane {
 }
 
 impl Lane {
-    async fn deliver(&mut self, mut job: Job) {
+    /// Makes an attempt and records what it comes to. `None` if there was none, and the job is another connection's.
+    async fn deliver(&mut self, job: &mut Job) -> Option<Outcome> {
         let started = (self.shared.now(), Instant::now());
         let content = match job.content.take() {
             Some(octets) => Ok(octets.into()),
@@ -82,8 +84,8 @@ impl Lane {
         let (attempted, content) = match content {
             Ok(content) => {
                 let Self { shared, next_hop, commits, .. } = self;
-                let keys = shared.drop_duplicates(&mut job, next_hop, &content, commits).await;
-                let mut attempted = self.attempt(&job, &content).await;
+                let keys = shared.drop_duplicates(job, next_hop, &content, commits).await;
+                let mut attempted = self.attempt(job, &content).await;
                 if attempted.is_unreadable() && content.is_damaged().await {
                     attempted.unreadable_is(&self.lost(job.id).await);
                 }
@@ -97,15 +99,20 @@ impl Lane {
                     LoadError::Io { .. } => Failure::unreadable(),
                     LoadError::Unknown(_) | LoadError::Damaged { .. } => self.lost(job.id).await,
                 };
-                (Attempted::all(&job, &failure), Bytes::new().into())
+                (Attempted::all(job, &failure), Bytes::new().into())
             }
         };
         if attempted.results.is_empty() {
             // Nothing but duplicates; or given up, and the next start finds it as it was.
-            return;
+            return Some(Outcome::Unknown);
         }
-        self.observe(&job, started.1);
-        self.shared.conclude(&job, &self.next_hop, attempted, (started.0, content), &mut self.commits).await;
+        let outcome = attempted.outcome;
+        if attempted.is_turned_away() && self.shared.put_back(self.id, job) {
+            return None;
+        }
+        self.observe(job, started.1);
+        self.shared.conclude(job, &self.next_hop, attempted, (started.0, content), &mut self.commits).await;
+        Some(outcome)
     }
 
     /// The message is damaged in the spool, or has gone from it for that reason. Its sender is told, and what there is of
@@ -121,7 +128,7 @@ impl Lane {
     }
 
     async fn attempt(&mut self, job: &Job, content: &Content) -> Attempted {
-        let Self { shared, next_hop, open, rng, active, .. } = self;
+        let Self { shared, id, next_hop, open, rng, active, .. } = self;
         let terms = match &*next_hop {
             NextHop::Maildir(template) => return file(shared, template, job, content).await,
             NextHop::Mx(_, terms) | NextHop::Host { terms, .. } => terms,
@@ -137,6 +144,8 @@ impl Lane {
             own: &shared.own,
             active,
             aborting: &shared.aborting,
+            connection: *id,
+            shared,
         };
         let mut attempted = attempt(&outbound, open, job, content, rng).await;
         let worn = open.take_if(|open| !open.may_continue(outbound.config));
@@ -147,9 +156,7 @@ impl Lane {
     }
 
     fn observe(&mut self, job: &Job, started: Instant) {
-        let paths = job.envelope.recipients();
-        let path = job.recipients.first().and_then(|recipient| paths.get(recipient.index as usize));
-        let domain = path.and_then(|path| path.domain()).unwrap_or(&self.shared.settings.hostname);
+        let domain = job.domain().unwrap_or(&self.shared.settings.hostname);
         let seconds = started.elapsed().as_secs_f64();
         match &self.duration {
             Some((last, duration)) if last == domain => duration.observe(seconds),
@@ -185,6 +192,7 @@ impl Lane {
 async fn file(shared: &Arc<Shared>, template: &Path, job: &Job, content: &Content) -> Attempted {
     let started = Instant::now();
     let mut attempted = Attempted::new(job);
+    attempted.outcome = Outcome::Good;
     for recipient in &job.recipients {
         let Some(path) = job.envelope.recipients().get(recipient.index as usize) else {
             continue;

@@ -15,6 +15,7 @@
 //! - [`resolve`]: a domain's MX hosts and their addresses
 //! - `lane`: a connection that takes job after job; `attempt`: one job over the hosts of its next hop; `open`: a connection
 //!   to a host, encrypted as the policy wants it; `maildir`
+//! - `order`: hosts in the order in which they are tried; `health`: those that could not be reached lately
 //! - [`header`]: the beginning of a message's content
 //! - [`Processor`]: joins queue, lanes and spool; what the daemon and the control socket talk to
 
@@ -27,20 +28,24 @@ pub mod route;
 pub mod schedule;
 
 mod attempt;
+mod attempted;
 mod content;
+mod health;
 mod hosts;
 mod lane;
 mod log;
 mod maildir;
 mod metrics;
 mod open;
+mod order;
 mod processor;
 
 pub use config::{Config, DsnConfig};
 pub use content::header;
 pub use metrics::Metrics;
 pub use processor::{
-    Filter, HistoryView, MessageView, Parts, Processor, RecipientView, ReplyView, Settings, Stats, Touched,
+    Because, Filter, HistoryView, MessageView, Parts, Processor, RecipientView, ReplyView, Settings, Stats,
+    Touched, WhyView,
 };
 pub use queue::{MessageStatus, RecipientStatus};
 pub use resolve::Resolver;

@@ -9,7 +9,13 @@ use empath_spool::CommitError;
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
-use crate::{dsn::Failed, failure::Failure, open::Peer, route::NextHop};
+use crate::{
+    dsn::Failed,
+    failure::Failure,
+    open::Peer,
+    queue::{BreakerState, Event},
+    route::NextHop,
+};
 
 /// What every line about an attempt for a recipient says.
 pub(crate) struct Line<'a> {
@@ -202,6 +208,22 @@ impl fmt::Display for Told {
 pub(crate) fn in_clear(host: &str, failure: &client::Failure) {
     let reason = failure.to_string();
     warn!(host, reason = %Escaped(reason.as_bytes()), "TLS failed; mail goes to the host in clear text for an hour");
+}
+
+/// Rate limits are counted and not logged: that mail waits is what they are for.
+pub(crate) fn happened(event: &Event) {
+    let Event::Breaker { next_hop, domain, state } = event else { return };
+    match state {
+        BreakerState::Open { until } => {
+            warn!(%next_hop, domain, %until, "the circuit breaker of the destination has opened; its mail waits");
+        }
+        BreakerState::HalfOpen => {
+            info!(%next_hop, domain, "the circuit breaker of the destination is half open; it is probed");
+        }
+        BreakerState::Closed => {
+            info!(%next_hop, domain, "the circuit breaker of the destination is closed again");
+        }
+    }
 }
 
 pub(crate) fn not_stored(id: MessageId, failure: &CommitError) {

@@ -4,7 +4,7 @@ use empath_common::{Clock, Domain};
 use empath_metrics::{Counter, Family, Gauge, Histogram, Kind, Registry};
 use jiff::Timestamp;
 
-use crate::queue::{MessageStatus, Queue};
+use crate::queue::{BreakerState, Event, MessageStatus, Queue};
 
 /// Most values of the labels `domain` and `server`; the rest is `other`.
 const MAX_LABELS: usize = 1000;
@@ -24,8 +24,20 @@ pub struct Metrics {
     pub(crate) unreadable: Gauge,
     /// Under policies that can do without TLS, and under those that can't.
     tls_failures: [Family<Counter>; 2],
+    pub(crate) pool_hits: Counter,
+    pub(crate) pool_misses: Counter,
+    pool_size: Gauge,
+    rate_limited: Family<Counter>,
+    breaker: Breaker,
     sizes: [Gauge; MessageStatus::ALL.len()],
     registry: Registry,
+}
+
+#[derive(Clone)]
+struct Breaker {
+    state: Family<Gauge>,
+    trips: Family<Counter>,
+    recoveries: Family<Counter>,
 }
 
 impl Metrics {
@@ -81,6 +93,42 @@ impl Metrics {
                 ("policy", ["opportunistic", "required"]),
                 MAX_LABELS,
             ),
+            pool_hits: registry.counter(
+                "empath_delivery_pool_hits_total",
+                "Attempts that found an open connection to the destination.",
+            ),
+            pool_misses: registry.counter(
+                "empath_delivery_pool_misses_total",
+                "Connections that were opened, because there was none or the peer had closed it.",
+            ),
+            pool_size: registry
+                .gauge("empath_delivery_pool_size", "Open outgoing connections that wait for a message."),
+            rate_limited: registry.counters(
+                "empath_delivery_rate_limited_total",
+                "Times that mail began to wait for a rate limit, by domain.",
+                "domain",
+                MAX_LABELS,
+            ),
+            breaker: Breaker {
+                state: registry.gauges(
+                    "empath_delivery_circuit_breaker_state",
+                    "The circuit breaker of a destination: 0 closed, 1 open, 2 half open. A destination is not shown before its first trip.",
+                    "domain",
+                    MAX_LABELS,
+                ),
+                trips: registry.counters(
+                    "empath_delivery_circuit_breaker_trips_total",
+                    "Times that the circuit breaker of a destination opened.",
+                    "domain",
+                    MAX_LABELS,
+                ),
+                recoveries: registry.counters(
+                    "empath_delivery_circuit_breaker_recoveries_total",
+                    "Times that the circuit breaker of a destination closed again.",
+                    "domain",
+                    MAX_LABELS,
+                ),
+            },
             sizes: MessageStatus::ALL.map(|status| sizes.with(status.as_str())),
             registry: registry.clone(),
         }
@@ -97,6 +145,29 @@ impl Metrics {
     pub(crate) fn show(&self, queue: &Queue) {
         for (gauge, status) in self.sizes.iter().zip(MessageStatus::ALL) {
             gauge.set(i64::try_from(queue.count_of(status)).unwrap_or(i64::MAX));
+        }
+        self.pool_size.set(i64::try_from(queue.idle_connections()).unwrap_or(i64::MAX));
+    }
+
+    /// Counts what happened to a destination.
+    pub(crate) fn happened(&self, event: &Event) {
+        match event {
+            Event::RateLimited { domain } => self.rate_limited.with(domain).increment(),
+            Event::Breaker { domain, state, .. } => {
+                let Breaker { state: gauge, trips, recoveries } = &self.breaker;
+                let gauge = gauge.with(domain);
+                match state {
+                    BreakerState::Closed => {
+                        gauge.set(0);
+                        recoveries.with(domain).increment();
+                    }
+                    BreakerState::Open { .. } => {
+                        gauge.set(1);
+                        trips.with(domain).increment();
+                    }
+                    BreakerState::HalfOpen => gauge.set(2),
+                }
+            }
         }
     }
 

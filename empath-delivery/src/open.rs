@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     attempt::Outbound,
+    attempted::is_no_answer,
     config::{Config, HostAddr, TlsPolicy},
     failure::Failure,
     hosts::Candidate,
@@ -96,6 +97,16 @@ impl Network {
         Self { dial, tls, broken: Broken::default(), metrics }
     }
 
+    /// Connects to a host in clear text.
+    pub(crate) async fn greet(
+        &self,
+        address: SocketAddr,
+        helo: &str,
+        timeouts: &Arc<Timeouts>,
+    ) -> Result<Connection, client::Failure> {
+        Connection::open(&*self.dial, address, helo, Arc::clone(timeouts)).await
+    }
+
     /// Connects to a host, for mail to `domain`.
     async fn connect(
         &self,
@@ -104,7 +115,7 @@ impl Network {
         domain: &Domain,
         (helo, timeouts): (&str, &Arc<Timeouts>),
     ) -> Result<Connection, client::Failure> {
-        let in_clear = || Connection::open(&*self.dial, *address, helo, Arc::clone(timeouts));
+        let in_clear = || self.greet(*address, helo, timeouts);
         let connection = in_clear().await?;
         let wanted = match terms.tls {
             TlsPolicy::Disabled => false,
@@ -154,24 +165,34 @@ fn shown(host: &HostAddr, address: SocketAddr) -> String {
 }
 
 impl Open {
-    /// Connects for mail to `domain`.
+    /// Connects for mail to `domain`, in haste or with all the time there is.
     pub(crate) async fn connect(
         candidate: &Candidate,
         outbound: &Outbound<'_>,
         domain: &Domain,
+        hasty: bool,
     ) -> Result<Self, (Failure, Arc<Peer>)> {
         let Candidate { host, address } = candidate;
         let peer = |tls| Arc::new(Peer { shown: shown(host, *address), host: host.clone(), tls });
-        let terms = outbound.terms;
-        let manners = (outbound.hostname.as_str(), outbound.timeouts);
+        let (terms, shared) = (outbound.terms, outbound.shared);
+        let timeouts = if hasty { &shared.hasty } else { outbound.timeouts };
+        let manners = (outbound.hostname.as_str(), timeouts);
         match outbound.network.connect(candidate, terms, domain, manners).await {
             Ok(mut connection) => {
+                shared.is_well(*address);
+                shared.metrics.pool_misses.increment();
                 connection.forgo(!terms.pipelining, !terms.chunking);
                 let active = Active::new(outbound.active);
                 let peer = peer(connection.tls().cloned());
                 Ok(Self { connection, peer, since: Instant::now(), messages: 0, active })
             }
-            Err(failure) => Err((failure.into(), peer(None))),
+            Err(failure) => {
+                let failure = failure.into();
+                if is_no_answer(&failure) {
+                    shared.is_ill(*address);
+                }
+                Err((failure, peer(None)))
+            }
         }
     }
 

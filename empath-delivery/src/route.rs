@@ -7,11 +7,15 @@ use std::{
     fmt,
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use empath_common::{Domain, ForwardPath, Host};
 
-use crate::config::{Config, DomainConfig, DomainPattern, HostAddr, Override, TlsPolicy};
+use crate::{
+    config::{BURST, Config, DomainConfig, DomainPattern, HostAddr, Override, TlsPolicy},
+    queue::Rate,
+};
 
 /// Most overrides at run time.
 const MAX_OVERRIDES: usize = 1000;
@@ -70,6 +74,17 @@ pub struct Route {
     pub next_hop: NextHop,
     /// Most connections there.
     pub max_connections: usize,
+    /// How many messages may go to the recipient's domain.
+    pub limit: Option<Limit>,
+}
+
+/// A rate limit and the domain that it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// Whose mail is counted.
+    pub domain: Domain,
+    /// How much of it there may be.
+    pub rate: Rate,
 }
 
 /// The part of the configuration that decides about next hops, made ready for look-up.
@@ -98,6 +113,7 @@ struct Policy {
     next_hop: Option<NextHop>,
     terms: Arc<Terms>,
     max_connections: usize,
+    rate: Option<Rate>,
 }
 
 impl Routes {
@@ -111,6 +127,7 @@ impl Routes {
                 next_hop: None,
                 terms: Arc::new(Terms::of(config, None)),
                 max_connections: max_per_server,
+                rate: rate(config, None),
             },
             overrides: BTreeMap::new(),
             mx_port: config.mx_port,
@@ -125,7 +142,8 @@ impl Routes {
                 (None, None) => None,
             };
             let max_connections = domain.max_connections.unwrap_or(max_per_server);
-            let policy = Policy { next_hop, terms, max_connections };
+            let rate = rate(config, Some(domain));
+            let policy = Policy { next_hop, terms, max_connections, rate };
             match pattern {
                 DomainPattern::Exact(name) => {
                     routes.exact.insert(name.clone(), policy);
@@ -233,7 +251,8 @@ impl Policy {
         {
             *terms = Arc::new(Terms { name: domain.cloned(), ..Terms::clone(terms) });
         }
-        Route { next_hop, max_connections: self.max_connections }
+        let limit = domain.zip(self.rate).map(|(domain, rate)| Limit { domain: domain.clone(), rate });
+        Route { next_hop, max_connections: self.max_connections, limit }
     }
 }
 
@@ -244,6 +263,16 @@ impl Terms {
             domain.map_or([true, true], |domain| [domain.pipelining, domain.chunking]);
         Self { tls, verified, name: None, pipelining, chunking }
     }
+}
+
+/// How many messages may go to a domain of which the configuration says this.
+fn rate(config: &Config, domain: Option<&DomainConfig>) -> Option<Rate> {
+    let burst = domain.and_then(|domain| domain.rate_burst);
+    if let Some(messages) = domain.and_then(|domain| domain.rate_limit) {
+        return Rate::new(messages, Duration::from_mins(1), burst.unwrap_or(BURST));
+    }
+    let messages = config.rate_limits.per_domain_per_second?;
+    Rate::new(messages, Duration::from_secs(1), burst.unwrap_or(BURST.max(messages / 10)))
 }
 
 #[cfg(test)]
@@ -342,6 +371,30 @@ mod tests {
         assert_eq!(one_more, Err(TooManyOverrides));
         let again = routes.set_override("d1.test".parse().unwrap(), "other.test".parse().unwrap());
         assert_eq!(again, Ok(()));
+    }
+
+    #[test]
+    fn the_limit_of_a_domain_takes_the_place_of_the_common_one() {
+        let limited = DomainConfig { rate_limit: Some(60), rate_burst: Some(2), ..over("relay.test") };
+        let burst = DomainConfig { rate_burst: Some(3), ..over("relay.test") };
+        let mut config = Config::default();
+        config.domains.insert("a.test".parse().unwrap(), limited);
+        config.domains.insert("*.b.test".parse().unwrap(), burst);
+        let limit = |config: &Config, path: &str| {
+            let routes = Routes::new(config, "mx.home.test".parse().unwrap());
+            let limit = routes.route(&path.parse().unwrap()).limit?;
+            Some((limit.domain.to_string(), limit.rate.interval.as_millis(), limit.rate.burst))
+        };
+        let named = |domain: &str, milliseconds, burst| Some((domain.to_owned(), milliseconds, burst));
+        assert_eq!(limit(&config, "<u@a.test>"), named("a.test", 1000, 2));
+        assert_eq!(limit(&config, "<u@c.test>"), None);
+        config.rate_limits.per_domain_per_second = Some(4);
+        assert_eq!(limit(&config, "<u@a.test>"), named("a.test", 1000, 2));
+        // Each domain under a pattern has a limit of its own.
+        assert_eq!(limit(&config, "<u@x.b.test>"), named("x.b.test", 250, 3));
+        assert_eq!(limit(&config, "<u@c.test>"), named("c.test", 250, 10));
+        assert_eq!(limit(&config, "<Postmaster>"), named("mx.home.test", 250, 10));
+        assert_eq!(limit(&config, "<u@[192.0.2.1]>"), None);
     }
 
     #[test]

@@ -232,6 +232,10 @@ impl Log {
         number
     }
 
+    fn open(&self) -> usize {
+        self.0.borrow().open
+    }
+
     fn left(&self) {
         self.0.send_modify(|seen| seen.open -= 1);
     }

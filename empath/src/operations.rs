@@ -7,13 +7,13 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use empath_common::MessageId;
 use empath_control::{
-    Answers, Changed, Connections, Failure, FailureCode, Filter, Handler, HistoryEntry, LastReply,
-    NotificationEntry, Pong, Priority, QueueEntry, QueueStats, QueueView, RecipientEntry, Request, Selection,
-    Status, SystemStatus,
+    Answers, Because, Changed, Connections, Failure, FailureCode, Filter, Handler, HistoryEntry, LastReply,
+    NotificationEntry, Pong, Priority, QueueEntry, QueueStats, QueueView, QueueWhy, RecipientEntry, Request,
+    Selection, Status, SystemStatus, WhyEntry,
 };
 use empath_delivery::{
     HistoryView, MessageStatus, MessageView, Processor, RecipientStatus, RecipientView, ReplyView, Resolver,
-    Touched,
+    Touched, WhyView,
 };
 use empath_health::Readiness;
 use empath_smtp::server;
@@ -57,6 +57,7 @@ impl Handler for Operations {
             Request::Status {} => answers.send(&self.status()).await,
             Request::List { filter, limit } => self.list(&filter, limit, answers).await,
             Request::View { id } => answers.send(&self.view(id).await?).await,
+            Request::Why { id } => answers.send(&self.why(id).await?).await,
             Request::Stats {} => {
                 self.all_read().await?;
                 answers.send(&self.stats().await).await
@@ -163,6 +164,16 @@ impl Operations {
         })
     }
 
+    async fn why(&self, id: MessageId) -> Result<QueueWhy, Failure> {
+        let mut found = self.processor.why(id).await;
+        if found.is_none() && self.processor.unread() > 0 {
+            self.all_read().await?;
+            found = self.processor.why(id).await;
+        }
+        let recipients = found.ok_or_else(|| unknown(&[id]))?;
+        Ok(QueueWhy { id, recipients: recipients.into_iter().map(why).collect() })
+    }
+
     async fn stats(&self) -> QueueStats {
         let stats = self.processor.stats().await;
         let by_status =
@@ -248,6 +259,21 @@ fn asked(recipient: &RecipientView) -> Option<NotificationEntry> {
         notify: notification.notify.map(|notify| notify.to_string()),
         orcpt: notification.orcpt.as_ref().map(|orcpt| orcpt.as_str().to_owned()),
     })
+}
+
+fn why(recipient: WhyView) -> WhyEntry {
+    use empath_delivery::Because as Known;
+    let because = match recipient.because {
+        Known::InProgress => Because::InProgress,
+        Known::Resolving => Because::Resolving,
+        Known::Ready => Because::Ready,
+        Known::LaneBusy => Because::LaneBusy,
+        Known::RateLimited => Because::RateLimited,
+        Known::BreakerOpen => Because::BreakerOpen,
+        Known::Deferred => Because::Deferred,
+    };
+    let WhyView { address, status, until, detail, .. } = recipient;
+    WhyEntry { address, state: recipient_status(status), because, until, detail }
 }
 
 fn past(attempt: HistoryView) -> HistoryEntry {

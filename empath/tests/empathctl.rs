@@ -10,9 +10,10 @@ use std::{
 };
 
 use empath_control::{
-    Answers, Changed, Checked, Connections, ControlServer, Discarded, Failure, FailureCode, Finding, Handler,
-    HistoryEntry, Kept, KeptSegment, LastReply, NotificationEntry, Piece, Pong, Priority, QueueEntry,
-    QueueStats, QueueView, RecipientEntry, Request, Selection, SpoolStats, Status, SystemStatus,
+    Answers, Because, Changed, Checked, Connections, ControlServer, Discarded, Failure, FailureCode, Finding,
+    Handler, HistoryEntry, Kept, KeptSegment, LastReply, NotificationEntry, Piece, Pong, Priority,
+    QueueEntry, QueueStats, QueueView, QueueWhy, RecipientEntry, Request, Selection, SpoolStats, Status,
+    SystemStatus, WhyEntry,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -177,7 +178,17 @@ impl Handler for Fake {
                 };
                 answers.send(&view).await
             }
-            Request::View { id } => {
+            Request::Why { id } if id == entry().id => {
+                let recipients = vec![WhyEntry {
+                    address: "bob@example.test".to_owned(),
+                    state: Status::Pending,
+                    because: Because::RateLimited,
+                    until: Some("2026-01-02T03:05:05Z".parse().unwrap()),
+                    detail: "\u{1b}[31m".to_owned(),
+                }];
+                answers.send(&QueueWhy { id, recipients }).await
+            }
+            Request::View { id } | Request::Why { id } => {
                 Err(Failure::new(FailureCode::NotFound, format!("there is no message {id}")))
             }
             Request::Stats {} => {
@@ -266,6 +277,9 @@ async fn json_answers_have_the_documented_members() {
                          "host": "mx1.example.test[192.0.2.1]:25", "reply": reply});
     more.insert("history".to_owned(), json!([attempt]));
     assert_eq!(daemon.json(&["queue", "view", ID]).await, message);
+    let why = json!({"address": "bob@example.test", "state": "pending", "because": "rate_limited",
+                     "until": "2026-01-02T03:05:05Z", "detail": "\u{1b}[31m"});
+    assert_eq!(daemon.json(&["queue", "why", ID]).await, json!({"id": ID, "recipients": [why]}));
     assert_eq!(
         daemon.json(&["queue", "stats"]).await,
         json!({"total": 1, "by_status": {"deferred": 1}, "by_domain": {"example.test": 1}, "oldest_seconds": 60})
@@ -300,6 +314,7 @@ async fn people_get_tables_in_which_nothing_steers_the_terminal() {
         (&["queue", "view", ID], "451 4.3.2 later"),
         (&["queue", "view", ID], "priority  normal\nret       HDRS\nenvid     QQ+2B1\n\nRECIPIENT"),
         (&["queue", "view", ID], "bob@example.test  SUCCESS,FAILURE  rfc822;b@x.test\n"),
+        (&["queue", "why", ID], "bob@example.test  pending  rate_limited  2026-01-02 03:05:05Z  \\x1b[31m"),
         (&["queue", "stats"], "1 messages, the oldest 60 s old"),
         (&["queue", "retry", ID], "1 of 1 messages are due now"),
         (&["system", "status"], "up           1d 02:03:04"),

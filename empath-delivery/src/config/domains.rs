@@ -9,7 +9,7 @@ use empath_common::{Domain, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::TlsPolicy;
+use super::{TlsPolicy, limits::NOTHING};
 use crate::maildir;
 
 /// What is different for a domain.
@@ -45,6 +45,12 @@ pub struct DomainConfig {
     pub chunking: bool,
     /// Most connections to this destination, instead of `connection_pool.max_per_server`. Default: none.
     pub max_connections: Option<usize>,
+    /// Most messages a minute to each domain that this applies to, instead of `rate_limits.per_domain_per_second`.
+    ///
+    /// What is over it waits, without an attempt; other mail goes past it. Default: none.
+    pub rate_limit: Option<u32>,
+    /// Most messages at once after a pause, under either limit of the domain. Default: `10`.
+    pub rate_burst: Option<u32>,
     /// Deliver into Maildirs on this machine instead of over SMTP.
     ///
     /// A path with the placeholders `{address}`, `{local}` and `{domain}`, relative to the configuration file.
@@ -63,6 +69,8 @@ impl Default for DomainConfig {
             pipelining: true,
             chunking: true,
             max_connections: None,
+            rate_limit: None,
+            rate_burst: None,
             maildir: None,
         }
     }
@@ -77,6 +85,12 @@ impl DomainConfig {
         }
         if self.require_tls && self.tls.is_some_and(|policy| policy != TlsPolicy::Required) {
             problems.push(Problem::new("require_tls", "contradicts tls: give one of the two"));
+        }
+        if self.rate_limit == Some(0) {
+            problems.push(Problem::new("rate_limit", NOTHING));
+        }
+        if self.rate_burst == Some(0) {
+            problems.push(Problem::new("rate_burst", "nothing could be delivered; give at least 1"));
         }
         if let Some(template) = &self.maildir {
             if self.mx_override.is_some() {

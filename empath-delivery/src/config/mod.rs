@@ -4,6 +4,7 @@ mod deduplication;
 mod delays;
 mod domains;
 mod dsn;
+mod limits;
 mod pool;
 mod retry;
 mod tls;
@@ -22,6 +23,8 @@ pub use delays::{Delays, DelaysError};
 pub use domains::{DomainConfig, HostAddr, Override, OverrideError};
 pub use dsn::DsnConfig;
 pub use empath_common::{DomainPattern, DomainPatternError};
+pub(crate) use limits::BURST;
+pub use limits::{CircuitBreaker, RateLimits};
 pub use pool::ConnectionPool;
 pub use retry::Retry;
 pub use tls::{TlsConfig, TlsPolicy};
@@ -41,6 +44,10 @@ pub struct Config {
     pub deduplication: Deduplication,
     /// How connections to a destination are shared by messages.
     pub connection_pool: ConnectionPool,
+    /// How fast mail goes out.
+    pub rate_limits: RateLimits,
+    /// When a destination that cannot be reached is left alone.
+    pub circuit_breaker: CircuitBreaker,
     /// The port of hosts found by MX or named by an address literal, and of an `mx_override` that names none.
     ///
     /// RFC 5321 §4.5.4.2 knows only 25; another is for tests and closed networks. Default: `25`.
@@ -65,6 +72,8 @@ impl Default for Config {
             retry: Retry::default(),
             deduplication: Deduplication::default(),
             connection_pool: ConnectionPool::default(),
+            rate_limits: RateLimits::default(),
+            circuit_breaker: CircuitBreaker::default(),
             mx_port: 25,
             smtp_timeouts: Timeouts::default(),
             dns: DnsConfig::default(),
@@ -138,6 +147,8 @@ impl Config {
         add("retry", self.retry.validate());
         add("deduplication", self.deduplication.validate());
         add("connection_pool", self.connection_pool.validate());
+        add("rate_limits", self.rate_limits.validate());
+        add("circuit_breaker", self.circuit_breaker.validate());
         add("smtp_timeouts", self.smtp_timeouts.validate());
         add("dns", self.dns.validate());
         problems.extend(self.tls().err());
@@ -214,6 +225,9 @@ mod tests {
         config.retry.max_delay = Duration::from_secs(1);
         config.deduplication = Deduplication { window: Some(Duration::ZERO), entries: 0 };
         config.connection_pool.max_per_server = 0;
+        config.rate_limits = RateLimits { global_per_second: Some(0), per_domain_per_second: Some(0) };
+        config.circuit_breaker.failure_threshold = 0;
+        config.circuit_breaker.half_open_max_calls = 0;
         config.smtp_timeouts.connect = Duration::ZERO;
         let domain = DomainConfig {
             mx_override: Some("127.0.0.1:25".parse().unwrap()),
@@ -221,6 +235,8 @@ mod tests {
             max_connections: Some(0),
             tls: Some(TlsPolicy::Disabled),
             require_tls: true,
+            rate_limit: Some(0),
+            rate_burst: Some(0),
             ..DomainConfig::default()
         };
         config.domains.insert("*.test".parse().unwrap(), domain);
@@ -235,9 +251,15 @@ mod tests {
                 "deduplication.window",
                 "deduplication.entries",
                 "connection_pool.max_per_server",
+                "rate_limits.global_per_second",
+                "rate_limits.per_domain_per_second",
+                "circuit_breaker.failure_threshold",
+                "circuit_breaker.half_open_max_calls",
                 "smtp_timeouts.connect",
                 "domains[\"*.test\"].max_connections",
                 "domains[\"*.test\"].require_tls",
+                "domains[\"*.test\"].rate_limit",
+                "domains[\"*.test\"].rate_burst",
                 "domains[\"*.test\"].maildir",
                 "domains[\"*.test\"].maildir",
             ]

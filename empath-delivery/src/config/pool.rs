@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct ConnectionPool {
     /// Most connections to one destination, unless the domain's `max_connections` says otherwise.
     ///
-    /// Large receivers refuse more than a few from one address. Default: `5`.
+    /// A destination gets two at first, one more with each success while there is more to do, and fewer when connections
+    /// fail or are answered 421. Large receivers refuse more than a few from one address. Default: `5`.
     pub max_per_server: usize,
     /// Close a connection after this long without a message.
     ///

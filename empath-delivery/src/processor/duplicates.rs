@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::{Commits, Shared};
 use crate::{
-    attempt::Tried,
+    attempted::Tried,
     config::Deduplication,
     content::header,
     log,

@@ -10,12 +10,14 @@ mod duplicates;
 mod expiry;
 mod outcome;
 mod overrides;
+mod reach;
 mod recover;
 mod untaken;
 mod view;
+mod why;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -33,10 +35,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Config, DsnConfig, Metrics, Resolver,
+    health::Health,
     hosts::Own,
-    lane,
+    lane, log,
     open::Network,
-    queue::{Action, ConnectionId, Job, Limits, Next, Queue},
+    order::HASTE,
+    queue::{Action, ConnectionId, Job, Limits, Next, Outcome, Queue},
     route::Routes,
 };
 
@@ -45,6 +49,7 @@ pub use control::{Filter, Touched};
 use duplicates::Deliveries;
 use untaken::Untaken;
 pub use view::{HistoryView, MessageView, RecipientView, ReplyView, Stats};
+pub use why::{Because, WhyView};
 
 /// How long results that are known may take to be recorded after transactions were given up.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -92,6 +97,8 @@ pub struct Processor(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) timeouts: Arc<Timeouts>,
+    /// For hosts while there are others.
+    pub(crate) hasty: Arc<Timeouts>,
     pub(crate) own: Own,
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) resolver: Arc<Resolver>,
@@ -109,6 +116,9 @@ pub(crate) struct Shared {
     ended: CancellationToken,
     state: Mutex<State>,
     deliveries: Option<Mutex<Deliveries>>,
+    health: Mutex<Health>,
+    /// Connections that wait for name servers.
+    resolving: Mutex<HashSet<ConnectionId>>,
     rng: Mutex<fastrand::Rng>,
     timer: Notify,
     expired: Notify,
@@ -134,13 +144,18 @@ impl Processor {
             content_memory: settings.content_memory,
             expire_after: settings.delivery.retry.expire_after,
             delay_after: settings.dsn.delay_after.filter(|_| settings.dsn.enabled),
+            rate: settings.delivery.rate_limits.global(),
+            breaker: settings.delivery.circuit_breaker,
         };
+        let mut hasty = settings.delivery.smtp_timeouts.clone();
+        hasty.connect = hasty.connect.min(HASTE);
         let routes =
             Routes::new(&settings.delivery, settings.hostname.clone()).with_local(&settings.own_names);
         let mut own = Own { names: settings.own_names.clone(), addresses: settings.own_addresses.clone() };
         own.names.push(settings.hostname.clone());
         let shared = Arc::new(Shared {
             timeouts: Arc::new(settings.delivery.smtp_timeouts.clone()),
+            hasty: Arc::new(hasty),
             own,
             deliveries: Deliveries::new(&settings.delivery.deduplication).map(Mutex::new),
             settings,
@@ -159,6 +174,8 @@ impl Processor {
                 connections: HashMap::new(),
                 untaken: Untaken::default(),
             }),
+            health: Mutex::default(),
+            resolving: Mutex::default(),
             rng: Mutex::new(rng),
             timer: Notify::new(),
             expired: Notify::new(),
@@ -195,7 +212,8 @@ impl Processor {
     /// if nothing had to be given up.
     pub async fn shutdown(&self, patience: Duration) -> bool {
         let shared = &self.0;
-        shared.update(Queue::stop);
+        let now = shared.now();
+        shared.update(|queue| queue.stop(now));
         shared.stopping.cancel();
         shared.tasks.close();
         let finished = timeout(patience, shared.tasks.wait()).await.is_ok();
@@ -245,12 +263,17 @@ impl Shared {
         let wake = state.queue.take_wake();
         let expired = state.queue.has_expired();
         let actions = state.queue.take_actions();
+        let events = state.queue.take_events();
+        for event in &events {
+            self.metrics.happened(event);
+        }
         self.metrics.show(&state.queue);
         self.metrics.removed.add(state.queue.take_removed());
         for action in actions {
             self.perform(action, &mut state.connections);
         }
         drop(state);
+        events.iter().for_each(log::happened);
         if wake {
             self.timer.notify_one();
         }
@@ -280,17 +303,33 @@ impl Shared {
     }
 
     /// What a connection does after its job.
-    pub(crate) fn next(self: &Arc<Self>, connection: ConnectionId) -> Next {
-        let next = self.update(|queue| queue.next(connection));
+    pub(crate) fn next(self: &Arc<Self>, connection: ConnectionId, job: &Job, outcome: Outcome) -> Next {
+        let now = self.now();
+        let next = self.update(|queue| {
+            queue.report(connection, outcome, job.domain(), now);
+            queue.next(connection, now)
+        });
         if matches!(next, Next::Close) {
             self.lock().connections.remove(&connection);
         }
         next
     }
 
+    /// Gives a job back that did not get to its transaction. True if it is tried over another connection; this one has been
+    /// taken out of the queue then.
+    pub(crate) fn put_back(self: &Arc<Self>, connection: ConnectionId, job: &Job) -> bool {
+        let now = self.now();
+        let back = self.update(|queue| queue.put_back(connection, job.id, &job.recipients, now));
+        if back {
+            self.lock().connections.remove(&connection);
+        }
+        back
+    }
+
     /// Whether an idle connection may go; false if it was given a job in the meantime.
     pub(crate) fn leave(self: &Arc<Self>, connection: ConnectionId) -> bool {
-        let gone = self.update(|queue| queue.leave(connection));
+        let now = self.now();
+        let gone = self.update(|queue| queue.leave(connection, now));
         if gone {
             self.lock().connections.remove(&connection);
         }

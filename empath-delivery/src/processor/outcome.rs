@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{Commits, Shared};
 use crate::{
-    attempt::{Attempted, Tried},
+    attempted::{Attempted, Tried},
     content::{header, whole},
     dsn::{self, Failed, News, Report, Success},
     failure::{Disposition, Failure, disposition},

@@ -200,6 +200,11 @@ impl Entry {
         Some(late_at).filter(|late_at| *late_at < self.expires_at)
     }
 
+    /// Whether a recipient is in its lane.
+    pub(super) fn is_ready(&self, index: usize) -> bool {
+        self.recipients.get(index).is_some_and(|recipient| matches!(recipient.place, Place::Ready(_)))
+    }
+
     pub(super) fn job(&self, id: MessageId, recipients: Vec<JobRecipient>, ready_at: Timestamp) -> Job {
         Job { id, envelope: Arc::clone(&self.envelope), content: self.content.clone(), recipients, ready_at }
     }

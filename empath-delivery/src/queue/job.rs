@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use empath_common::{Envelope, MessageId};
+use empath_common::{Domain, Envelope, MessageId};
 use empath_spool::Ended;
 use jiff::Timestamp;
 
-use super::{ConnectionId, MessageStatus, RecipientStatus};
+use super::{ConnectionId, MessageStatus, Rate, RecipientStatus};
 use crate::route::NextHop;
 
 /// Recipients of one message that travel together, taken out of the queue until they are settled.
@@ -21,6 +21,14 @@ pub struct Job {
     pub recipients: Vec<JobRecipient>,
     /// Since when the job waited for a connection.
     pub ready_at: Timestamp,
+}
+
+impl Job {
+    /// The domain of its first recipient.
+    pub fn domain(&self) -> Option<&Domain> {
+        let first = self.recipients.first()?;
+        self.envelope.recipients().get(first.index as usize)?.domain()
+    }
 }
 
 /// A recipient of a job.
@@ -104,4 +112,15 @@ pub struct Snapshot {
     pub recipients: Vec<(RecipientStatus, u32, Option<Timestamp>)>,
     /// The message as a whole.
     pub status: MessageStatus,
+}
+
+/// What recipients have in common that travel together: their next hop, and the limit of their domain if there is one.
+pub(super) type Together = (NextHop, Option<Domain>);
+
+/// Recipients that travel together.
+#[derive(Default)]
+pub(super) struct Grouped {
+    pub(super) max_connections: usize,
+    pub(super) rate: Option<Rate>,
+    pub(super) recipients: Vec<u32>,
 }

@@ -1,10 +1,18 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use empath_common::MessageId;
+use empath_common::{Domain, MessageId};
 use jiff::Timestamp;
 
-use super::{Action, Job, Next};
-use crate::route::NextHop;
+use super::{
+    Action, Event, Job, Next,
+    lane::{Lane, Obstacle, Popped},
+    pace::Wake,
+    rate::{Limiter, Rate},
+};
+use crate::{
+    config::CircuitBreaker,
+    route::{Limit, NextHop},
+};
 
 /// Jobs that a connection may do while another destination waits for its place; then they take turns.
 pub const TURN: u32 = 20;
@@ -26,52 +34,48 @@ pub(super) struct Ready {
 /// `begin` makes a job of what is ready, or says that nobody wants it any more.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    by_next_hop: HashMap<NextHop, Lane>,
-    connections: HashMap<ConnectionId, Connection>,
-    idle: BTreeSet<ConnectionId>,
+    pub(super) by_next_hop: HashMap<NextHop, Lane>,
+    pub(super) connections: HashMap<ConnectionId, Connection>,
+    pub(super) idle: BTreeSet<ConnectionId>,
     /// Lanes that could use a connection more, were there places; first come first served.
-    waiting: VecDeque<NextHop>,
-    max_connections: usize,
-    last: ConnectionId,
-    stopped: bool,
-}
-
-#[derive(Debug, Default)]
-struct Lane {
-    ready: VecDeque<Ready>,
-    /// Connections, idle ones included.
-    connections: usize,
-    max_connections: usize,
-    idle: Vec<ConnectionId>,
-    /// Whether it stands in `waiting`.
-    waiting: bool,
+    pub(super) waiting: VecDeque<NextHop>,
+    /// Lanes that could start a job, were there tokens for all mail; they take turns. While there are any, a timer runs.
+    pub(super) throttled: VecDeque<NextHop>,
+    pub(super) timers: BTreeSet<(Timestamp, Wake)>,
+    pub(super) limiter: Limiter,
+    pub(super) breaker: CircuitBreaker,
+    /// Lanes without mail that are kept for what is known about their failures.
+    pub(super) kept: usize,
+    pub(super) events: Vec<Event>,
+    pub(super) max_connections: usize,
+    pub(super) last: ConnectionId,
+    pub(super) stopped: bool,
 }
 
 #[derive(Debug)]
-struct Connection {
-    next_hop: NextHop,
+pub(super) struct Connection {
+    pub(super) next_hop: NextHop,
     /// Jobs since it last had its turn.
     turn: u32,
-}
-
-impl Lane {
-    fn pop(&mut self, begin: &mut impl FnMut(Ready) -> Option<Job>) -> Option<Job> {
-        while let Some(ready) = self.ready.pop_front() {
-            if let Some(job) = begin(ready) {
-                return Some(job);
-            }
-        }
-        None
-    }
+    /// Its job is a probe of the breaker.
+    pub(super) probe: bool,
+    /// The message of its job; of its last one, while it is idle.
+    message: MessageId,
 }
 
 impl Lanes {
-    pub(super) fn new(max_connections: usize) -> Self {
+    pub(super) fn new(max_connections: usize, global: Option<Rate>, breaker: CircuitBreaker) -> Self {
         Self {
             by_next_hop: HashMap::new(),
             connections: HashMap::new(),
             idle: BTreeSet::new(),
             waiting: VecDeque::new(),
+            throttled: VecDeque::new(),
+            timers: BTreeSet::new(),
+            limiter: Limiter::new(global),
+            breaker,
+            kept: 0,
+            events: Vec::new(),
             max_connections,
             last: ConnectionId(0),
             stopped: false,
@@ -82,126 +86,232 @@ impl Lanes {
         self.connections.len()
     }
 
-    pub(super) fn push(&mut self, next_hop: &NextHop, max_connections: usize, ready: Ready) {
+    pub(super) fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// The connection that is busy with a message for a next hop.
+    pub(super) fn busy_with(&self, message: MessageId, next_hop: &NextHop) -> Option<ConnectionId> {
+        let busy = |(id, connection): &(&ConnectionId, &Connection)| {
+            connection.message == message && connection.next_hop == *next_hop && !self.idle.contains(id)
+        };
+        self.connections.iter().find(busy).map(|(id, _)| *id)
+    }
+
+    pub(super) fn push(
+        &mut self,
+        next_hop: &NextHop,
+        max_connections: usize,
+        limit: Option<Limit>,
+        ready: Ready,
+    ) {
         let lane = match self.by_next_hop.get_mut(next_hop) {
             Some(lane) => lane,
             None => self.by_next_hop.entry(next_hop.clone()).or_default(),
         };
         lane.max_connections = max_connections;
-        lane.ready.push_back(ready);
+        lane.push(ready, limit);
+        if lane.keep_until.take().is_some() {
+            self.kept -= 1;
+        }
     }
 
     /// Gives ready jobs of a lane to idle and new connections, as far as limits allow.
     pub(super) fn dispatch(
         &mut self,
         next_hop: &NextHop,
+        now: Timestamp,
         begin: &mut impl FnMut(Ready) -> Option<Job>,
         actions: &mut Vec<Action>,
     ) {
-        while !self.stopped
-            && let Some(lane) = self.by_next_hop.get_mut(next_hop)
-            && !lane.ready.is_empty()
-        {
-            if lane.idle.is_empty() {
-                if lane.connections >= lane.max_connections {
-                    return;
-                }
-                if self.connections.len() >= self.max_connections && self.idle.is_empty() {
-                    if !std::mem::replace(&mut lane.waiting, true) {
-                        self.waiting.push_back(next_hop.clone());
-                    }
-                    return;
-                }
-            }
-            let Some(job) = lane.pop(begin) else { break };
-            if let Some(connection) = lane.idle.pop() {
-                self.idle.remove(&connection);
-                if let Some(connection) = self.connections.get_mut(&connection) {
-                    connection.turn = 1;
-                }
-                actions.push(Action::Resume { connection, job });
-            } else {
-                lane.connections += 1;
-                self.make_room(actions);
-                self.last.0 += 1;
-                let connection = self.last;
-                self.connections.insert(connection, Connection { next_hop: next_hop.clone(), turn: 1 });
-                actions.push(Action::Open { connection, next_hop: next_hop.clone(), job });
-            }
-        }
-        self.forget(next_hop);
+        while self.can_start(next_hop)
+            && !self.throttle(next_hop, now)
+            && self.start(next_hop, now, begin, actions)
+        {}
+        self.forget(next_hop, now);
     }
 
     pub(super) fn next(
         &mut self,
         id: ConnectionId,
+        now: Timestamp,
         begin: &mut impl FnMut(Ready) -> Option<Job>,
         actions: &mut Vec<Action>,
     ) -> Next {
-        let Some(connection) = self.connections.get_mut(&id) else {
+        let Some(Connection { next_hop, turn, .. }) = self.connections.get(&id) else {
             return Next::Close;
         };
-        let Some(lane) = self.by_next_hop.get_mut(&connection.next_hop) else {
+        let (next_hop, turn) = (next_hop.clone(), *turn);
+        let Some(lane) = self.by_next_hop.get(&next_hop) else {
             return Next::Close;
         };
-        let others_wait = self.waiting.iter().any(|next_hop| *next_hop != connection.next_hop);
-        if !self.stopped
-            && (connection.turn < TURN || !others_wait)
-            && let Some(job) = lane.pop(begin)
+        let others_wait = self.waiting.iter().any(|other| *other != next_hop);
+        let is_one_too_many = lane.connections > lane.allowed();
+        let wanted = !self.stopped && lane.has_work() && lane.breaker.admits(&self.breaker);
+        if wanted
+            && !is_one_too_many
+            && (turn < TURN || !others_wait)
+            && !self.throttle(&next_hop, now)
+            && let Some((job, probe)) = self.pop(&next_hop, now, begin)
         {
-            connection.turn = if others_wait { connection.turn + 1 } else { 1 };
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.turn = if others_wait { turn + 1 } else { 1 };
+                (connection.probe, connection.message) = (probe, job.id);
+            }
+            // With success the lane may have come to bear more connections.
+            self.dispatch(&next_hop, now, begin, actions);
             return Next::Job(job);
         }
-        if !self.stopped && !others_wait {
-            lane.idle.push(id);
+        if !self.stopped && !others_wait && !is_one_too_many {
+            if let Some(lane) = self.by_next_hop.get_mut(&next_hop) {
+                lane.idle.push(id);
+            }
             self.idle.insert(id);
             return Next::Idle;
         }
         // Behind those who wait already.
-        if !lane.ready.is_empty() && !std::mem::replace(&mut lane.waiting, true) {
-            self.waiting.push_back(connection.next_hop.clone());
+        if wanted && !is_one_too_many {
+            self.wait(&next_hop);
         }
-        self.take_out(id);
-        self.grant(begin, actions);
+        self.take_out(id, now);
+        self.grant(now, begin, actions);
         Next::Close
     }
 
     pub(super) fn leave(
         &mut self,
         id: ConnectionId,
+        now: Timestamp,
         begin: &mut impl FnMut(Ready) -> Option<Job>,
         actions: &mut Vec<Action>,
     ) -> bool {
         let gone = !self.connections.contains_key(&id);
         if self.idle.contains(&id) {
-            self.take_out(id);
-            self.grant(begin, actions);
+            self.take_out(id, now);
+            self.grant(now, begin, actions);
             return true;
         }
         gone
     }
 
-    pub(super) fn stop(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn stop(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.stopped = true;
         while let Some(connection) = self.idle.first().copied() {
-            self.take_out(connection);
+            self.take_out(connection, now);
             actions.push(Action::Close { connection });
         }
     }
 
+    /// What keeps mail for a domain in its lane.
+    pub(super) fn obstacle(&self, next_hop: &NextHop, domain: Option<&Domain>, now: Timestamp) -> Obstacle {
+        match self.by_next_hop.get(next_hop) {
+            Some(lane) => lane.obstacle(domain, self.limiter.next_token(now).unwrap_or(now), &self.breaker),
+            None => Obstacle::None,
+        }
+    }
+
+    /// Whether a lane has a job that could start at once, but for tokens.
+    pub(super) fn can_start(&mut self, next_hop: &NextHop) -> bool {
+        let Some(lane) = self.by_next_hop.get(next_hop) else { return false };
+        if self.stopped || !lane.has_work() || !lane.breaker.admits(&self.breaker) {
+            return false;
+        }
+        if lane.idle.is_empty() {
+            if lane.connections >= lane.allowed() {
+                return false;
+            }
+            if self.connections.len() >= self.max_connections && self.idle.is_empty() {
+                self.wait(next_hop);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Starts a job of a lane that [can](Self::can_start).
+    pub(super) fn start(
+        &mut self,
+        next_hop: &NextHop,
+        now: Timestamp,
+        begin: &mut impl FnMut(Ready) -> Option<Job>,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let Some((job, probe)) = self.pop(next_hop, now, begin) else {
+            return false;
+        };
+        let Some(lane) = self.by_next_hop.get_mut(next_hop) else {
+            return false;
+        };
+        let message = job.id;
+        if let Some(connection) = lane.idle.pop() {
+            self.idle.remove(&connection);
+            if let Some(connection) = self.connections.get_mut(&connection) {
+                (connection.turn, connection.probe, connection.message) = (1, probe, message);
+            }
+            actions.push(Action::Resume { connection, job });
+        } else {
+            lane.connections += 1;
+            self.make_room(now, actions);
+            self.last.0 += 1;
+            let connection = self.last;
+            let next_hop = next_hop.clone();
+            self.connections
+                .insert(connection, Connection { next_hop: next_hop.clone(), turn: 1, probe, message });
+            actions.push(Action::Open { connection, next_hop, job });
+        }
+        true
+    }
+
+    /// Takes a job out of a lane, with its tokens.
+    fn pop(
+        &mut self,
+        next_hop: &NextHop,
+        now: Timestamp,
+        begin: &mut impl FnMut(Ready) -> Option<Job>,
+    ) -> Option<(Job, bool)> {
+        let lane = self.by_next_hop.get_mut(next_hop)?;
+        loop {
+            match lane.pop(&mut self.limiter, now, begin) {
+                Popped::Job(job) => {
+                    self.limiter.take(now);
+                    return Some((job, lane.breaker.start()));
+                }
+                Popped::Wait(domain, until) => {
+                    self.events.push(Event::RateLimited { domain: domain.to_string() });
+                    self.timers.insert((until, Wake::Flow(next_hop.clone(), domain)));
+                }
+                Popped::Nothing => return None,
+            }
+        }
+    }
+
+    /// A lane waits for a place.
+    fn wait(&mut self, next_hop: &NextHop) {
+        if let Some(lane) = self.by_next_hop.get_mut(next_hop)
+            && !std::mem::replace(&mut lane.waiting, true)
+        {
+            self.waiting.push_back(next_hop.clone());
+        }
+    }
+
     /// Closes the oldest idle connection if all places are taken.
-    fn make_room(&mut self, actions: &mut Vec<Action>) {
+    fn make_room(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         if self.connections.len() < self.max_connections {
             return;
         }
         if let Some(connection) = self.idle.first().copied() {
-            self.take_out(connection);
+            self.take_out(connection, now);
             actions.push(Action::Close { connection });
         }
     }
 
     /// Gives places that are free to the lanes that wait for one.
-    fn grant(&mut self, begin: &mut impl FnMut(Ready) -> Option<Job>, actions: &mut Vec<Action>) {
+    pub(super) fn grant(
+        &mut self,
+        now: Timestamp,
+        begin: &mut impl FnMut(Ready) -> Option<Job>,
+        actions: &mut Vec<Action>,
+    ) {
         while !self.stopped
             && self.connections.len() < self.max_connections
             && let Some(next_hop) = self.waiting.pop_front()
@@ -209,11 +319,11 @@ impl Lanes {
             if let Some(lane) = self.by_next_hop.get_mut(&next_hop) {
                 lane.waiting = false;
             }
-            self.dispatch(&next_hop, begin, actions);
+            self.dispatch(&next_hop, now, begin, actions);
         }
     }
 
-    fn take_out(&mut self, id: ConnectionId) {
+    pub(super) fn take_out(&mut self, id: ConnectionId, now: Timestamp) {
         let Some(connection) = self.connections.remove(&id) else {
             return;
         };
@@ -223,14 +333,6 @@ impl Lanes {
                 lane.idle.retain(|idle| *idle != id);
             }
         }
-        self.forget(&connection.next_hop);
-    }
-
-    /// Drops a lane that nobody needs.
-    fn forget(&mut self, next_hop: &NextHop) {
-        let unused = |lane: &Lane| lane.ready.is_empty() && lane.connections == 0 && !lane.waiting;
-        if self.by_next_hop.get(next_hop).is_some_and(unused) {
-            self.by_next_hop.remove(next_hop);
-        }
+        self.forget(&connection.next_hop, now);
     }
 }

@@ -3,8 +3,8 @@ use std::ops::Bound;
 use empath_common::{Envelope, MessageId};
 use jiff::Timestamp;
 
-use super::{MessageStatus, Queue, RecipientStatus, Snapshot};
-use crate::route::{NextHop, Routes};
+use super::{ConnectionId, MessageStatus, Obstacle, Queue, RecipientStatus, Snapshot};
+use crate::route::{NextHop, Route, Routes};
 
 /// What can be seen from outside.
 impl Queue {
@@ -31,6 +31,11 @@ impl Queue {
     /// Connections, idle ones included.
     pub fn connections(&self) -> usize {
         self.lanes.connections()
+    }
+
+    /// Connections that wait for a message.
+    pub fn idle_connections(&self) -> usize {
+        self.lanes.idle()
     }
 
     /// Whether a message is in the queue.
@@ -61,6 +66,31 @@ impl Queue {
     /// How next hops are chosen. A change counts for whoever gets into a lane from now on.
     pub fn routes(&mut self) -> &mut Routes {
         &mut self.routes
+    }
+
+    /// What keeps a recipient from starting; `None` unless it is ready.
+    pub fn obstacle(
+        &self,
+        id: MessageId,
+        envelope: &Envelope,
+        recipient: usize,
+        now: Timestamp,
+    ) -> Option<Obstacle> {
+        if !self.messages.get(&id)?.is_ready(recipient) {
+            return None;
+        }
+        let Route { next_hop, limit, .. } = self.routes.route(envelope.recipients().get(recipient)?);
+        Some(self.lanes.obstacle(&next_hop, limit.as_ref().map(|limit| &limit.domain), now))
+    }
+
+    /// The connection that is busy with a message for a recipient's next hop.
+    pub fn connection_of(
+        &self,
+        id: MessageId,
+        envelope: &Envelope,
+        recipient: usize,
+    ) -> Option<ConnectionId> {
+        self.lanes.busy_with(id, &self.route(envelope, recipient)?)
     }
 
     /// Where a recipient goes by the present configuration.

@@ -4,13 +4,20 @@
 //! time, ready in a lane, in flight, or at its end. A lane is a next hop with its ready jobs, first come first
 //! served. Everything bounded by the number of queued messages.
 
+mod breaker;
 mod entry;
+mod event;
+mod feedback;
 mod job;
+mod lane;
 mod lanes;
 mod late;
 mod look;
+mod pace;
+mod rate;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -22,13 +29,22 @@ use empath_common::{Envelope, MessageId};
 use empath_spool::{Content, Ended, RecipientState};
 use jiff::Timestamp;
 
-use crate::route::{NextHop, Route, Routes};
+use crate::{
+    config::CircuitBreaker,
+    route::{Limit, Route, Routes},
+};
 use entry::Entry;
+use job::{Grouped, Together};
 use lanes::{Lanes, Ready};
 
+pub use breaker::BreakerState;
 pub use entry::{MessageStatus, RecipientStatus};
+pub use event::Event;
+pub use feedback::Outcome;
 pub use job::{Action, Fate, Job, JobRecipient, Next, Settlement, Snapshot};
+pub use lane::Obstacle;
 pub use lanes::{ConnectionId, TURN};
+pub use rate::Rate;
 
 /// Most recipients of one transaction: what every server must take (RFC 5321 §4.5.3.1.8).
 pub const MAX_RECIPIENTS: usize = 100;
@@ -47,6 +63,10 @@ pub struct Limits {
     pub expire_after: Duration,
     /// How long after its reception the sender is told that a message takes long.
     pub delay_after: Option<Duration>,
+    /// How much mail there may be to all destinations together.
+    pub rate: Option<Rate>,
+    /// When a destination is left alone.
+    pub breaker: CircuitBreaker,
 }
 
 /// Every message between acceptance and its end.
@@ -75,7 +95,7 @@ impl Queue {
     /// An empty queue.
     pub fn new(routes: Routes, limits: Limits) -> Self {
         Self {
-            lanes: Lanes::new(limits.max_concurrent),
+            lanes: Lanes::new(limits.max_concurrent, limits.rate, limits.breaker),
             limits,
             routes,
             messages: BTreeMap::new(),
@@ -145,13 +165,20 @@ impl Queue {
                 _ => break,
             }
         }
-        self.armed = self.timers.first().map_or(Timestamp::MAX, |(at, _)| *at);
+        let Self { lanes, messages, counts, actions, .. } = self;
+        lanes.poll(now, &mut |ready| begin(messages, counts, ready), actions);
+        let due = self.timers.first().map_or(Timestamp::MAX, |(at, _)| *at);
+        self.armed = due.min(self.lanes.due());
         self.wake = false;
         self.armed
     }
 
     /// Whether something became due earlier than [`poll`](Self::poll) said. Asking resets it.
     pub fn take_wake(&mut self) -> bool {
+        let due = self.lanes.due();
+        if due < self.armed {
+            (self.armed, self.wake) = (due, true);
+        }
         std::mem::take(&mut self.wake)
     }
 
@@ -211,21 +238,9 @@ impl Queue {
         self.messages.get(&id).is_some_and(|entry| entry.outstanding() == recipients)
     }
 
-    /// The next job for a connection that has settled its last one.
-    pub fn next(&mut self, connection: ConnectionId) -> Next {
-        let Self { lanes, messages, counts, actions, .. } = self;
-        lanes.next(connection, &mut |ready| begin(messages, counts, ready), actions)
-    }
-
-    /// Takes an idle connection out of the queue. False if it was given a job in the meantime.
-    pub fn leave(&mut self, connection: ConnectionId) -> bool {
-        let Self { lanes, messages, counts, actions, .. } = self;
-        lanes.leave(connection, &mut |ready| begin(messages, counts, ready), actions)
-    }
-
     /// From now on no job starts, and connections close when they are done.
-    pub fn stop(&mut self) {
-        self.lanes.stop(&mut self.actions);
+    pub fn stop(&mut self, now: Timestamp) {
+        self.lanes.stop(now, &mut self.actions);
     }
 
     /// Makes the waiting recipients of a message due now. How many there were; `None` if there is no such message.
@@ -233,6 +248,7 @@ impl Queue {
         let entry = self.messages.get_mut(&id)?;
         let recipients = entry.make_ready(|_| true);
         self.ready(id, &recipients, now);
+        self.hurry(id, now);
         self.rearm(id, now);
         Some(recipients.len())
     }
@@ -322,24 +338,28 @@ impl Queue {
         let Some(entry) = self.messages.get(&id) else {
             return;
         };
-        let mut jobs: BTreeMap<NextHop, (usize, Vec<u32>)> = BTreeMap::new();
+        let mut jobs: BTreeMap<Together, Grouped> = BTreeMap::new();
         for index in recipients {
             let Some(path) = entry.envelope.recipients().get(*index as usize) else {
                 continue;
             };
-            let Route { next_hop, max_connections } = self.routes.route(path);
-            jobs.entry(next_hop).or_insert_with(|| (max_connections, Vec::new())).1.push(*index);
+            let Route { next_hop, max_connections, limit } = self.routes.route(path);
+            let (domain, rate) = limit.map(|Limit { domain, rate }| (domain, rate)).unzip();
+            let job = jobs.entry((next_hop, domain)).or_default();
+            (job.max_connections, job.rate) = (max_connections, rate);
+            job.recipients.push(*index);
         }
         let Self { lanes, messages, counts, actions, .. } = self;
-        for (next_hop, (max_connections, recipients)) in jobs {
+        for ((next_hop, domain), Grouped { max_connections, rate, recipients }) in jobs {
+            let limit = domain.zip(rate).map(|(domain, rate)| Limit { domain, rate });
             let (alone, together): (Vec<_>, Vec<_>) = recipients
                 .into_iter()
                 .partition(|index| messages.get(&id).is_some_and(|entry| entry.is_alone(*index)));
             for recipients in together.chunks(MAX_RECIPIENTS).chain(alone.chunks(1)) {
                 let ready = Ready { id, recipients: recipients.to_vec(), since: now };
-                lanes.push(&next_hop, max_connections, ready);
+                lanes.push(&next_hop, max_connections, limit.clone(), ready);
             }
-            lanes.dispatch(&next_hop, &mut |ready| begin(messages, counts, ready), actions);
+            lanes.dispatch(&next_hop, now, &mut |ready| begin(messages, counts, ready), actions);
         }
     }
 

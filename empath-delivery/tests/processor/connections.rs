@@ -22,10 +22,14 @@ async fn message_after_message_goes_over_one_connection() {
             .abs()
             < 0.1
     );
+    let pool = |metric| world.metric(&format!("empath_delivery_pool_{metric}"));
+    let counted = ["hits_total", "misses_total", "size"].map(pool);
+    assert_eq!(counted.map(|value| value.to_string()), ["19", "1", "1"]);
     // After five idle minutes it takes its leave.
     until(async || one.open_connections() == 0).await;
     assert_eq!(one.transcript().matches("C: QUIT").count(), 1);
     assert_eq!(world.processor.connections(), 0);
+    assert!(pool("size").abs() < 0.1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,6 +80,8 @@ async fn an_idle_connection_that_the_server_closed_is_no_failure() {
         all.sort();
         assert_eq!(all, ["ann@one.test", "bob@one.test", "cid@one.test"]);
         assert!(world.metric("empath_delivery_attempts_total{status=\"deferred\"}").abs() < 0.1);
+        let pool = |metric| world.metric(&format!("empath_delivery_pool_{metric}_total"));
+        assert!((pool("hits") + pool("misses") - 3.0).abs() < 0.1, "one that was closed is no hit");
     }
 }
 

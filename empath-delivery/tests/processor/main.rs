@@ -3,9 +3,11 @@
 
 mod bounces;
 mod connections;
+mod dead_hosts;
 mod delays;
 mod deliveries;
 mod duplicates;
+mod limits;
 mod names;
 mod notifications;
 mod operator;

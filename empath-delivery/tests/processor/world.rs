@@ -156,6 +156,11 @@ impl World {
         Self { spool, clock, config, dsn, own_addresses, registry, processor, dial, resolver, accepted: 0 }
     }
 
+    /// Ids may be used again: there is no message any more.
+    pub(crate) fn forget(&mut self) {
+        self.accepted = 0;
+    }
+
     /// A new processor on the same spool, as after a restart.
     pub(crate) async fn restart(&mut self) {
         assert!(self.processor.shutdown(Duration::from_secs(30)).await);

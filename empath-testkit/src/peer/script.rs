@@ -9,6 +9,8 @@ pub struct Script {
     pub(super) keywords: Vec<String>,
     pub(super) keywords_in_tls: Option<Vec<String>>,
     pub(super) identity: Option<Identity>,
+    /// Most connections at the same time.
+    pub(super) most: usize,
     rules: Vec<Rule>,
 }
 
@@ -106,6 +108,7 @@ impl Script {
             rules: Vec::new(),
             keywords_in_tls: None,
             identity: None,
+            most: usize::MAX,
         }
     }
 
@@ -125,6 +128,12 @@ impl Script {
     #[must_use]
     pub fn offer<'a>(self, keywords: impl IntoIterator<Item = &'a str>) -> Self {
         Self { keywords: keywords.into_iter().map(String::from).collect(), ..self }
+    }
+
+    /// Greets connections that are more than this many at the same time with 421, and closes them.
+    #[must_use]
+    pub fn at_most(self, connections: usize) -> Self {
+        Self { most: connections, ..self }
     }
 
     /// Does this every time. The first rule that matches decides.

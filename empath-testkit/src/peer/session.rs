@@ -93,6 +93,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
 
     async fn run(&mut self) -> io::Result<End> {
         if !self.encrypted {
+            if self.log.open() > self.script.most {
+                self.write(b"421 4.7.0 Too many connections\r\n").await?;
+                return Ok(End::Quit);
+            }
             self.answer(&At::Greeting, "220 peer.test ESMTP").await?;
         }
         loop {

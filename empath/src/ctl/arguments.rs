@@ -61,6 +61,11 @@ pub(super) enum QueueCommand {
         /// The id of the message.
         id: MessageId,
     },
+    /// Say what keeps a message in the queue.
+    Why {
+        /// The id of the message.
+        id: MessageId,
+    },
     /// Count messages by status and by domain.
     Stats,
     /// Make deferred messages due now.

@@ -87,6 +87,7 @@ async fn command(arguments: &Arguments, output: &mut Output) -> Result<(), CtlEr
         Command::System(SystemCommand::Status) => system::status(&mut client, output).await,
         Command::Queue(QueueCommand::List(list)) => queue::list(&mut client, output, list).await,
         Command::Queue(QueueCommand::View { id }) => queue::view(&mut client, output, *id).await,
+        Command::Queue(QueueCommand::Why { id }) => queue::why(&mut client, output, *id).await,
         Command::Queue(QueueCommand::Stats) => queue::stats(&mut client, output).await,
         Command::Queue(QueueCommand::Retry(messages)) => queue::retry(&mut client, output, messages).await,
         Command::Queue(QueueCommand::Delete(delete)) => queue::delete(&mut client, output, delete).await,

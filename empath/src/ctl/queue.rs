@@ -5,8 +5,8 @@ use std::{
 
 use empath_common::MessageId;
 use empath_control::{
-    Changed, Client, LastReply, NotificationEntry, QueueEntry, QueueStats, QueueView, RecipientEntry,
-    Request, Selection,
+    Changed, Client, LastReply, NotificationEntry, QueueEntry, QueueStats, QueueView, QueueWhy,
+    RecipientEntry, Request, Selection, WhyEntry,
 };
 
 use super::{
@@ -53,6 +53,19 @@ pub(super) async fn list(client: &mut Client, output: &mut Output, list: &List) 
 pub(super) async fn view(client: &mut Client, output: &mut Output, id: MessageId) -> Result<(), CtlError> {
     let view: QueueView = client.ask(&Request::View { id }).await?;
     output.answer(&view, || describe(&view))?;
+    Ok(())
+}
+
+pub(super) async fn why(client: &mut Client, output: &mut Output, id: MessageId) -> Result<(), CtlError> {
+    let why: QueueWhy = client.ask(&Request::Why { id }).await?;
+    output.answer(&why, || {
+        let mut table = Table::new(["RECIPIENT", "STATUS", "BECAUSE", "UNTIL", "DETAIL"]);
+        for WhyEntry { address, state, because, until, detail } in &why.recipients {
+            let until = until.map(time).unwrap_or_default();
+            table.row([address, &state.to_string(), &because.to_string(), &until, detail]);
+        }
+        table.render()
+    })?;
     Ok(())
 }
 

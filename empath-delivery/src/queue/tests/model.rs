@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::DomainConfig;
 
 /// What happens next in a random run.
 #[derive(Debug, Clone)]
 enum Step {
     Accept(Vec<u8>),
-    /// The n-th job in flight is delivered, or fails until so many seconds later.
-    Finish(usize, Option<u16>),
+    /// The n-th job in flight is delivered, or fails until so many seconds later, and says this about the destination.
+    Finish(usize, Option<u16>, Outcome),
+    /// The destination has too many connections for the n-th job.
+    TurnAway(usize),
     Pass(u16),
     Leave(usize),
     Retry(u8),
@@ -21,11 +24,22 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => prop::collection::vec(0..6_u8, 1..5).prop_map(Step::Accept),
-        6 => (any::<usize>(), prop::option::of(1..500_u16)).prop_map(|(n, due)| Step::Finish(n, due)),
+        6 => (any::<usize>(), prop::option::of(1..500_u16), outcome())
+            .prop_map(|(n, due, outcome)| Step::Finish(n, due, outcome)),
+        1 => any::<usize>().prop_map(Step::TurnAway),
         2 => (1..1000_u16).prop_map(Step::Pass),
         1 => any::<usize>().prop_map(Step::Leave),
         1 => any::<u8>().prop_map(Step::Retry),
         1 => any::<u8>().prop_map(Step::Delete),
+    ]
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        3 => Just(Outcome::Good),
+        3 => Just(Outcome::Failed),
+        1 => Just(Outcome::TurnedAway),
+        1 => Just(Outcome::Unknown),
     ]
 }
 
@@ -111,7 +125,7 @@ impl Model {
         assert_eq!(untold, None);
     }
 
-    fn finish(&mut self, queue: &mut Queue, n: usize, fate: Fate) {
+    fn finish(&mut self, queue: &mut Queue, n: usize, fate: Fate, outcome: Outcome) {
         let (connection, job) = self.flying.swap_remove(n % self.flying.len());
         if let Fate::Due(due) = fate {
             for recipient in &job.recipients {
@@ -119,7 +133,8 @@ impl Model {
             }
         }
         settle(queue, &job, fate, at(self.now));
-        match queue.next(connection) {
+        queue.report(connection, outcome, job.domain(), at(self.now));
+        match queue.next(connection, at(self.now)) {
             Next::Job(job) => self.took(connection, job),
             Next::Idle => drop(self.idle.insert(connection)),
             Next::Close => drop(self.hops.remove(&connection)),
@@ -141,9 +156,20 @@ impl Model {
                 let envelope = Arc::new(envelope);
                 queue.accept(id(self.accepted), envelope, &Bytes::from_static(b"x\r\n").into(), at(self.now));
             }
-            Step::Finish(n, due) if !self.flying.is_empty() => {
+            Step::TurnAway(n) if !self.flying.is_empty() => {
+                let (connection, job) = self.flying.swap_remove(n % self.flying.len());
+                if queue.put_back(connection, job.id, &job.recipients, at(self.now)) {
+                    self.hops.remove(&connection);
+                    for recipient in &job.recipients {
+                        self.due.insert((job.id, recipient.index), self.now);
+                    }
+                } else {
+                    self.flying.push((connection, job));
+                }
+            }
+            Step::Finish(n, due, outcome) if !self.flying.is_empty() => {
                 let fate = due.map_or(DELIVERED, |due| Fate::Due(at(self.now + i64::from(due))));
-                self.finish(queue, *n, fate);
+                self.finish(queue, *n, fate, *outcome);
             }
             Step::Pass(seconds) => {
                 self.now += i64::from(*seconds);
@@ -151,7 +177,7 @@ impl Model {
             }
             Step::Leave(n) if !self.idle.is_empty() => {
                 let connection = *self.idle.iter().nth(n % self.idle.len()).unwrap();
-                if queue.leave(connection) {
+                if queue.leave(connection, at(self.now)) {
                     self.idle.remove(&connection);
                     self.hops.remove(&connection);
                 }
@@ -178,8 +204,17 @@ impl Model {
 
 proptest! {
     #[test]
-    fn nothing_is_lost_nothing_runs_twice_and_limits_hold(steps in prop::collection::vec(step(), 1..300)) {
-        let mut queue = queue(MAX_CONCURRENT, MAX_PER_SERVER);
+    fn nothing_is_lost_nothing_runs_twice_and_limits_hold(
+        steps in prop::collection::vec(step(), 1..300), limited: bool
+    ) {
+        let mut config = Config { max_concurrent: MAX_CONCURRENT, ..Config::default() };
+        config.connection_pool.max_per_server = MAX_PER_SERVER;
+        if limited {
+            config.rate_limits.global_per_second = Some(1);
+            let slow = DomainConfig { rate_limit: Some(2), rate_burst: Some(1), ..DomainConfig::default() };
+            config.domains.insert("0.test".parse().unwrap(), slow);
+        }
+        let mut queue = configured(&config);
         let mut model = Model::default();
         for step in &steps {
             model.run(&mut queue, step);
@@ -193,10 +228,12 @@ proptest! {
             }
             model.run(&mut queue, &Step::Pass(500));
             while !model.flying.is_empty() {
-                model.run(&mut queue, &Step::Finish(0, None));
+                model.run(&mut queue, &Step::Finish(0, None, Outcome::Good));
             }
         }
         prop_assert!(queue.is_empty());
+        // Failures are forgotten, and tokens that nobody needs come.
+        model.run(&mut queue, &Step::Pass(2 * 3600));
         prop_assert_eq!(queue.poll(at(model.now)), Timestamp::MAX);
         prop_assert_eq!(queue.content, 0);
     }

@@ -1,0 +1,66 @@
+//! The hosts of a next hop in the order in which they are tried: those that could not be reached lately come last.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use crate::{
+    attempt::Outbound,
+    failure::Failure,
+    hosts::{Candidate, Hosts},
+    processor::Shared,
+    queue::ConnectionId,
+};
+
+/// How long connecting to a host may take while there are others: a second SYN has been answered or lost by then (RFC 6298
+/// §2.1). The host has the usual time when nobody else took the message.
+pub(crate) const HASTE: Duration = Duration::from_secs(3);
+
+/// The hosts that were not tried yet.
+pub(crate) struct Order<'a> {
+    hosts: Hosts<'a>,
+    last: VecDeque<Candidate>,
+    shared: &'a Arc<Shared>,
+    connection: ConnectionId,
+}
+
+/// A host whose turn it is.
+pub(crate) struct Turn {
+    pub(crate) candidate: Candidate,
+    /// There are others, so it has not to be waited for.
+    pub(crate) hasty: bool,
+}
+
+impl<'a> Order<'a> {
+    /// The hosts of the next hop, best first.
+    pub(crate) async fn of(outbound: &'a Outbound<'_>, rng: &mut fastrand::Rng) -> Result<Self, Failure> {
+        let Outbound { next_hop, config, resolver, own, shared, connection, .. } = outbound;
+        let _resolving = shared.resolving(*connection);
+        let hosts = Hosts::of(next_hop, config.mx_port, resolver, own, rng).await?;
+        Ok(Self { hosts, last: VecDeque::new(), shared, connection: *connection })
+    }
+
+    /// The next address, or why a host has none.
+    pub(crate) async fn next(&mut self) -> Option<Result<Turn, Failure>> {
+        let _resolving = self.shared.resolving(self.connection);
+        loop {
+            match self.hosts.next().await {
+                Some(Err(failure)) => return Some(Err(failure)),
+                Some(Ok(candidate)) => {
+                    let hasty = self.hosts.has_more() || !self.last.is_empty();
+                    if !(hasty && self.shared.is_sick(candidate.address)) {
+                        return Some(Ok(Turn { candidate, hasty }));
+                    }
+                    self.put_last(candidate);
+                }
+                None => {
+                    let candidate = self.last.pop_front()?;
+                    return Some(Ok(Turn { candidate, hasty: false }));
+                }
+            }
+        }
+    }
+
+    /// Tries a host when all others have been.
+    pub(crate) fn put_last(&mut self, candidate: Candidate) {
+        self.last.push_back(candidate);
+    }
+}

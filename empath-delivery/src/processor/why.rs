@@ -1,0 +1,144 @@
+use std::{
+    collections::HashSet,
+    sync::{Arc, MutexGuard, PoisonError},
+};
+
+use empath_common::MessageId;
+use jiff::Timestamp;
+
+use super::{Processor, Shared, view::RecipientView};
+use crate::queue::{ConnectionId, Obstacle, RecipientStatus, Snapshot};
+
+/// Why a recipient has not got its message yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhyView {
+    /// The forward-path without brackets.
+    pub address: String,
+    /// How far it is.
+    pub status: RecipientStatus,
+    /// What it waits for.
+    pub because: Because,
+    /// When that is over, if it is known.
+    pub until: Option<Timestamp>,
+    /// The same for people.
+    pub detail: String,
+}
+
+/// What a recipient waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Because {
+    /// Nothing: an attempt is being made.
+    InProgress,
+    /// Name servers.
+    Resolving,
+    /// Nothing: its attempt is about to start.
+    Ready,
+    /// A connection.
+    LaneBusy,
+    /// A rate limit.
+    RateLimited,
+    /// The circuit breaker of its destination.
+    BreakerOpen,
+    /// Its next attempt.
+    Deferred,
+}
+
+impl Processor {
+    /// Why a message is still here: each of its recipients that have not ended.
+    pub async fn why(&self, id: MessageId) -> Option<Vec<WhyView>> {
+        let (view, _) = self.view(id).await?;
+        let now = self.0.now();
+        let state = self.0.lock();
+        let message = state.queue.snapshot(id)?;
+        let recipients = view.recipients.iter().zip(&message.recipients).enumerate();
+        let why = recipients.filter_map(|(index, (recipient, (status, _, due)))| {
+            let obstacle = state.queue.obstacle(id, &message.envelope, index, now);
+            let (because, until, detail) = match (obstacle, status) {
+                (Some(obstacle), _) => blocked(obstacle, recipient),
+                (None, RecipientStatus::InProgress) => self.0.flying(&message, index, &state.queue),
+                (None, RecipientStatus::Pending | RecipientStatus::Deferred) => {
+                    (Because::Deferred, *due, last(recipient))
+                }
+                (None, RecipientStatus::Completed | RecipientStatus::Failed | RecipientStatus::Expired) => {
+                    return None;
+                }
+            };
+            Some(WhyView { address: recipient.address.clone(), status: *status, because, until, detail })
+        });
+        Some(why.collect())
+    }
+}
+
+type Reason = (Because, Option<Timestamp>, String);
+
+fn blocked(obstacle: Obstacle, recipient: &RecipientView) -> Reason {
+    let to = recipient.next_hop.as_deref().unwrap_or("its destination");
+    match obstacle {
+        Obstacle::None => (Because::Ready, None, "its attempt is about to start".to_owned()),
+        Obstacle::Busy { connections, allowed, ready } if connections < allowed => {
+            let detail = format!("all connections are in use by other destinations; {ready} wait for {to}");
+            (Because::LaneBusy, None, detail)
+        }
+        Obstacle::Busy { connections, ready, .. } => {
+            let detail = format!("{connections} connections to {to} are busy, {ready} transactions wait");
+            (Because::LaneBusy, None, detail)
+        }
+        Obstacle::Rate { until, common: true } => (
+            Because::RateLimited,
+            Some(until),
+            "the rate limit of all mail; then the next one goes".to_owned(),
+        ),
+        Obstacle::Rate { until, common: false } => (
+            Because::RateLimited,
+            Some(until),
+            "the rate limit of its domain; then the next one goes".to_owned(),
+        ),
+        Obstacle::Breaker { until: until @ Some(_) } => {
+            (Because::BreakerOpen, until, format!("{to} could not be reached; then it is tried again"))
+        }
+        Obstacle::Breaker { until: None } => {
+            (Because::BreakerOpen, None, format!("{to} could not be reached; it is being tried again"))
+        }
+    }
+}
+
+/// What the last attempt came to.
+fn last(recipient: &RecipientView) -> String {
+    let RecipientView { host, last_reply, .. } = recipient;
+    let Some(reply) = last_reply else {
+        return "it waits for its time".to_owned();
+    };
+    let host = host.as_ref().map(|host| format!("{host}: ")).unwrap_or_default();
+    let code = reply.code.map(|code| format!("{code} ")).unwrap_or_default();
+    let enhanced = reply.enhanced.as_ref().map(|enhanced| format!("{enhanced} ")).unwrap_or_default();
+    format!("{host}{code}{enhanced}{}", reply.text)
+}
+
+impl Shared {
+    fn flying(&self, message: &Snapshot, recipient: usize, queue: &crate::queue::Queue) -> Reason {
+        let connection = queue.connection_of(message.id, &message.envelope, recipient);
+        if connection.is_some_and(|connection| self.set().contains(&connection)) {
+            return (Because::Resolving, None, "its hosts are being looked up".to_owned());
+        }
+        (Because::InProgress, None, "an attempt is being made".to_owned())
+    }
+
+    /// As long as this lives the connection waits for name servers.
+    pub(crate) fn resolving(self: &Arc<Self>, connection: ConnectionId) -> Resolving {
+        self.set().insert(connection);
+        Resolving(Arc::clone(self), connection)
+    }
+
+    fn set(&self) -> MutexGuard<'_, HashSet<ConnectionId>> {
+        self.resolving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that waits for name servers.
+pub(crate) struct Resolving(Arc<Shared>, ConnectionId);
+
+impl Drop for Resolving {
+    fn drop(&mut self) {
+        self.0.set().remove(&self.1);
+    }
+}

@@ -1,0 +1,211 @@
+//! Connections tell what they learn about their destinations, and are told what to do next.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use empath_common::{Domain, MessageId};
+use jiff::Timestamp;
+
+use super::{
+    Action, Event, Fate, Job, JobRecipient, Next, Queue, Settlement, begin,
+    breaker::BreakerState,
+    count,
+    entry::Entry,
+    lanes::{ConnectionId, Lanes, Ready},
+    pace::Wake,
+    window::Window,
+};
+use crate::{route::NextHop, schedule};
+
+/// How long the failures of a destination are remembered that nothing is queued for.
+const KEEP: Duration = Duration::from_hours(1);
+
+/// Most destinations of which failures are remembered without mail.
+const MAX_KEPT: usize = 10_000;
+
+/// What a job says about the destination, whatever it came to for its recipients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A host listened to us.
+    Good,
+    /// No host did.
+    Failed,
+    /// No host did, and one said that it has no time at present (421).
+    TurnedAway,
+    /// Nothing.
+    Unknown,
+}
+
+/// What connections ask of the queue, and tell it about their destinations.
+impl Queue {
+    /// What happened to destinations since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.lanes.events)
+    }
+
+    /// Learns what a connection's job says about its destination. `domain` is whom it was for.
+    pub fn report(
+        &mut self,
+        connection: ConnectionId,
+        outcome: Outcome,
+        domain: Option<&Domain>,
+        now: Timestamp,
+    ) {
+        self.lanes.report(connection, outcome, domain, now);
+    }
+
+    /// The next job for a connection that has settled its last one.
+    pub fn next(&mut self, connection: ConnectionId, now: Timestamp) -> Next {
+        let Self { lanes, messages, counts, actions, .. } = self;
+        lanes.next(connection, now, &mut |ready| begin(messages, counts, ready), actions)
+    }
+
+    /// Takes an idle connection out of the queue. False if it was given a job in the meantime.
+    pub fn leave(&mut self, connection: ConnectionId, now: Timestamp) -> bool {
+        let Self { lanes, messages, counts, actions, .. } = self;
+        lanes.leave(connection, now, &mut |ready| begin(messages, counts, ready), actions)
+    }
+
+    /// Puts a job back that did not get to its transaction, because the destination wants no more connections than the
+    /// others that there are. No attempt is counted, and the connection is taken out. False if there is no other, or the
+    /// message is not wanted any more.
+    pub fn put_back(
+        &mut self,
+        connection: ConnectionId,
+        id: MessageId,
+        recipients: &[JobRecipient],
+        now: Timestamp,
+    ) -> bool {
+        let wanted = |entry: &Entry| !entry.removing && entry.expires_at > now;
+        if !self.messages.get(&id).is_some_and(wanted) {
+            return false;
+        }
+        let Self { lanes, messages, counts, actions, .. } = self;
+        if !lanes.turn_away(connection, now, &mut |ready| begin(messages, counts, ready), actions) {
+            return false;
+        }
+        let Some(entry) = messages.get_mut(&id) else {
+            return false;
+        };
+        let before = entry.status();
+        for JobRecipient { index, attempts, due } in recipients.iter().copied() {
+            entry.settle(&Settlement { index, attempts, fate: Fate::Due(due.min(now)) });
+        }
+        let recipients = entry.make_ready(|due| due <= now);
+        count(counts, before, Some(entry.status()));
+        self.ready(id, &recipients, now);
+        self.rearm(id, now);
+        true
+    }
+
+    /// An operator wants a message to go now: the destinations of which the breakers are open are tried.
+    pub(super) fn hurry(&mut self, id: MessageId, now: Timestamp) {
+        let Some(entry) = self.messages.get(&id) else { return };
+        let routes = entry.envelope.recipients().iter().map(|path| self.routes.route(path).next_hop);
+        let next_hops: BTreeSet<_> = routes.collect();
+        let Self { lanes, messages, counts, actions, .. } = self;
+        for next_hop in next_hops {
+            lanes.pass(&next_hop, Timestamp::MAX);
+            lanes.dispatch(&next_hop, now, &mut |ready| begin(messages, counts, ready), actions);
+        }
+    }
+}
+
+impl Lanes {
+    /// Learns what a connection's job says about the destination. `domain` is whom it was for.
+    fn report(&mut self, id: ConnectionId, outcome: Outcome, domain: Option<&Domain>, now: Timestamp) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(lane) = self.by_next_hop.get_mut(&connection.next_hop) else { return };
+        let probe = std::mem::take(&mut connection.probe);
+        lane.breaker.end(probe);
+        let opened = match outcome {
+            Outcome::Good => {
+                if lane.has_work() {
+                    lane.window.succeed(lane.connections, lane.max_connections);
+                }
+                if lane.breaker.succeed() {
+                    lane.window = Window::default();
+                    self.events.push(Event::breaker(&connection.next_hop, lane));
+                }
+                lane.domain = None;
+                return;
+            }
+            Outcome::Failed => {
+                lane.window.fail(lane.connections);
+                lane.breaker.fail(probe, &self.breaker, now)
+            }
+            Outcome::TurnedAway => {
+                lane.window.turn_away(lane.connections - 1);
+                lane.breaker.fail(probe, &self.breaker, now)
+            }
+            Outcome::Unknown => return,
+        };
+        if lane.domain.is_none() {
+            lane.domain = domain.cloned();
+        }
+        if opened && let BreakerState::Open { until } = lane.breaker.state() {
+            self.timers.insert((until, Wake::Lane(connection.next_hop.clone())));
+            self.events.push(Event::breaker(&connection.next_hop, lane));
+        }
+    }
+
+    /// The destination wants no more connections than the others that there are. False if there are none; else this one is
+    /// taken out.
+    fn turn_away(
+        &mut self,
+        id: ConnectionId,
+        now: Timestamp,
+        begin: &mut impl FnMut(Ready) -> Option<Job>,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let Some(connection) = self.connections.get(&id) else { return false };
+        let Some(lane) = self.by_next_hop.get_mut(&connection.next_hop) else { return false };
+        let others = lane.connections - 1;
+        if others == 0 || connection.probe {
+            return false;
+        }
+        lane.window.turn_away(others);
+        self.take_out(id, now);
+        self.grant(now, begin, actions);
+        true
+    }
+
+    /// The pause of a lane's breaker may be over.
+    pub(super) fn pass(&mut self, next_hop: &NextHop, now: Timestamp) {
+        if let Some(lane) = self.by_next_hop.get_mut(next_hop) {
+            lane.alarm = None;
+            if lane.breaker.pass(now) {
+                self.events.push(Event::breaker(next_hop, lane));
+            }
+        }
+    }
+
+    /// Drops a lane that nobody needs. One that failed is remembered for a while.
+    pub(super) fn forget(&mut self, next_hop: &NextHop, now: Timestamp) {
+        let Some(lane) = self.by_next_hop.get_mut(next_hop) else { return };
+        if !lane.is_empty() || lane.connections > 0 || lane.waiting || lane.throttled {
+            return;
+        }
+        let full = self.kept >= MAX_KEPT;
+        let keep_until = match lane.keep_until {
+            None if !full && !lane.breaker.is_calm() => {
+                self.kept += 1;
+                schedule::after(now, KEEP)
+            }
+            Some(until) if until > now => until,
+            over => {
+                self.kept -= usize::from(over.is_some());
+                if lane.breaker.state() != BreakerState::Closed {
+                    lane.breaker.succeed();
+                    self.events.push(Event::breaker(next_hop, lane));
+                }
+                self.by_next_hop.remove(next_hop);
+                return;
+            }
+        };
+        lane.keep_until = Some(keep_until);
+        if lane.alarm.is_none() {
+            lane.alarm = Some(keep_until);
+            self.timers.insert((keep_until, Wake::Lane(next_hop.clone())));
+        }
+    }
+}

@@ -1,0 +1,209 @@
+use std::collections::{BTreeMap, VecDeque};
+
+use empath_common::Domain;
+use jiff::Timestamp;
+
+use super::{
+    Job,
+    breaker::{Breaker, BreakerState},
+    lanes::{ConnectionId, Ready},
+    rate::{Limiter, Rate},
+    window::Window,
+};
+use crate::{config::CircuitBreaker, route::Limit};
+
+/// One destination that is served as a unit.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    /// What no limit of its domain applies to.
+    ready: VecDeque<Ready>,
+    /// The other mail by its domain. A flow has mail.
+    flows: BTreeMap<Domain, Flow>,
+    /// Flows that do not wait for a token, as far as is known; they take turns.
+    open: VecDeque<Domain>,
+    /// How much is ready.
+    len: usize,
+    /// Whether it is the turn of a flow.
+    flows_turn: bool,
+    /// Connections, idle ones included.
+    pub(super) connections: usize,
+    pub(super) max_connections: usize,
+    pub(super) idle: Vec<ConnectionId>,
+    /// Whether it stands in the line of those that wait for a connection.
+    pub(super) waiting: bool,
+    /// Whether it stands in the line of those that wait for a token of all mail.
+    pub(super) throttled: bool,
+    pub(super) window: Window,
+    pub(super) breaker: Breaker,
+    /// Whose mail failed first, since the last success.
+    pub(super) domain: Option<Domain>,
+    /// Nobody needs it but for what its breaker knows, and not for longer than this.
+    pub(super) keep_until: Option<Timestamp>,
+    /// When the timer goes off that was set for that.
+    pub(super) alarm: Option<Timestamp>,
+}
+
+/// Mail for a domain that has a limit.
+#[derive(Debug)]
+struct Flow {
+    rate: Rate,
+    ready: VecDeque<Ready>,
+    /// When the token comes that it waits for.
+    until: Option<Timestamp>,
+}
+
+/// What a lane has to do.
+pub(super) enum Popped {
+    /// This.
+    Job(Job),
+    /// Nothing before this domain gets its next token.
+    Wait(Domain, Timestamp),
+    /// Nothing.
+    Nothing,
+}
+
+impl Lane {
+    pub(super) fn push(&mut self, ready: Ready, limit: Option<Limit>) {
+        self.len += 1;
+        let Some(Limit { domain, rate }) = limit else {
+            return self.ready.push_back(ready);
+        };
+        if let Some(flow) = self.flows.get_mut(&domain) {
+            flow.rate = rate;
+            flow.ready.push_back(ready);
+        } else {
+            self.flows.insert(domain.clone(), Flow { rate, ready: VecDeque::from([ready]), until: None });
+            self.open.push_back(domain);
+        }
+    }
+
+    /// Whether something is ready that does not wait for a token of its domain.
+    pub(super) fn has_work(&self) -> bool {
+        !self.ready.is_empty() || !self.open.is_empty()
+    }
+
+    /// Whether nothing is ready at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What keeps mail for a domain from starting. `token` is when the next token of all mail comes.
+    pub(super) fn obstacle(
+        &self,
+        domain: Option<&Domain>,
+        token: Timestamp,
+        config: &CircuitBreaker,
+    ) -> Obstacle {
+        match self.breaker.state() {
+            BreakerState::Open { until } => return Obstacle::Breaker { until: Some(until) },
+            BreakerState::HalfOpen if !self.breaker.admits(config) => {
+                return Obstacle::Breaker { until: None };
+            }
+            BreakerState::HalfOpen | BreakerState::Closed => {}
+        }
+        if let Some(until) = domain.and_then(|domain| self.flows.get(domain)?.until) {
+            return Obstacle::Rate { until, common: false };
+        }
+        if self.throttled {
+            return Obstacle::Rate { until: token, common: true };
+        }
+        let busy = self.connections.saturating_sub(self.idle.len());
+        if self.waiting || (self.idle.is_empty() && busy >= self.allowed()) {
+            return Obstacle::Busy { connections: busy, allowed: self.allowed(), ready: self.len };
+        }
+        Obstacle::None
+    }
+
+    /// The token of a domain may be there.
+    pub(super) fn pass(&mut self, domain: &Domain, now: Timestamp) {
+        if let Some(flow) = self.flows.get_mut(domain)
+            && flow.until.is_some_and(|until| until <= now)
+        {
+            flow.until = None;
+            self.open.push_back(domain.clone());
+        }
+    }
+
+    /// Most connections at present.
+    pub(super) fn allowed(&self) -> usize {
+        self.window.size(self.max_connections)
+    }
+
+    /// The next job, with the token of its domain taken. `begin` makes a job of what is ready, or says that nobody wants it
+    /// any more.
+    pub(super) fn pop(
+        &mut self,
+        limiter: &mut Limiter,
+        now: Timestamp,
+        begin: &mut impl FnMut(Ready) -> Option<Job>,
+    ) -> Popped {
+        loop {
+            if self.open.is_empty() || (!self.flows_turn && !self.ready.is_empty()) {
+                self.flows_turn = true;
+                match self.ready.pop_front() {
+                    None => return Popped::Nothing,
+                    Some(ready) => {
+                        self.len -= 1;
+                        match begin(ready) {
+                            Some(job) => return Popped::Job(job),
+                            None => continue,
+                        }
+                    }
+                }
+            }
+            self.flows_turn = false;
+            let Some(domain) = self.open.pop_front() else { continue };
+            let Some(flow) = self.flows.get_mut(&domain) else { continue };
+            if let Some(until) = limiter.next_token_of(&domain, flow.rate, now) {
+                flow.until = Some(until);
+                return Popped::Wait(domain, until);
+            }
+            let mut job = None;
+            while job.is_none()
+                && let Some(ready) = flow.ready.pop_front()
+            {
+                self.len -= 1;
+                job = begin(ready);
+            }
+            if job.is_some() {
+                limiter.take_of(&domain, flow.rate, now);
+            }
+            if flow.ready.is_empty() {
+                self.flows.remove(&domain);
+            } else {
+                self.open.push_back(domain);
+            }
+            if let Some(job) = job {
+                return Popped::Job(job);
+            }
+        }
+    }
+}
+
+/// What keeps ready mail from starting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Nothing; it starts at once.
+    None,
+    /// All connections are in use.
+    Busy {
+        /// How many there are to the destination.
+        connections: usize,
+        /// How many there may be at present.
+        allowed: usize,
+        /// How much mail is ready for it.
+        ready: usize,
+    },
+    /// A rate limit.
+    Rate {
+        /// When the next message may go.
+        until: Timestamp,
+        /// It is that of all mail.
+        common: bool,
+    },
+    /// The breaker of the destination.
+    Breaker {
+        /// The end of the pause; `None` while the destination is probed.
+        until: Option<Timestamp>,
+    },
+}
