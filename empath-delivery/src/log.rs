@@ -116,11 +116,12 @@ pub(crate) fn expired(id: MessageId, recipient: &ForwardPath, attempts: u32, las
     );
 }
 
-pub(crate) fn removed(id: MessageId, recipient: &ForwardPath, attempts: u32) {
+/// `recipient` is not known when the spool has not given it back.
+pub(crate) fn removed(id: MessageId, recipient: Option<&ForwardPath>, attempts: u32) {
     info!(
         message_id = %id,
-        recipient = recipient.as_str(),
-        domain = domain(recipient),
+        recipient = recipient.map(ForwardPath::as_str),
+        domain = recipient.and_then(domain),
         delivery_attempt = attempts,
         "removed"
     );

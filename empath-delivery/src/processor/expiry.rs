@@ -21,7 +21,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut commits = Commits::default();
     while !shared.stopping.is_cancelled() {
         while let Some(job) = shared.update(Queue::take_expired) {
-            shared.expire(&job, &mut commits).await;
+            if let Some(job) = shared.opened(job, &mut commits).await {
+                shared.expire(&job, &mut commits).await;
+            }
         }
         commits.settled(&shared).await;
         tokio::select! {

@@ -5,6 +5,7 @@
 
 mod commits;
 mod control;
+mod envelope;
 mod expiry;
 mod outcome;
 mod recover;
@@ -32,7 +33,7 @@ use crate::{
     Config, DsnConfig, Metrics, Resolver,
     hosts::Own,
     lane,
-    queue::{Action, ConnectionId, Job, Limits, Next, Queue},
+    queue::{Action, ConnectionId, Limits, Next, Queue, Queued},
     route::Routes,
 };
 
@@ -54,7 +55,8 @@ pub struct Settings {
     pub own_names: Vec<Domain>,
     /// Addresses and ports of this host: mail is never sent there.
     pub own_addresses: Vec<SocketAddr>,
-    /// Most octets of content that are kept in memory for first attempts; the rest is read back from the spool.
+    /// Most octets of envelopes and content that are kept in memory for first attempts; the rest is read back from the
+    /// spool.
     pub content_memory: usize,
 }
 
@@ -102,7 +104,7 @@ pub(crate) struct Shared {
 struct State {
     queue: Queue,
     /// How idle connections get their next job.
-    connections: HashMap<ConnectionId, mpsc::Sender<Job>>,
+    connections: HashMap<ConnectionId, mpsc::Sender<Queued>>,
     untaken: Untaken,
 }
 
@@ -231,7 +233,11 @@ impl Shared {
         outcome
     }
 
-    fn perform(self: &Arc<Self>, action: Action, connections: &mut HashMap<ConnectionId, mpsc::Sender<Job>>) {
+    fn perform(
+        self: &Arc<Self>,
+        action: Action,
+        connections: &mut HashMap<ConnectionId, mpsc::Sender<Queued>>,
+    ) {
         match action {
             Action::Open { connection, next_hop, job } => {
                 let (sender, jobs) = mpsc::channel(1);

@@ -179,7 +179,7 @@ impl Shared {
     fn restored(self: &Arc<Self>, id: MessageId, stored: Stored) -> bool {
         let now = self.now();
         let Stored { envelope, recipients, size } = stored;
-        self.update(|queue| queue.restore(id, envelope, size, &recipients, now))
+        self.update(|queue| queue.restore(id, &envelope, size, &recipients, now))
     }
 }
 

@@ -33,7 +33,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Default)]
 struct Model {
     now: i64,
-    flying: Vec<(ConnectionId, Job)>,
+    flying: Vec<(ConnectionId, Queued)>,
     idle: BTreeSet<ConnectionId>,
     hops: HashMap<ConnectionId, String>,
     /// When each recipient that is not in flight may start at the earliest.
@@ -45,7 +45,7 @@ const MAX_CONCURRENT: usize = 4;
 const MAX_PER_SERVER: usize = 2;
 
 impl Model {
-    fn took(&mut self, connection: ConnectionId, job: Job) {
+    fn took(&mut self, connection: ConnectionId, job: Queued) {
         for recipient in &job.recipients {
             let due = self.due.remove(&(job.id, recipient.index));
             assert!(due.is_some_and(|due| due <= self.now), "{recipient:?} is in flight twice or too early");
@@ -162,6 +162,6 @@ proptest! {
         }
         prop_assert!(queue.is_empty());
         prop_assert_eq!(queue.poll(at(model.now)), Timestamp::MAX);
-        prop_assert_eq!(queue.content, 0);
+        prop_assert_eq!(queue.fresh, 0);
     }
 }

@@ -1,0 +1,11 @@
+use empath_common::MessageId;
+
+use super::{few::Few, moment::Moment};
+
+/// Recipients of one message that are ready for one next hop.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) id: MessageId,
+    pub(super) recipients: Few<u32>,
+    pub(super) since: Moment,
+}
