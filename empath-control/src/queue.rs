@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt};
 
-use empath_common::{MessageId, Reply};
+use empath_common::{MessageId, Priority, Reply};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -52,30 +52,6 @@ impl Status {
 
 /// The name in the protocol: `in_progress`.
 impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
-}
-
-/// How urgent a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Priority {
-    /// Before everything else.
-    Critical,
-    /// Soon.
-    High,
-    /// As most mail.
-    #[default]
-    Normal,
-    /// After normal mail.
-    Low,
-    /// Whenever nothing else waits.
-    Bulk,
-}
-
-/// The name in the protocol: `normal`.
-impl fmt::Display for Priority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
     }

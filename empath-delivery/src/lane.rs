@@ -75,6 +75,7 @@ impl Lane {
     async fn deliver(&mut self, job: Queued) {
         let Some(mut job) = self.shared.opened(job, &mut self.commits).await else { return };
         let started = (self.shared.now(), Instant::now());
+        self.shared.metrics.waited(job.envelope.priority, job.ready_at, started.0);
         let content = match job.content.take() {
             Some(octets) => Ok(octets.into()),
             None => self.shared.spool.content(job.id).await,

@@ -1,6 +1,6 @@
 //! What a message costs in the queue, by counting every octet that is allocated. Nothing else may run in this process.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, and a figure for people")]
 
 use std::{alloc::System, sync::Arc, time::Duration};
 

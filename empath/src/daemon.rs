@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 use crate::{
     config::{Config, Loaded},
     free_space::FreeSpace,
-    intake::Intake,
+    intake::{Intake, Priorities},
     operations::{Operations, SpoolOperations},
 };
 
@@ -175,6 +175,10 @@ impl Daemon {
             Arc::clone(&spool),
             &config.spool,
             processor.clone(),
+            Priorities {
+                header: config.delivery.priority_header.clone(),
+                networks: config.smtp.relay_networks.clone(),
+            },
             Arc::clone(&clock),
             &config.smtp.limits,
         );

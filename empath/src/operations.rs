@@ -7,8 +7,8 @@ use std::{error::Error, sync::Arc, time::Duration};
 use empath_common::MessageId;
 use empath_control::{
     Answers, Changed, Connections, Failure, FailureCode, Filter, Handler, HistoryEntry, LastReply,
-    NotificationEntry, Pong, Priority, QueueEntry, QueueStats, QueueView, RecipientEntry, Request, Selection,
-    Status, SystemStatus,
+    NotificationEntry, Pong, QueueEntry, QueueStats, QueueView, RecipientEntry, Request, Selection, Status,
+    SystemStatus,
 };
 use empath_delivery::{
     HistoryView, MessageStatus, MessageView, Processor, RecipientStatus, RecipientView, ReplyView, Touched,
@@ -214,7 +214,7 @@ fn entry(message: MessageView) -> QueueEntry {
         size: message.size,
         received_at: message.received_at,
         status: message_status(message.status),
-        priority: Priority::default(),
+        priority: message.priority,
         recipients: message.recipients.into_iter().map(recipient).collect(),
     }
 }

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use empath_common::{ForwardPath, Host, MessageId, MessageNotification, RecipientNotification, Reply};
+use empath_common::{
+    ForwardPath, Host, MessageId, MessageNotification, Priority, RecipientNotification, Reply,
+};
 use empath_spool::{Attempt, RecipientState, Stored};
 use jiff::Timestamp;
 
@@ -19,6 +21,8 @@ pub struct MessageView {
     pub received_at: Timestamp,
     /// How far it is.
     pub status: MessageStatus,
+    /// How urgent it is.
+    pub priority: Priority,
     /// What its sender asked of reports.
     pub notification: MessageNotification,
     /// Every recipient, those that have ended too.
@@ -118,6 +122,7 @@ impl MessageView {
             size: message.size,
             received_at: message.received_at,
             status: message.status,
+            priority: message.priority,
             notification: envelope.map(|envelope| envelope.notification().clone()).unwrap_or_default(),
             recipients: views.collect(),
         }

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use empath_common::{Envelope, ForwardPath, MessageId};
+use empath_common::{Envelope, ForwardPath, MessageId, Priority};
 use empath_spool::{Ended, RecipientState, Status};
 use jiff::Timestamp;
 
@@ -23,6 +23,7 @@ pub(super) struct Entry {
     /// Until its first attempt, if there is room.
     pub(super) fresh: Option<Box<Fresh>>,
     recipients: Few<Recipient>,
+    pub(super) priority: Priority,
     /// An operator removes it: what is in flight and fails is not tried again.
     pub(super) removing: bool,
 }
@@ -90,6 +91,7 @@ impl Entry {
             timer: Moment::NEVER,
             fresh: None,
             recipients: envelope.recipients().iter().map(recipient).collect(),
+            priority: envelope.priority,
             removing: false,
         }
     }

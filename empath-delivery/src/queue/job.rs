@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use empath_common::{Envelope, Host, MessageId};
+use empath_common::{Envelope, Host, MessageId, Priority};
 use empath_spool::Ended;
 use jiff::Timestamp;
 
@@ -109,6 +109,8 @@ pub struct Snapshot {
     pub id: MessageId,
     /// When it was accepted.
     pub received_at: Timestamp,
+    /// How urgent it is.
+    pub priority: Priority,
     /// Octets of its content.
     pub size: u64,
     /// The recipients in the order of the envelope, each with its attempts and its due time.

@@ -1,6 +1,6 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use super::{Action, Next, Queued as Job, ready::Ready};
+use super::{Action, Next, Queued as Job, classes::Classes, ready::Ready};
 use crate::route::NextHop;
 
 /// Jobs that a connection may do while another destination waits for its place; then they take turns.
@@ -27,7 +27,7 @@ pub(super) struct Lanes {
 
 #[derive(Debug, Default)]
 struct Lane {
-    ready: VecDeque<Ready>,
+    ready: Classes,
     /// Connections, idle ones included.
     connections: usize,
     max_connections: usize,

@@ -54,6 +54,7 @@ impl Queue {
         Snapshot {
             id,
             received_at: entry.received_at.into(),
+            priority: entry.priority,
             size: entry.size,
             recipients: entry.recipients().collect(),
             hosts: entry.destinations().map(|to| self.destinations.host(to).cloned()).collect(),

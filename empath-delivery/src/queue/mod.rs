@@ -1,9 +1,10 @@
 //! Which job is due, and which connection gets it.
 //!
 //! Pure: it sees ids and times and returns what to do. Messages are kept by id; a recipient is waiting for its due
-//! time, ready in a lane, in flight, or at its end. A lane is a next hop with its ready jobs, first come first
-//! served. Everything bounded by the number of queued messages.
+//! time, ready in a lane, in flight, or at its end. A lane is a next hop with its ready jobs, in turns by priority and
+//! first come first served. Everything bounded by the number of queued messages.
 
+mod classes;
 mod destinations;
 mod entry;
 mod few;
@@ -304,6 +305,7 @@ impl Queue {
         let Some(entry) = self.messages.get_mut(&id) else {
             return;
         };
+        let priority = entry.priority;
         let mut jobs: BTreeMap<NextHop, Grouped> = BTreeMap::new();
         for index in recipients {
             let Some((destination, alone)) = entry.list(*index) else { continue };
@@ -317,7 +319,7 @@ impl Queue {
         for (next_hop, Grouped { max_connections, together, alone }) in jobs {
             for recipients in together.chunks(MAX_RECIPIENTS).chain(alone.chunks(1)) {
                 let recipients = recipients.iter().copied().collect();
-                lanes.push(&next_hop, max_connections, Ready { id, recipients, since: now.into() });
+                lanes.push(&next_hop, max_connections, Ready { id, recipients, since: now.into(), priority });
             }
             lanes.dispatch(&next_hop, &mut |ready| begin(messages, counts, &ready), actions);
         }

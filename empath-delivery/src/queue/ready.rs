@@ -1,4 +1,4 @@
-use empath_common::MessageId;
+use empath_common::{MessageId, Priority};
 
 use super::{few::Few, moment::Moment};
 
@@ -8,4 +8,5 @@ pub(super) struct Ready {
     pub(super) id: MessageId,
     pub(super) recipients: Few<u32>,
     pub(super) since: Moment,
+    pub(super) priority: Priority,
 }

@@ -1,7 +1,7 @@
 mod model;
 
 use bytes::Bytes;
-use empath_common::{ForwardPath, ReversePath};
+use empath_common::{ForwardPath, Priority, ReversePath};
 use empath_spool::{Ended, Status};
 
 use super::*;
@@ -246,6 +246,31 @@ fn lanes_take_turns_when_all_connections_are_busy() {
     assert!(queue.is_empty());
     let round = lanes.map(|domain| (domain, TURN));
     assert_eq!(order, [round, round, round].concat());
+}
+
+#[test]
+fn the_urgent_is_served_first_and_bulk_is_served_too() {
+    let mut queue = queue(1, 1);
+    accept(&mut queue, 0, &["a@one.test"]);
+    for number in 1..=80 {
+        let mut envelope = Envelope::clone(&envelope(at(0), &["a@one.test"]));
+        envelope.priority = if number <= 40 { Priority::Bulk } else { Priority::Critical };
+        queue.accept(id(number), Arc::new(envelope), &Bytes::from_static(b"x\r\n").into(), at(0));
+    }
+    let (connection, mut job) = jobs(&mut queue).remove(0);
+    let mut order = Vec::new();
+    loop {
+        settle(&mut queue, &job, DELIVERED, at(0));
+        let Next::Job(next) = queue.next(connection) else { break };
+        order.push(next.id.to_bytes()[0]);
+        job = next;
+    }
+    let bulk = |order: &[u8]| order.iter().filter(|number| **number <= 40).count();
+    assert_eq!((order[0], bulk(&order[..17]), bulk(&order[..34])), (41, 1, 2));
+    for class in [1..=40, 41..=80] {
+        let served: Vec<_> = order.iter().copied().filter(|number| class.contains(number)).collect();
+        assert_eq!(served, class.collect::<Vec<_>>(), "first come first served");
+    }
 }
 
 #[test]
