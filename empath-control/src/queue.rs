@@ -173,7 +173,7 @@ pub struct QueueStats {
     pub oldest_seconds: Option<u64>,
 }
 
-/// What a command did: the answer of `queue.retry` and `queue.delete`.
+/// What a command did: the answer of `queue.retry`, `queue.delete`, `queue.hold` and `queue.release`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Changed {
     /// Messages that the selection names.

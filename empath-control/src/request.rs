@@ -45,6 +45,19 @@ pub enum Request {
         /// Which messages.
         messages: Selection,
     },
+    /// Stops messages until they are released: what is in flight is finished, nothing else starts, and they don't expire.
+    /// Answered as `queue.retry` is.
+    #[serde(rename = "queue.hold")]
+    Hold {
+        /// Which messages.
+        messages: Selection,
+    },
+    /// Lets held messages go on. Answered as `queue.retry` is.
+    #[serde(rename = "queue.release")]
+    Release {
+        /// Which messages.
+        messages: Selection,
+    },
     /// Numbers about the spool. Answered by one [`crate::SpoolStats`].
     #[serde(rename = "spool.stats")]
     SpoolStats {},
@@ -82,6 +95,8 @@ impl Request {
             Self::Stats {} => "queue.stats",
             Self::Retry { .. } => "queue.retry",
             Self::Delete { .. } => "queue.delete",
+            Self::Hold { .. } => "queue.hold",
+            Self::Release { .. } => "queue.release",
             Self::SpoolStats {} => "spool.stats",
             Self::SpoolVerify {} => "spool.verify",
             Self::DamagedList {} => "spool.damaged.list",
@@ -92,7 +107,10 @@ impl Request {
 
     pub(crate) fn check(&self) -> Result<(), Failure> {
         match self {
-            Self::Retry { messages } | Self::Delete { messages } => messages.check(),
+            Self::Retry { messages }
+            | Self::Delete { messages }
+            | Self::Hold { messages }
+            | Self::Release { messages } => messages.check(),
             Self::DamagedDiscard { names } if names.is_empty() => {
                 Err(Failure::new(FailureCode::BadRequest, "the request names nothing to discard"))
             }

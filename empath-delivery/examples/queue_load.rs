@@ -14,7 +14,7 @@ use empath_delivery::{
     queue::{Action, Fate, Limits, Next, Queue, Queued, Settlement},
     route::Routes,
 };
-use empath_spool::{RecipientState, Status};
+use empath_spool::{RecipientState, Status, Stored};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -60,7 +60,9 @@ fn waiting(messages: u32) {
             next_attempt_at: Some(at(1000 + number % SPREAD)),
             ..RecipientState::default()
         };
-        queue.restore(id(number), &envelope(number, "dead.test"), 4096, &[state], at(0));
+        let envelope = Arc::new(envelope(number, "dead.test"));
+        let stored = Stored { envelope, recipients: vec![state], size: 4096, held: false };
+        queue.restore(id(number), &stored, at(0));
     }
     println!("waiting_fill_ms={}", started.elapsed().as_millis());
     println!("waiting_octets_per_message={}", (resident() - before) / u64::from(messages));

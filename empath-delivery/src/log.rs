@@ -127,6 +127,15 @@ pub(crate) fn removed(id: MessageId, recipient: Option<&ForwardPath>, attempts: 
     );
 }
 
+/// By an operator: nothing starts for it from now on.
+pub(crate) fn held(id: MessageId) {
+    info!(message_id = %id, "held");
+}
+
+pub(crate) fn released(id: MessageId) {
+    info!(message_id = %id, "released");
+}
+
 /// A DSN is a message of its own.
 pub(crate) fn reported(id: MessageId, envelope: &Envelope, size: u64, about: MessageId) {
     let recipient = envelope.recipients().first();

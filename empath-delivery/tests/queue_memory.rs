@@ -12,7 +12,7 @@ use empath_delivery::{
     queue::{Limits, Queue},
     route::Routes,
 };
-use empath_spool::{RecipientState, Status};
+use empath_spool::{RecipientState, Status, Stored};
 use jiff::Timestamp;
 
 #[global_allocator]
@@ -62,7 +62,9 @@ fn a_message_costs_little_whether_it_waits_or_is_ready() {
     };
     let now = Timestamp::from_second(1000).unwrap();
     let waiting = cost(queue(0), |queue, number| {
-        assert!(queue.restore(id(number), &envelope(number), 4096, &[deferred(number)], now));
+        let recipients = vec![deferred(number)];
+        let stored = Stored { envelope: Arc::new(envelope(number)), recipients, size: 4096, held: false };
+        assert!(queue.restore(id(number), &stored, now));
     });
     assert!(waiting <= MOST, "{waiting} octets");
     let content = Bytes::from(vec![b'x'; 4096]).into();

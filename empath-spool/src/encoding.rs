@@ -2,6 +2,7 @@
 
 use crate::{
     Entry,
+    condensed::Sum,
     fields::{Field, FieldError, fields, nest, put, put_time},
     outcome,
     record::{Kind, Record},
@@ -72,10 +73,23 @@ pub(crate) fn encode(entry: Entry, place: u32) -> Record {
             put(out, ID, &progress.id.to_bytes());
             outcome::put_updates(out, &progress.updates);
         }),
+        Entry::Held { id, held } => Record::new(Kind::Progress, place, bytes::Bytes::new(), |out| {
+            put(out, ID, &id.to_bytes());
+            outcome::put_held(out, Some(held));
+        }),
         Entry::Removed(id) => Record::new(Kind::Removed, place, bytes::Bytes::new(), |out| {
             put(out, ID, &id.to_bytes());
         }),
     }
+}
+
+/// Encodes the one `Progress` that says what all of a message's come to.
+pub(crate) fn encode_sum(id: MessageId, sum: &Sum, place: u32) -> Record {
+    Record::new(Kind::Progress, place, bytes::Bytes::new(), |out| {
+        put(out, ID, &id.to_bytes());
+        outcome::put_updates(out, &sum.updates);
+        outcome::put_held(out, sum.held);
+    })
 }
 
 /// The message that a record is about.

@@ -75,6 +75,26 @@ impl Handler for Operations {
                 }
                 answers.send(&found(&messages, changed)?).await
             }
+            Request::Hold { messages } => {
+                self.all_read().await?;
+                let mut changed = Changed::default();
+                for filter in selected(&messages) {
+                    let held = self.processor.hold(&filter).await;
+                    let failed = |error| Failure::new(FailureCode::Failed, format!("not held: {error}"));
+                    add(&mut changed, held.map_err(failed)?);
+                }
+                answers.send(&found(&messages, changed)?).await
+            }
+            Request::Release { messages } => {
+                self.all_read().await?;
+                let mut changed = Changed::default();
+                for filter in selected(&messages) {
+                    let released = self.processor.release(&filter).await;
+                    let failed = |error| Failure::new(FailureCode::Failed, format!("not released: {error}"));
+                    add(&mut changed, released.map_err(failed)?);
+                }
+                answers.send(&found(&messages, changed)?).await
+            }
             Request::SpoolStats {} => self.storage.stats(answers).await,
             Request::SpoolVerify {} => self.storage.verify(answers).await,
             Request::DamagedList {} => self.storage.damaged(answers).await,
@@ -259,6 +279,7 @@ fn message_status(status: MessageStatus) -> Status {
         MessageStatus::Pending => Status::Pending,
         MessageStatus::InProgress => Status::InProgress,
         MessageStatus::Deferred => Status::Deferred,
+        MessageStatus::Held => Status::Held,
     }
 }
 
@@ -267,6 +288,7 @@ fn recipient_status(status: RecipientStatus) -> Status {
         RecipientStatus::Pending => Status::Pending,
         RecipientStatus::InProgress => Status::InProgress,
         RecipientStatus::Deferred => Status::Deferred,
+        RecipientStatus::Held => Status::Held,
         RecipientStatus::Completed => Status::Completed,
         RecipientStatus::Failed => Status::Failed,
         RecipientStatus::Expired => Status::Expired,

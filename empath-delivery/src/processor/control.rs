@@ -56,10 +56,10 @@ fn outstanding(message: &Snapshot) -> impl Iterator<Item = Option<&Host>> {
 }
 
 /// What a filter means of some messages that follow each other in the queue.
-struct Page {
+pub(super) struct Page {
     /// The last that was looked at.
-    last: MessageId,
-    matching: Vec<Snapshot>,
+    pub(super) last: MessageId,
+    pub(super) matching: Vec<Snapshot>,
 }
 
 impl Processor {
@@ -150,7 +150,7 @@ impl Processor {
 
     /// Looks at the messages behind `after`; `None` when there are none. Envelopes are read only where the filter needs
     /// them.
-    async fn page(&self, filter: &Filter, after: Option<MessageId>) -> Option<Page> {
+    pub(super) async fn page(&self, filter: &Filter, after: Option<MessageId>) -> Option<Page> {
         let mut seen = {
             let state = self.0.lock();
             match (filter.id, after) {

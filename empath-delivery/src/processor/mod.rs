@@ -7,6 +7,7 @@ mod commits;
 mod control;
 mod envelope;
 mod expiry;
+mod hold;
 mod outcome;
 mod recover;
 mod untaken;

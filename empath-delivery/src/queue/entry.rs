@@ -24,6 +24,8 @@ pub(super) struct Entry {
     pub(super) fresh: Option<Box<Fresh>>,
     recipients: Few<Recipient>,
     pub(super) priority: Priority,
+    /// An operator has stopped it: nothing becomes ready, and it does not expire.
+    held: bool,
     /// An operator removes it: what is in flight and fails is not tried again.
     pub(super) removing: bool,
 }
@@ -92,12 +94,14 @@ impl Entry {
             fresh: None,
             recipients: envelope.recipients().iter().map(recipient).collect(),
             priority: envelope.priority,
+            held: false,
             removing: false,
         }
     }
 
     /// Takes over what was stored.
-    pub(super) fn restore(&mut self, states: &[RecipientState]) {
+    pub(super) fn restore(&mut self, states: &[RecipientState], held: bool) {
+        self.held = held;
         for (recipient, state) in self.recipients.as_mut_slice().iter_mut().zip(states) {
             recipient.attempts = state.attempts;
             match state.status {
@@ -126,6 +130,9 @@ impl Entry {
 
     fn make_ready_where(&mut self, chosen: impl Fn(u32, Moment) -> bool) -> Vec<u32> {
         let mut ready = Vec::new();
+        if self.held {
+            return ready;
+        }
         for (index, recipient) in (0..).zip(self.recipients.as_mut_slice()) {
             if recipient.place == Place::Waiting && chosen(recipient.attempts, recipient.due) {
                 recipient.place = Place::Ready;
@@ -133,6 +140,25 @@ impl Entry {
             }
         }
         ready
+    }
+
+    /// Nothing starts from now on; what is ready waits again. False if it was held already.
+    pub(super) fn hold(&mut self) -> bool {
+        for recipient in self.recipients.as_mut_slice() {
+            if recipient.place == Place::Ready {
+                recipient.place = Place::Waiting;
+            }
+        }
+        !std::mem::replace(&mut self.held, true)
+    }
+
+    /// It goes on where it was. False if it was not held.
+    pub(super) fn release(&mut self) -> bool {
+        std::mem::take(&mut self.held)
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held
     }
 
     /// Notes that a recipient is put into a lane. `None` if it stands in one already, else where it goes and whether it
@@ -210,6 +236,9 @@ impl Entry {
     /// The next moment when something is to be done without an outside event: a due time, or the expiry.
     pub(super) fn next_event(&self, expire_after: Duration, now: Moment) -> Moment {
         let mut next = Moment::NEVER;
+        if self.held {
+            return next;
+        }
         let mut outstanding = false;
         for recipient in self.recipients.as_slice() {
             outstanding |= !matches!(recipient.place, Place::Ended(_));
@@ -223,11 +252,13 @@ impl Entry {
     }
 
     pub(super) fn status(&self) -> MessageStatus {
-        let mut status = MessageStatus::Pending;
+        let mut status = if self.held { MessageStatus::Held } else { MessageStatus::Pending };
         for recipient in self.recipients.as_slice() {
             match recipient.place {
                 Place::InFlight => return MessageStatus::InProgress,
-                Place::Waiting | Place::Ready if recipient.attempts > 0 => status = MessageStatus::Deferred,
+                Place::Waiting | Place::Ready if recipient.attempts > 0 && !self.held => {
+                    status = MessageStatus::Deferred;
+                }
                 Place::Waiting | Place::Ready | Place::Ended(_) => {}
             }
         }
@@ -236,7 +267,7 @@ impl Entry {
 
     /// Each recipient with its attempts and its due time.
     pub(super) fn recipients(&self) -> impl Iterator<Item = (RecipientStatus, u32, Option<Timestamp>)> {
-        self.recipients.as_slice().iter().map(|recipient| recipient.snapshot())
+        self.recipients.as_slice().iter().map(|recipient| recipient.snapshot(self.held))
     }
 
     /// Where each recipient goes.
@@ -251,8 +282,9 @@ impl Recipient {
         JobRecipient { index, attempts: self.attempts, due: self.due.into() }
     }
 
-    fn snapshot(self) -> (RecipientStatus, u32, Option<Timestamp>) {
+    fn snapshot(self, held: bool) -> (RecipientStatus, u32, Option<Timestamp>) {
         let (status, due) = match self.place {
+            Place::Waiting | Place::Ready if held => (RecipientStatus::Held, None),
             Place::Waiting | Place::Ready if self.attempts > 0 => {
                 (RecipientStatus::Deferred, Some(self.due.into()))
             }

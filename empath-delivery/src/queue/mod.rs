@@ -25,7 +25,7 @@ use std::{
 };
 
 use empath_common::{Envelope, MessageId};
-use empath_spool::{Content, Ended, RecipientState};
+use empath_spool::{Content, Ended, Stored};
 use jiff::Timestamp;
 
 use crate::route::{NextHop, Route, Routes};
@@ -110,19 +110,12 @@ impl Queue {
 
     /// Takes in a message from the spool, unless it is known. False if every recipient has ended, and the message
     /// can be removed.
-    pub fn restore(
-        &mut self,
-        id: MessageId,
-        envelope: &Envelope,
-        size: u64,
-        states: &[RecipientState],
-        now: Timestamp,
-    ) -> bool {
+    pub fn restore(&mut self, id: MessageId, stored: &Stored, now: Timestamp) -> bool {
         if self.messages.contains_key(&id) {
             return true;
         }
-        let mut entry = Entry::new(envelope, size, &mut self.destinations);
-        entry.restore(states);
+        let mut entry = Entry::new(&stored.envelope, stored.size, &mut self.destinations);
+        entry.restore(&stored.recipients, stored.held);
         if entry.outstanding() == 0 {
             self.forget(&entry);
             return false;
@@ -130,7 +123,11 @@ impl Queue {
         // What was never tried is tried once, however old it is.
         let untried = entry.make_untried_ready();
         let expired = entry.expires_at(self.limits.expire_after) <= now.into();
+        let held = entry.is_held();
         self.insert(id, entry, now);
+        if held {
+            return true;
+        }
         if expired {
             self.expire(id, now, |attempts| attempts > 0);
         } else {
@@ -178,17 +175,13 @@ impl Queue {
         for settlement in settlements {
             self.removed += u64::from(entry.settle(settlement) == Some(Ended::Removed));
         }
-        if entry.is_quiet()
-            && let Some(fresh) = entry.fresh.take()
-        {
-            self.fresh -= fresh.octets();
-        }
         if entry.outstanding() == 0 {
             count(&mut self.counts, before, None);
             self.remove(id);
             return true;
         }
         count(&mut self.counts, before, Some(entry.status()));
+        self.calm(id);
         self.rearm(id, now);
         false
     }
@@ -247,6 +240,49 @@ impl Queue {
     pub fn undelete(&mut self, id: MessageId) {
         if let Some(entry) = self.messages.get_mut(&id) {
             entry.removing = false;
+        }
+    }
+
+    /// Stops a message: what is in flight is finished, nothing else starts, and it does not expire. Whether that is
+    /// new; `None` if there is no such message.
+    pub fn hold(&mut self, id: MessageId, now: Timestamp) -> Option<bool> {
+        let entry = self.messages.get_mut(&id)?;
+        let before = entry.status();
+        let held = entry.hold();
+        let after = entry.status();
+        self.calm(id);
+        count(&mut self.counts, before, Some(after));
+        self.rearm(id, now);
+        Some(held)
+    }
+
+    /// Lets a message go on: what is due is ready, and what has expired meanwhile is tried once more. Whether it was held;
+    /// `None` if there is no such message.
+    pub fn release(&mut self, id: MessageId, now: Timestamp) -> Option<bool> {
+        let entry = self.messages.get_mut(&id)?;
+        let before = entry.status();
+        let released = entry.release();
+        let expired = entry.expires_at(self.limits.expire_after) <= now.into();
+        let due = entry.make_ready(|due| released && (expired || due <= now.into()));
+        let after = entry.status();
+        count(&mut self.counts, before, Some(after));
+        self.ready(id, &due, now);
+        self.rearm(id, now);
+        Some(released)
+    }
+
+    /// Whether an operator holds a message.
+    pub fn is_held(&self, id: MessageId) -> bool {
+        self.messages.get(&id).is_some_and(Entry::is_held)
+    }
+
+    /// Gives back the memory for a first attempt when nobody is about to make it.
+    fn calm(&mut self, id: MessageId) {
+        if let Some(entry) = self.messages.get_mut(&id)
+            && entry.is_quiet()
+            && let Some(fresh) = entry.fresh.take()
+        {
+            self.fresh -= fresh.octets();
         }
     }
 

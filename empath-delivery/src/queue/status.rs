@@ -7,6 +7,8 @@ pub enum RecipientStatus {
     InProgress,
     /// Tried without success, to be tried again.
     Deferred,
+    /// Stopped by an operator.
+    Held,
     /// Delivered.
     Completed,
     /// Bounced, or removed by an operator.
@@ -15,7 +17,7 @@ pub enum RecipientStatus {
     Expired,
 }
 
-/// How far a message is: in progress if any recipient is, else deferred if any is.
+/// How far a message is: in progress if any recipient is, else held, else deferred if any is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MessageStatus {
     /// No recipient was tried yet.
@@ -24,6 +26,8 @@ pub enum MessageStatus {
     InProgress,
     /// Some recipient was tried without success.
     Deferred,
+    /// An operator has stopped it.
+    Held,
 }
 
 impl RecipientStatus {
@@ -35,7 +39,7 @@ impl RecipientStatus {
 
 impl MessageStatus {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Pending, Self::InProgress, Self::Deferred];
+    pub const ALL: [Self; 4] = [Self::Pending, Self::InProgress, Self::Deferred, Self::Held];
 
     /// As it is shown.
     pub fn as_str(self) -> &'static str {
@@ -43,6 +47,7 @@ impl MessageStatus {
             Self::Pending => "pending",
             Self::InProgress => "in_progress",
             Self::Deferred => "deferred",
+            Self::Held => "held",
         }
     }
 }

@@ -2,7 +2,7 @@ mod model;
 
 use bytes::Bytes;
 use empath_common::{ForwardPath, Priority, ReversePath};
-use empath_spool::{Ended, Status};
+use empath_spool::{Ended, RecipientState, Status};
 
 use super::*;
 use crate::{config::Config, schedule};
@@ -35,6 +35,17 @@ fn envelope(received_at: Timestamp, recipients: &[&str]) -> Arc<Envelope> {
 
 fn accept(queue: &mut Queue, number: u8, recipients: &[&str]) {
     queue.accept(id(number), envelope(at(0), recipients), &Bytes::from_static(b"x\r\n").into(), at(0));
+}
+
+fn restore(
+    queue: &mut Queue,
+    number: u8,
+    envelope: &Arc<Envelope>,
+    states: &[RecipientState],
+    now: Timestamp,
+) -> bool {
+    let stored = Stored { envelope: Arc::clone(envelope), recipients: states.to_vec(), size: 7, held: false };
+    queue.restore(id(number), &stored, now)
 }
 
 /// The jobs of connections that were opened or resumed.
@@ -157,7 +168,7 @@ fn a_stored_message_keeps_its_attempts_and_due_times() {
     let pending = RecipientState::default();
     let states = [deferred, ended.clone(), pending];
     let envelope = envelope(at(0), &["a@one.test", "b@one.test", "c@one.test"]);
-    assert!(queue.restore(id(1), &envelope, 7, &states, at(100)));
+    assert!(restore(&mut queue, 1, &envelope, &states, at(100)));
     let started = jobs(&mut queue);
     assert_eq!(started[0].1.recipients, [JobRecipient { index: 2, attempts: 0, due: at(0) }]);
     assert!(started[0].1.content.is_none());
@@ -169,7 +180,7 @@ fn a_stored_message_keeps_its_attempts_and_due_times() {
     assert_eq!(queue.poll(at(499)), at(500));
     queue.poll(at(500));
     assert_eq!(jobs(&mut queue)[0].1.recipients, [JobRecipient { index: 0, attempts: 3, due: at(500) }]);
-    assert!(!queue.restore(id(2), &envelope, 7, &[ended.clone(), ended.clone(), ended], at(100)));
+    assert!(!restore(&mut queue, 2, &envelope, &[ended.clone(), ended.clone(), ended], at(100)));
     assert_eq!(queue.len(), 1);
 }
 
@@ -177,7 +188,7 @@ fn a_stored_message_keeps_its_attempts_and_due_times() {
 fn a_message_that_was_never_tried_is_tried_once_however_old_it_is() {
     let mut queue = queue(10, 5);
     let late = schedule::after(at(0), 2 * EXPIRE_AFTER);
-    queue.restore(id(1), &envelope(at(0), &["a@one.test"]), 7, &[RecipientState::default()], late);
+    restore(&mut queue, 1, &envelope(at(0), &["a@one.test"]), &[RecipientState::default()], late);
     assert!(!queue.has_expired());
     assert_eq!(jobs(&mut queue).len(), 1);
 }
@@ -345,6 +356,89 @@ fn retry_makes_deferred_recipients_due_at_once() {
     assert_eq!(jobs(&mut queue).len(), 1);
     assert_eq!(queue.retry(id(1), at(1)), Some(0));
     assert_eq!(queue.retry(id(2), at(1)), None);
+}
+
+#[test]
+fn a_held_message_stands_still_until_it_is_released() {
+    let mut queue = queue(1, 1);
+    accept(&mut queue, 1, &["a@one.test"]);
+    accept(&mut queue, 2, &["a@one.test"]);
+    let (connection, flying) = jobs(&mut queue).remove(0);
+    assert_eq!((queue.hold(id(1), at(0)), queue.hold(id(2), at(0))), (Some(true), Some(true)));
+    assert_eq!((queue.hold(id(2), at(0)), queue.hold(id(3), at(0))), (Some(false), None));
+    assert_eq!(queue.snapshot(id(1)).unwrap().status, MessageStatus::InProgress);
+    assert_eq!(queue.snapshot(id(2)).unwrap().recipients[0], (RecipientStatus::Held, 0, None));
+    settle(&mut queue, &flying, Fate::Due(at(60)), at(0));
+    assert!(matches!(queue.next(connection), Next::Idle), "what was ready is not any more");
+    assert_eq!((queue.count_of(MessageStatus::Held), queue.fresh), (2, 0));
+    // Neither due times nor the expiry mean anything, and nobody can hurry it.
+    let late = schedule::after(at(0), 2 * EXPIRE_AFTER);
+    assert_eq!(queue.poll(late), Timestamp::MAX);
+    assert_eq!(queue.retry(id(2), late), Some(0));
+    assert!(jobs(&mut queue).is_empty() && !queue.has_expired());
+    // It is tried once more, however old it is.
+    assert_eq!((queue.release(id(1), late), queue.release(id(1), late)), (Some(true), Some(false)));
+    let again = jobs(&mut queue).remove(0).1;
+    assert_eq!(again.recipients, [JobRecipient { index: 0, attempts: 1, due: at(60) }]);
+    assert!(again.envelope.is_none(), "it is in the spool");
+}
+
+#[test]
+fn holding_and_releasing_over_and_over_leaves_one_place_in_line() {
+    let mut queue = queue(1, 1);
+    for number in 1..=3 {
+        accept(&mut queue, number, &["a@one.test"]);
+    }
+    let (connection, mut job) = jobs(&mut queue).remove(0);
+    for _ in 0..100 {
+        queue.hold(id(2), at(0));
+        queue.release(id(2), at(0));
+    }
+    let mut order = Vec::new();
+    loop {
+        settle(&mut queue, &job, Fate::Due(at(60)), at(0));
+        let Next::Job(next) = queue.next(connection) else { break };
+        order.push(next.id);
+        job = next;
+    }
+    assert_eq!(order, [id(2), id(3)]);
+}
+
+#[test]
+fn a_message_held_before_a_restart_is_held_after_it() {
+    let mut queue = queue(1, 1);
+    let late = schedule::after(at(0), 2 * EXPIRE_AFTER);
+    let stored = Stored {
+        envelope: envelope(at(0), &["a@one.test", "b@two.test"]),
+        recipients: vec![
+            RecipientState::default(),
+            RecipientState { attempts: 2, ..RecipientState::default() },
+        ],
+        size: 7,
+        held: true,
+    };
+    assert!(queue.restore(id(1), &stored, late));
+    assert!(jobs(&mut queue).is_empty() && !queue.has_expired());
+    assert_eq!((queue.is_held(id(1)), queue.count_of(MessageStatus::Held)), (true, 1));
+    queue.release(id(1), late);
+    assert_eq!(jobs(&mut queue).len(), 1);
+}
+
+#[test]
+fn a_name_is_forgotten_with_its_last_message() {
+    let mut queue = queue(1, 1);
+    accept(&mut queue, 1, &["a@one.test", "b@two.test"]);
+    accept(&mut queue, 2, &["a@one.test"]);
+    assert_eq!(queue.destinations.len(), 2);
+    let claimed = queue.delete(id(2), at(0)).unwrap();
+    settle(&mut queue, &claimed, Fate::Ended(Ended::Removed), at(0));
+    assert_eq!(queue.destinations.len(), 2);
+    let claimed = queue.delete(id(1), at(0)).unwrap();
+    settle(&mut queue, &claimed, Fate::Ended(Ended::Removed), at(0));
+    let flying = jobs(&mut queue).remove(0).1;
+    settle(&mut queue, &flying, DELIVERED, at(0));
+    assert!(queue.is_empty());
+    assert_eq!(queue.destinations.len(), 0);
 }
 
 #[test]

@@ -63,6 +63,12 @@ pub(super) enum QueueCommand {
     Retry(Messages),
     /// Delete messages; nobody is told.
     Delete(Delete),
+    /// Stop messages until they are released, also over a restart; they don't expire meanwhile.
+    ///
+    /// What is in flight is finished. A message that fails then stays held.
+    Hold(Messages),
+    /// Let held messages go on; what is due starts at once.
+    Release(Messages),
 }
 
 #[derive(Debug, Subcommand)]

@@ -22,7 +22,7 @@ pub(super) async fn list(client: &mut Client, output: &mut Output, list: &List) 
     client.send(&Request::List { filter: list.conditions.filter(), limit: list.limit }).await?;
     let mut more = true;
     while more {
-        let mut table = Table::new(["ID", "RECEIVED", "SIZE", "STATUS", "SENDER", "RECIPIENTS"]);
+        let mut table = Table::new(["ID", "RECEIVED", "SIZE", "STATUS", "PRIORITY", "SENDER", "RECIPIENTS"]);
         let mut rows = 0;
         while rows < PIECE && more {
             let Some(entry) = client.next::<QueueEntry>().await? else {
@@ -39,6 +39,7 @@ pub(super) async fn list(client: &mut Client, output: &mut Output, list: &List) 
                 &time(entry.received_at),
                 &entry.size.to_string(),
                 &entry.status.to_string(),
+                entry.priority.as_str(),
                 sender(&entry),
                 &recipients(&entry),
             ]);
@@ -92,6 +93,27 @@ pub(super) async fn delete(
     let changed: Changed = client.ask(&Request::Delete { messages: delete.messages.selection() }).await?;
     output
         .answer(&changed, || format!("{} of {} messages were deleted\n", changed.changed, changed.matched))?;
+    Ok(())
+}
+
+pub(super) async fn hold(
+    client: &mut Client,
+    output: &mut Output,
+    messages: &Messages,
+) -> Result<(), CtlError> {
+    let changed: Changed = client.ask(&Request::Hold { messages: messages.selection() }).await?;
+    output
+        .answer(&changed, || format!("{} of {} messages are held now\n", changed.changed, changed.matched))?;
+    Ok(())
+}
+
+pub(super) async fn release(
+    client: &mut Client,
+    output: &mut Output,
+    messages: &Messages,
+) -> Result<(), CtlError> {
+    let changed: Changed = client.ask(&Request::Release { messages: messages.selection() }).await?;
+    output.answer(&changed, || format!("{} of {} messages go on now\n", changed.changed, changed.matched))?;
     Ok(())
 }
 
