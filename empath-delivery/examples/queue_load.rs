@@ -1,5 +1,6 @@
 //! Fills the queue with messages for a host that is down, and says what they cost:
-//! `cargo run -p empath-delivery --release --example queue_load -- 1000000`.
+//! `cargo run -p empath-delivery --release --example queue_load -- waiting 1000000` for messages that were tried and wait, and
+//! `ready` for messages that were not. Each is measured in a process of its own.
 //!
 //! Prints lines of `name=value`. Times are in microseconds where the name does not say otherwise.
 
@@ -22,9 +23,12 @@ use tokio::time::Instant;
 const SPREAD: u32 = 3600;
 
 fn main() {
-    let messages: u32 = env::args().nth(1).map_or(1_000_000, |number| number.parse().unwrap());
-    waiting(messages);
-    ready(messages);
+    let messages = || env::args().nth(2).map_or(1_000_000, |number| number.parse().unwrap());
+    match env::args().nth(1).as_deref() {
+        Some("waiting") => waiting(messages()),
+        Some("ready") => ready(messages()),
+        _ => println!("say waiting or ready, and how many messages"),
+    }
 }
 
 fn queue() -> Queue {

@@ -4,6 +4,8 @@
 mod bounces;
 mod connections;
 mod deliveries;
+mod envelopes;
+mod holds;
 mod notifications;
 mod operator;
 mod retries;

@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use empath_delivery::{
 use empath_metrics::Registry;
 use empath_spool::{
     Batch, CommitError, Committed, Content, Entry, LoadError, Loading, MemorySpool, RecipientState, Spool,
+    Stored,
 };
 use empath_testkit::peer::Peer;
 use empath_testkit::spool::{HookedSpool, Hooks};
@@ -46,11 +47,29 @@ pub(crate) struct Failing {
     pub(crate) full: AtomicBool,
     /// No content verifies.
     pub(crate) damaged: AtomicBool,
+    /// Envelopes are not given back: by a disk that may mend, or for good.
+    pub(crate) unreadable: Mutex<Option<Unreadable>>,
     /// Some message was set aside.
     pub(crate) set_aside: AtomicBool,
 }
 
+/// Why the spool does not give an envelope back.
+#[derive(Clone, Copy)]
+pub(crate) enum Unreadable {
+    Io,
+    Damaged,
+}
+
 impl Hooks for Failing {
+    fn load<'a>(&'a self, memory: &'a MemorySpool, id: MessageId) -> Loading<'a, Stored> {
+        let failure = match *self.unreadable.lock().unwrap() {
+            None => return memory.load(id),
+            Some(Unreadable::Io) => LoadError::Io { id, source: io::Error::other("bad block") },
+            Some(Unreadable::Damaged) => LoadError::Damaged { id, reason: "a checksum does not match" },
+        };
+        Box::pin(std::future::ready(Err(failure)))
+    }
+
     fn commit(&self, memory: &MemorySpool, batch: Batch) -> Committed {
         if self.full.load(Relaxed) {
             let error = io::Error::from(io::ErrorKind::StorageFull);
