@@ -31,8 +31,8 @@ pub use empath_common::Priority;
 pub use failure::{Failure, FailureCode};
 pub use filter::{Filter, Selection};
 pub use queue::{
-    Changed, HistoryEntry, LastReply, NotificationEntry, QueueEntry, QueueStats, QueueView, RecipientEntry,
-    Status,
+    Changed, Frozen, HistoryEntry, LastReply, NotificationEntry, QueueEntry, QueueStats, QueueView,
+    RecipientEntry, Status,
 };
 pub use request::{Connections, Pong, Request, SystemStatus};
 pub use server::{ControlServer, Handler};

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt};
 
-use empath_common::{MessageId, Priority, Reply};
+use empath_common::{Domain, MessageId, Priority, Reply};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -171,6 +171,20 @@ pub struct QueueStats {
     pub by_domain: BTreeMap<String, u64>,
     /// Age of the oldest message; `None` when there is none.
     pub oldest_seconds: Option<u64>,
+    /// Domains to which nothing starts.
+    #[serde(default)]
+    pub frozen: Vec<Domain>,
+}
+
+/// What `queue.freeze` and `queue.thaw` came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// Which domain.
+    pub domain: Domain,
+    /// Whether it is frozen now.
+    pub frozen: bool,
+    /// Whether it was otherwise before.
+    pub changed: bool,
 }
 
 /// What a command did: the answer of `queue.retry`, `queue.delete`, `queue.hold` and `queue.release`.

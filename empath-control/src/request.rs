@@ -1,4 +1,4 @@
-use empath_common::MessageId;
+use empath_common::{Domain, MessageId};
 use serde::{Deserialize, Serialize};
 
 use crate::{Failure, FailureCode, Filter, Selection};
@@ -58,6 +58,18 @@ pub enum Request {
         /// Which messages.
         messages: Selection,
     },
+    /// Starts nothing more to a domain until it is thawed, also after a restart. Answered by one [`crate::Frozen`].
+    #[serde(rename = "queue.freeze")]
+    Freeze {
+        /// Which.
+        domain: Domain,
+    },
+    /// Lets mail to a domain go on. Answered as `queue.freeze` is.
+    #[serde(rename = "queue.thaw")]
+    Thaw {
+        /// Which.
+        domain: Domain,
+    },
     /// Numbers about the spool. Answered by one [`crate::SpoolStats`].
     #[serde(rename = "spool.stats")]
     SpoolStats {},
@@ -97,6 +109,8 @@ impl Request {
             Self::Delete { .. } => "queue.delete",
             Self::Hold { .. } => "queue.hold",
             Self::Release { .. } => "queue.release",
+            Self::Freeze { .. } => "queue.freeze",
+            Self::Thaw { .. } => "queue.thaw",
             Self::SpoolStats {} => "spool.stats",
             Self::SpoolVerify {} => "spool.verify",
             Self::DamagedList {} => "spool.damaged.list",

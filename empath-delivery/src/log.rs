@@ -136,6 +136,19 @@ pub(crate) fn released(id: MessageId) {
     info!(message_id = %id, "released");
 }
 
+/// By an operator: nothing starts to the domain from now on.
+pub(crate) fn frozen(domain: &Domain) {
+    info!(%domain, "frozen");
+}
+
+pub(crate) fn thawed(domain: &Domain) {
+    info!(%domain, "thawed");
+}
+
+pub(crate) fn not_frozen(path: &std::path::Path) {
+    error!(path = %path.display(), "a line of the file of frozen domains is no domain; it is left out");
+}
+
 /// A DSN is a message of its own.
 pub(crate) fn reported(id: MessageId, envelope: &Envelope, size: u64, about: MessageId) {
     let recipient = envelope.recipients().first();

@@ -6,7 +6,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use empath_common::MessageId;
 use empath_control::{
-    Answers, Changed, Connections, Failure, FailureCode, Filter, Handler, HistoryEntry, LastReply,
+    Answers, Changed, Connections, Failure, FailureCode, Filter, Frozen, Handler, HistoryEntry, LastReply,
     NotificationEntry, Pong, QueueEntry, QueueStats, QueueView, RecipientEntry, Request, Selection, Status,
     SystemStatus,
 };
@@ -95,6 +95,18 @@ impl Handler for Operations {
                 }
                 answers.send(&found(&messages, changed)?).await
             }
+            Request::Freeze { domain } => {
+                let frozen = self.processor.freeze(&domain).await;
+                let failed = |error| Failure::new(FailureCode::Failed, format!("not frozen: {error}"));
+                let changed = frozen.map_err(failed)?;
+                answers.send(&Frozen { domain, frozen: true, changed }).await
+            }
+            Request::Thaw { domain } => {
+                let thawed = self.processor.thaw(&domain).await;
+                let failed = |error| Failure::new(FailureCode::Failed, format!("not thawed: {error}"));
+                let changed = thawed.map_err(failed)?;
+                answers.send(&Frozen { domain, frozen: false, changed }).await
+            }
             Request::SpoolStats {} => self.storage.stats(answers).await,
             Request::SpoolVerify {} => self.storage.verify(answers).await,
             Request::DamagedList {} => self.storage.damaged(answers).await,
@@ -182,6 +194,7 @@ impl Operations {
             by_status: by_status.collect(),
             by_domain: stats.by_domain.into_iter().map(|(domain, count)| (domain, count as u64)).collect(),
             oldest_seconds: stats.oldest_seconds,
+            frozen: self.processor.frozen(),
         }
     }
 }

@@ -10,9 +10,9 @@ use std::{
 };
 
 use empath_control::{
-    Answers, Changed, Checked, Connections, ControlServer, Discarded, Failure, FailureCode, Finding, Handler,
-    HistoryEntry, Kept, KeptSegment, LastReply, NotificationEntry, Piece, Pong, Priority, QueueEntry,
-    QueueStats, QueueView, RecipientEntry, Request, Selection, SpoolStats, Status, SystemStatus,
+    Answers, Changed, Checked, Connections, ControlServer, Discarded, Failure, FailureCode, Finding, Frozen,
+    Handler, HistoryEntry, Kept, KeptSegment, LastReply, NotificationEntry, Piece, Pong, Priority,
+    QueueEntry, QueueStats, QueueView, RecipientEntry, Request, Selection, SpoolStats, Status, SystemStatus,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -183,8 +183,18 @@ impl Handler for Fake {
             Request::Stats {} => {
                 let by_status = [(Status::Deferred, 1)].into();
                 let by_domain = [("example.test".to_owned(), 1)].into();
-                answers.send(&QueueStats { total: 1, by_status, by_domain, oldest_seconds: Some(60) }).await
+                answers
+                    .send(&QueueStats {
+                        total: 1,
+                        by_status,
+                        by_domain,
+                        oldest_seconds: Some(60),
+                        frozen: vec!["slow.test".parse().unwrap()],
+                    })
+                    .await
             }
+            Request::Freeze { domain } => answers.send(&Frozen { domain, frozen: true, changed: true }).await,
+            Request::Thaw { domain } => answers.send(&Frozen { domain, frozen: false, changed: false }).await,
             Request::Retry { messages }
             | Request::Delete { messages }
             | Request::Hold { messages }
@@ -309,6 +319,9 @@ async fn people_get_tables_in_which_nothing_steers_the_terminal() {
         (&["queue", "retry", ID], "1 of 1 messages are due now"),
         (&["queue", "hold", ID], "1 of 1 messages are held now"),
         (&["queue", "release", ID], "1 of 1 messages go on now"),
+        (&["queue", "freeze", "Slow.test"], "slow.test is frozen now"),
+        (&["queue", "thaw", "slow.test"], "slow.test was not frozen"),
+        (&["queue", "stats"], "frozen: slow.test"),
         (&["system", "status"], "up           1d 02:03:04"),
         (&["system", "ping"], "Empath 1.2.3 answers"),
         (&["spool", "damaged"], "7       a record does not verify \\x1b[31m  01ARZ"),

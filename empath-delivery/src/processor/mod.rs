@@ -7,6 +7,7 @@ mod commits;
 mod control;
 mod envelope;
 mod expiry;
+mod freeze;
 mod hold;
 mod outcome;
 mod recover;
@@ -16,6 +17,7 @@ mod view;
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -93,6 +95,8 @@ pub(crate) struct Shared {
     /// What is in flight is given up.
     aborting: CancellationToken,
     state: Mutex<State>,
+    /// Where frozen domains are kept; whoever changes them holds it.
+    frozen_file: tokio::sync::Mutex<Option<PathBuf>>,
     rng: Mutex<fastrand::Rng>,
     timer: Notify,
     expired: Notify,
@@ -137,6 +141,7 @@ impl Processor {
                 connections: HashMap::new(),
                 untaken: Untaken::default(),
             }),
+            frozen_file: tokio::sync::Mutex::default(),
             rng: Mutex::new(rng),
             timer: Notify::new(),
             expired: Notify::new(),

@@ -1,6 +1,6 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use empath_common::Host;
+use empath_common::{Domain, Host};
 
 /// What stands behind the `@` of recipients, each name once however many recipients it has: all that routing needs to
 /// know about a recipient, in four octets. `None` is the bare `<Postmaster>`.
@@ -9,6 +9,8 @@ pub(super) struct Destinations {
     by_host: HashMap<Option<Host>, Destination>,
     slots: Vec<Slot>,
     free: Vec<Destination>,
+    /// Domains to which nothing starts.
+    frozen: BTreeSet<Domain>,
 }
 
 /// A place in [`Destinations`].
@@ -20,6 +22,7 @@ struct Slot {
     host: Option<Host>,
     /// Recipients that go there.
     users: usize,
+    frozen: bool,
 }
 
 impl Destinations {
@@ -32,7 +35,7 @@ impl Destinations {
             }
             return known;
         }
-        let slot = Slot { host: host.clone(), users: 1 };
+        let slot = Slot { host: host.clone(), users: 1, frozen: self.is_frozen_host(host.as_ref()) };
         let reused = self.free.pop();
         let destination = if let Some(reused) = reused
             && let Some(free) = self.slots.get_mut(reused.0 as usize)
@@ -58,6 +61,28 @@ impl Destinations {
         if slot.users == 0 && self.by_host.remove(&slot.host.take()).is_some() {
             self.free.push(destination);
         }
+    }
+
+    /// From now on nothing starts to a domain, or does again. False if that was so before.
+    pub(super) fn freeze(&mut self, domain: &Domain, frozen: bool) -> bool {
+        let changed = if frozen { self.frozen.insert(domain.clone()) } else { self.frozen.remove(domain) };
+        let known = self.by_host.get(&Some(Host::Domain(domain.clone())));
+        if let Some(slot) = known.and_then(|known| self.slots.get_mut(known.0 as usize)) {
+            slot.frozen = frozen;
+        }
+        changed
+    }
+
+    pub(super) fn frozen(&self) -> impl Iterator<Item = &Domain> {
+        self.frozen.iter()
+    }
+
+    pub(super) fn is_frozen(&self, destination: Destination) -> bool {
+        self.slots.get(destination.0 as usize).is_some_and(|slot| slot.frozen)
+    }
+
+    pub(super) fn is_frozen_host(&self, host: Option<&Host>) -> bool {
+        matches!(host, Some(Host::Domain(domain)) if self.frozen.contains(domain))
     }
 
     pub(super) fn host(&self, destination: Destination) -> Option<&Host> {

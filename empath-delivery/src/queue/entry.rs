@@ -161,19 +161,30 @@ impl Entry {
         self.held
     }
 
-    /// Notes that a recipient is put into a lane. `None` if it stands in one already, else where it goes and whether it
-    /// travels alone.
-    pub(super) fn list(&mut self, index: u32) -> Option<(Destination, bool)> {
+    /// Notes that a recipient is put into a lane. `None` if it stands in one already or where it goes is frozen, else
+    /// where it goes and whether it travels alone.
+    pub(super) fn list(&mut self, index: u32, destinations: &Destinations) -> Option<(Destination, bool)> {
         let recipient = self.recipients.as_mut_slice().get_mut(index as usize)?;
+        if destinations.is_frozen(recipient.destination) {
+            return None;
+        }
         let listed = std::mem::replace(&mut recipient.listed, true);
         (!listed).then_some((recipient.destination, recipient.alone))
     }
 
-    /// A recipient leaves its lane, and goes in flight if it is still ready.
-    pub(super) fn take_off(&mut self, index: u32) -> Option<JobRecipient> {
+    /// Recipients that are ready and stand in no lane, because where they go is or was frozen.
+    pub(super) fn unlisted(&self) -> Vec<u32> {
+        let recipients = (0..).zip(self.recipients.as_slice());
+        let unlisted = recipients.filter(|(_, one)| one.place == Place::Ready && !one.listed);
+        unlisted.map(|(index, _)| index).collect()
+    }
+
+    /// A recipient leaves its lane, and goes in flight if it is still ready and where it goes is not frozen.
+    pub(super) fn take_off(&mut self, index: u32, destinations: &Destinations) -> Option<JobRecipient> {
         let recipient = self.recipients.as_mut_slice().get_mut(index as usize)?;
         recipient.listed = false;
-        (recipient.place == Place::Ready).then(|| recipient.fly(index))
+        let goes = recipient.place == Place::Ready && !destinations.is_frozen(recipient.destination);
+        goes.then(|| recipient.fly(index))
     }
 
     /// Recipients with a chosen number of attempts that wait or are ready go in flight.

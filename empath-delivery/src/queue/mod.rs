@@ -8,6 +8,7 @@ mod classes;
 mod destinations;
 mod entry;
 mod few;
+mod freeze;
 mod job;
 mod lanes;
 mod look;
@@ -205,14 +206,14 @@ impl Queue {
 
     /// The next job for a connection that has settled its last one.
     pub fn next(&mut self, connection: ConnectionId) -> Next {
-        let Self { lanes, messages, counts, actions, .. } = self;
-        lanes.next(connection, &mut |ready| begin(messages, counts, &ready), actions)
+        let Self { lanes, messages, destinations, counts, actions, .. } = self;
+        lanes.next(connection, &mut |ready| begin(messages, destinations, counts, &ready), actions)
     }
 
     /// Takes an idle connection out of the queue. False if it was given a job in the meantime.
     pub fn leave(&mut self, connection: ConnectionId) -> bool {
-        let Self { lanes, messages, counts, actions, .. } = self;
-        lanes.leave(connection, &mut |ready| begin(messages, counts, &ready), actions)
+        let Self { lanes, messages, destinations, counts, actions, .. } = self;
+        lanes.leave(connection, &mut |ready| begin(messages, destinations, counts, &ready), actions)
     }
 
     /// From now on no job starts, and connections close when they are done.
@@ -344,20 +345,20 @@ impl Queue {
         let priority = entry.priority;
         let mut jobs: BTreeMap<NextHop, Grouped> = BTreeMap::new();
         for index in recipients {
-            let Some((destination, alone)) = entry.list(*index) else { continue };
+            let Some((destination, alone)) = entry.list(*index, &self.destinations) else { continue };
             let Route { next_hop, max_connections } =
                 self.routes.route_to(self.destinations.host(destination));
             let job = jobs.entry(next_hop).or_default();
             job.max_connections = max_connections;
             if alone { &mut job.alone } else { &mut job.together }.push(*index);
         }
-        let Self { lanes, messages, counts, actions, .. } = self;
+        let Self { lanes, messages, destinations, counts, actions, .. } = self;
         for (next_hop, Grouped { max_connections, together, alone }) in jobs {
             for recipients in together.chunks(MAX_RECIPIENTS).chain(alone.chunks(1)) {
                 let recipients = recipients.iter().copied().collect();
                 lanes.push(&next_hop, max_connections, Ready { id, recipients, since: now.into(), priority });
             }
-            lanes.dispatch(&next_hop, &mut |ready| begin(messages, counts, &ready), actions);
+            lanes.dispatch(&next_hop, &mut |ready| begin(messages, destinations, counts, &ready), actions);
         }
     }
 
@@ -384,12 +385,17 @@ type Counts = [usize; MessageStatus::ALL.len()];
 
 /// Takes the recipients that are still ready into a job. `None` if there are none: they were removed or have expired
 /// in the meantime.
-fn begin(messages: &mut Messages, counts: &mut Counts, ready: &Ready) -> Option<Queued> {
+fn begin(
+    messages: &mut Messages,
+    destinations: &Destinations,
+    counts: &mut Counts,
+    ready: &Ready,
+) -> Option<Queued> {
     let entry = messages.get_mut(&ready.id)?;
     let before = entry.status();
     let indexes = ready.recipients.as_slice();
     let mut recipients = Vec::with_capacity(indexes.len());
-    recipients.extend(indexes.iter().filter_map(|index| entry.take_off(*index)));
+    recipients.extend(indexes.iter().filter_map(|index| entry.take_off(*index, destinations)));
     if recipients.is_empty() {
         return None;
     }

@@ -442,6 +442,51 @@ fn a_name_is_forgotten_with_its_last_message() {
 }
 
 #[test]
+fn nothing_starts_to_a_frozen_domain_and_others_go_on() {
+    let mut queue = queue(1, 1);
+    let domain = "one.test".parse().unwrap();
+    accept(&mut queue, 1, &["a@one.test"]);
+    accept(&mut queue, 2, &["a@one.test"]);
+    assert!(queue.freeze(&domain) && !queue.freeze(&domain));
+    accept(&mut queue, 3, &["a@one.test", "b@two.test"]);
+    let (connection, flying) = jobs(&mut queue).remove(0);
+    settle(&mut queue, &flying, Fate::Due(at(60)), at(0));
+    // What stood in the lane is not started either; the place goes to the other domain.
+    assert!(matches!(queue.next(connection), Next::Close));
+    let (other, job) = jobs(&mut queue).remove(0);
+    assert_eq!((job.id, job.recipients[0].index), (id(3), 1));
+    settle(&mut queue, &job, DELIVERED, at(0));
+    assert!(matches!(queue.next(other), Next::Idle));
+    queue.poll(at(60));
+    assert!(jobs(&mut queue).is_empty());
+    assert_eq!(queue.poll(at(61)), schedule::after(at(0), EXPIRE_AFTER), "there is nothing to do until then");
+    assert!(queue.thaw(&domain) && !queue.thaw(&domain));
+    for number in 1..=3 {
+        queue.thawed(id(number), at(70));
+        queue.thawed(id(number), at(70));
+    }
+    let (connection, mut job) = jobs(&mut queue).remove(0);
+    let mut order = vec![job.id];
+    loop {
+        settle(&mut queue, &job, DELIVERED, at(70));
+        let Next::Job(next) = queue.next(connection) else { break };
+        order.push(next.id);
+        job = next;
+    }
+    assert_eq!(order, [id(1), id(2), id(3)]);
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn mail_for_a_frozen_domain_expires_in_its_time() {
+    let mut queue = queue(1, 1);
+    queue.freeze(&"one.test".parse().unwrap());
+    accept(&mut queue, 1, &["a@one.test"]);
+    queue.poll(schedule::after(at(0), EXPIRE_AFTER));
+    assert_eq!(queue.take_expired().map(|job| job.id), Some(id(1)));
+}
+
+#[test]
 fn nothing_starts_after_stop() {
     let mut queue = queue(5, 5);
     accept(&mut queue, 1, &["a@one.test"]);

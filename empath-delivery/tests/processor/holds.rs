@@ -66,3 +66,30 @@ async fn what_could_not_be_stored_is_refused_and_nothing_changes() {
     world.done().await;
     assert_eq!(to(&one), ["bob@one.test"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_starts_to_a_frozen_domain_and_what_waited_goes_when_it_is_thawed() {
+    let one = Peer::start(Script::new()).await.unwrap();
+    let two = Peer::start(Script::new()).await.unwrap();
+    let mut world = World::new(routes(&[("one.test", &one), ("two.test", &two)]));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("frozen");
+    world.frozen = Some(file.clone());
+    world.keep_frozen();
+    let domain = "one.test".parse().unwrap();
+    assert!(world.processor.freeze(&domain).await.unwrap());
+    assert!(!world.processor.freeze(&domain).await.unwrap());
+    world.accept("alice@home.test", &["bob@one.test", "carol@two.test"]).await;
+    two.wait_for_messages(1).await;
+    world.restart().await;
+    assert!(world.processor.frozen().contains(&domain));
+    sleep(Duration::from_hours(1)).await;
+    world.processor.retry(&Filter::default()).await;
+    sleep(Duration::from_hours(1)).await;
+    assert_eq!(to(&one).len(), 0);
+    assert!(world.processor.thaw(&domain).await.unwrap());
+    assert!(!world.processor.thaw(&domain).await.unwrap());
+    world.done().await;
+    assert_eq!((to(&one).len(), to(&two).len()), (1, 1));
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "");
+}

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -106,6 +107,8 @@ pub(crate) struct World {
     pub(crate) own_addresses: Vec<SocketAddr>,
     pub(crate) registry: Registry,
     pub(crate) processor: Processor,
+    /// Where frozen domains are kept.
+    pub(crate) frozen: Option<PathBuf>,
     accepted: u8,
 }
 
@@ -125,7 +128,7 @@ impl World {
         let spool = Arc::new(TestSpool::default());
         let registry = Registry::default();
         let processor = start(&config, &dsn, &own_addresses, &spool, &clock, &registry);
-        Self { spool, clock, config, dsn, own_addresses, registry, processor, accepted: 0 }
+        Self { spool, clock, config, dsn, own_addresses, registry, processor, frozen: None, accepted: 0 }
     }
 
     /// A new processor on the same spool, as after a restart.
@@ -133,7 +136,14 @@ impl World {
         assert!(self.processor.shutdown(Duration::from_secs(30)).await);
         self.processor =
             start(&self.config, &self.dsn, &self.own_addresses, &self.spool, &self.clock, &self.registry);
+        self.keep_frozen();
         self.processor.recover().await;
+    }
+
+    pub(crate) fn keep_frozen(&self) {
+        if let Some(path) = self.frozen.clone() {
+            self.processor.keep_frozen_in(path).unwrap();
+        }
     }
 
     /// Accepts a message as the daemon does: stored first.

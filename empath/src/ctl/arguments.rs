@@ -69,6 +69,16 @@ pub(super) enum QueueCommand {
     Hold(Messages),
     /// Let held messages go on; what is due starts at once.
     Release(Messages),
+    /// Start nothing more to a domain until it is thawed, also over a restart; mail for it expires in its time.
+    Freeze {
+        /// The domain of recipients.
+        domain: Domain,
+    },
+    /// Let mail to a frozen domain go on.
+    Thaw {
+        /// The domain of recipients.
+        domain: Domain,
+    },
 }
 
 #[derive(Debug, Subcommand)]

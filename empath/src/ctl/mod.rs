@@ -93,6 +93,8 @@ async fn command(arguments: &Arguments, output: &mut Output) -> Result<(), CtlEr
         Command::Queue(QueueCommand::Release(messages)) => {
             queue::release(&mut client, output, messages).await
         }
+        Command::Queue(QueueCommand::Freeze { domain }) => queue::freeze(&mut client, output, domain).await,
+        Command::Queue(QueueCommand::Thaw { domain }) => queue::thaw(&mut client, output, domain).await,
         Command::Spool(SpoolCommand::Stats) => spool::stats(&mut client, output).await,
         Command::Spool(SpoolCommand::Verify) => spool::verify(&mut client, output).await,
         Command::Spool(SpoolCommand::Damaged { command }) => match command {
