@@ -18,7 +18,7 @@ use crate::{
     failure::Failure,
     log, maildir,
     processor::{Commits, Shared},
-    queue::{ConnectionId, Job, Next},
+    queue::{ConnectionId, Job, Next, Queued},
     route::NextHop,
 };
 
@@ -27,8 +27,8 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     id: ConnectionId,
     next_hop: NextHop,
-    mut job: Job,
-    jobs: mpsc::Receiver<Job>,
+    mut job: Queued,
+    jobs: mpsc::Receiver<Queued>,
 ) {
     let mut lane = Lane {
         active: shared.metrics.active.with(&next_hop.to_string()),
@@ -62,7 +62,7 @@ struct Lane {
     shared: Arc<Shared>,
     id: ConnectionId,
     next_hop: NextHop,
-    jobs: mpsc::Receiver<Job>,
+    jobs: mpsc::Receiver<Queued>,
     open: Option<Open>,
     commits: Commits,
     rng: fastrand::Rng,
@@ -72,8 +72,10 @@ struct Lane {
 }
 
 impl Lane {
-    async fn deliver(&mut self, mut job: Job) {
+    async fn deliver(&mut self, job: Queued) {
+        let Some(mut job) = self.shared.opened(job, &mut self.commits).await else { return };
         let started = (self.shared.now(), Instant::now());
+        self.shared.metrics.waited(job.envelope.priority, job.ready_at, started.0);
         let content = match job.content.take() {
             Some(octets) => Ok(octets.into()),
             None => self.shared.spool.content(job.id).await,
@@ -158,7 +160,7 @@ impl Lane {
     }
 
     /// Waits for the next job as long as the connection is worth it.
-    async fn idle(&mut self) -> Option<Job> {
+    async fn idle(&mut self) -> Option<Queued> {
         let Self { shared, open, jobs, commits, .. } = self;
         if let Some(open) = open {
             let idle_timeout = sleep(shared.settings.delivery.connection_pool.idle_timeout);

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use empath_common::Clock;
+use empath_common::{Clock, Priority};
 use empath_metrics::{Counter, Family, Gauge, Histogram, Kind, Registry};
 use jiff::Timestamp;
 
@@ -20,6 +20,7 @@ pub struct Metrics {
     pub(crate) duplicates: Counter,
     pub(crate) duration: Family<Histogram>,
     pub(crate) active: Family<Gauge>,
+    waits: [Histogram; Priority::ALL.len()],
     pub(crate) retries: Histogram,
     pub(crate) unreadable: Gauge,
     sizes: [Gauge; MessageStatus::ALL.len()],
@@ -37,6 +38,13 @@ impl Metrics {
         );
         let sizes =
             registry.gauges("empath_delivery_queue_size", "Messages in the queue by status.", "status", 8);
+        let waits = registry.histograms(
+            "empath_delivery_queue_wait_seconds",
+            "Time that jobs were ready before a connection took them, by the priority of the message.",
+            "priority",
+            8,
+            &[0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21_600.0],
+        );
         Self {
             delivered: attempts.with("delivered"),
             deferred: attempts.with("deferred"),
@@ -63,6 +71,7 @@ impl Metrics {
                 "server",
                 MAX_LABELS,
             ),
+            waits: Priority::ALL.map(|priority| waits.with(priority.as_str())),
             retries: registry.histogram(
                 "empath_delivery_retries",
                 "Attempts that recipients took until they were delivered, bounced or expired.",
@@ -81,6 +90,13 @@ impl Metrics {
     pub(crate) fn show(&self, queue: &Queue) {
         for (gauge, status) in self.sizes.iter().zip(MessageStatus::ALL) {
             gauge.set(i64::try_from(queue.count_of(status)).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Counts how long a job was ready.
+    pub(crate) fn waited(&self, priority: Priority, ready_at: Timestamp, now: Timestamp) {
+        if let Some(waits) = self.waits.get(priority as usize) {
+            waits.observe(now.duration_since(ready_at).as_secs_f64().max(0.0));
         }
     }
 

@@ -102,8 +102,13 @@ impl Routes {
 
     /// Where mail for `path` goes.
     pub fn route(&self, path: &ForwardPath) -> Route {
+        self.route_to(path.host())
+    }
+
+    /// Where mail for anybody at `host` goes; `None` is the host of the bare `<Postmaster>`.
+    pub fn route_to(&self, host: Option<&Host>) -> Route {
         // RFC 5321 §4.5.1: <Postmaster> without a domain is the postmaster of this host.
-        let domain = match path.host() {
+        let domain = match host {
             None => &self.hostname,
             Some(Host::Domain(domain)) => domain,
             Some(Host::Literal(literal)) => {

@@ -7,7 +7,10 @@ mod commits;
 mod control;
 mod delay;
 mod duplicates;
+mod envelope;
 mod expiry;
+mod freeze;
+mod hold;
 mod outcome;
 mod recover;
 mod untaken;
@@ -16,6 +19,7 @@ mod view;
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -34,7 +38,7 @@ use crate::{
     Config, DsnConfig, Metrics, Resolver,
     hosts::Own,
     lane,
-    queue::{Action, ConnectionId, Job, Limits, Next, Queue},
+    queue::{Action, ConnectionId, Limits, Next, Queue, Queued},
     route::Routes,
 };
 
@@ -60,7 +64,8 @@ pub struct Settings {
     pub own_names: Vec<Domain>,
     /// Addresses and ports of this host: mail is never sent there.
     pub own_addresses: Vec<SocketAddr>,
-    /// Most octets of content that are kept in memory for first attempts; the rest is read back from the spool.
+    /// Most octets of envelopes and content that are kept in memory for first attempts; the rest is read back from the
+    /// spool.
     pub content_memory: usize,
 }
 
@@ -99,6 +104,8 @@ pub(crate) struct Shared {
     ended: CancellationToken,
     state: Mutex<State>,
     deliveries: Option<Mutex<Deliveries>>,
+    /// Where frozen domains are kept; whoever changes them holds it.
+    frozen_file: tokio::sync::Mutex<Option<PathBuf>>,
     rng: Mutex<fastrand::Rng>,
     timer: Notify,
     expired: Notify,
@@ -111,7 +118,7 @@ pub(crate) struct Shared {
 struct State {
     queue: Queue,
     /// How idle connections get their next job.
-    connections: HashMap<ConnectionId, mpsc::Sender<Job>>,
+    connections: HashMap<ConnectionId, mpsc::Sender<Queued>>,
     untaken: Untaken,
 }
 
@@ -146,6 +153,7 @@ impl Processor {
                 connections: HashMap::new(),
                 untaken: Untaken::default(),
             }),
+            frozen_file: tokio::sync::Mutex::default(),
             rng: Mutex::new(rng),
             timer: Notify::new(),
             expired: Notify::new(),
@@ -247,7 +255,11 @@ impl Shared {
         outcome
     }
 
-    fn perform(self: &Arc<Self>, action: Action, connections: &mut HashMap<ConnectionId, mpsc::Sender<Job>>) {
+    fn perform(
+        self: &Arc<Self>,
+        action: Action,
+        connections: &mut HashMap<ConnectionId, mpsc::Sender<Queued>>,
+    ) {
         match action {
             Action::Open { connection, next_hop, job } => {
                 let (sender, jobs) = mpsc::channel(1);

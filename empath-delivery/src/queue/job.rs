@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use empath_common::{Envelope, MessageId};
+use empath_common::{Envelope, Host, MessageId, Priority};
 use empath_spool::Ended;
 use jiff::Timestamp;
 
@@ -10,17 +10,28 @@ use crate::route::NextHop;
 
 /// Recipients of one message that travel together, taken out of the queue until they are settled.
 #[derive(Debug, Clone)]
-pub struct Job {
+pub struct Job<E = Arc<Envelope>> {
     /// The message.
     pub id: MessageId,
     /// Its envelope.
-    pub envelope: Arc<Envelope>,
+    pub envelope: E,
     /// Its content, if it is still in memory.
     pub content: Option<Bytes>,
     /// Whom this job is about.
     pub recipients: Vec<JobRecipient>,
     /// Since when the job waited for a connection.
     pub ready_at: Timestamp,
+}
+
+/// A job as the queue gives it: the envelope of a message that was tried before is to be read back from the spool.
+pub type Queued = Job<Option<Arc<Envelope>>>;
+
+impl Queued {
+    /// The job with the envelope of its message.
+    pub fn with(self, envelope: Arc<Envelope>) -> Job {
+        let Self { id, envelope: _, content, recipients, ready_at } = self;
+        Job { id, envelope, content, recipients, ready_at }
+    }
 }
 
 /// A recipient of a job.
@@ -64,14 +75,14 @@ pub enum Action {
         /// Where to.
         next_hop: NextHop,
         /// Its first job.
-        job: Job,
+        job: Queued,
     },
     /// Give a job to an idle connection.
     Resume {
         /// Which.
         connection: ConnectionId,
         /// Its next job.
-        job: Job,
+        job: Queued,
     },
     /// Close an idle connection: another destination needs its place.
     Close {
@@ -84,24 +95,28 @@ pub enum Action {
 #[derive(Debug)]
 pub enum Next {
     /// This job.
-    Job(Job),
+    Job(Queued),
     /// Wait for one.
     Idle,
     /// Close: it has been taken out of the queue already.
     Close,
 }
 
-/// A message as it is at one moment.
+/// A message as it is at one moment, as far as the queue knows it: the envelope is in the spool.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The message.
     pub id: MessageId,
-    /// Its envelope.
-    pub envelope: Arc<Envelope>,
+    /// When it was accepted.
+    pub received_at: Timestamp,
+    /// How urgent it is.
+    pub priority: Priority,
     /// Octets of its content.
     pub size: u64,
     /// The recipients in the order of the envelope, each with its attempts and its due time.
     pub recipients: Vec<(RecipientStatus, u32, Option<Timestamp>)>,
+    /// What stands behind the `@` of each; `None` for the bare `<Postmaster>`.
+    pub hosts: Vec<Option<Host>>,
     /// The message as a whole.
     pub status: MessageStatus,
 }

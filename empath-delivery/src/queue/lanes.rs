@@ -1,9 +1,6 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use empath_common::MessageId;
-use jiff::Timestamp;
-
-use super::{Action, Job, Next};
+use super::{Action, Next, Queued as Job, classes::Classes, ready::Ready};
 use crate::route::NextHop;
 
 /// Jobs that a connection may do while another destination waits for its place; then they take turns.
@@ -12,14 +9,6 @@ pub const TURN: u32 = 20;
 /// The name of a connection; a larger one is younger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(u64);
-
-/// Recipients of one message that are ready for one next hop.
-#[derive(Debug)]
-pub(super) struct Ready {
-    pub(super) id: MessageId,
-    pub(super) recipients: Vec<u32>,
-    pub(super) since: Timestamp,
-}
 
 /// The lanes and their connections.
 ///
@@ -38,7 +27,7 @@ pub(super) struct Lanes {
 
 #[derive(Debug, Default)]
 struct Lane {
-    ready: VecDeque<Ready>,
+    ready: Classes,
     /// Connections, idle ones included.
     connections: usize,
     max_connections: usize,

@@ -1,9 +1,9 @@
 use std::ops::Bound;
 
-use empath_common::{Envelope, MessageId};
+use empath_common::{Host, MessageId};
 use jiff::Timestamp;
 
-use super::{MessageStatus, Queue, RecipientStatus, Snapshot};
+use super::{MessageStatus, Queue, RecipientStatus, Snapshot, entry::Entry};
 use crate::route::NextHop;
 
 /// What can be seen from outside.
@@ -25,7 +25,7 @@ impl Queue {
 
     /// When the oldest message was received.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.messages.first_key_value().map(|(_, entry)| entry.envelope.received_at)
+        self.messages.first_key_value().map(|(_, entry)| entry.received_at.into())
     }
 
     /// Connections, idle ones included.
@@ -40,7 +40,7 @@ impl Queue {
 
     /// One message.
     pub fn snapshot(&self, id: MessageId) -> Option<Snapshot> {
-        self.messages.get(&id).map(|entry| entry.snapshot(id))
+        self.messages.get(&id).map(|entry| self.seen(id, entry))
     }
 
     /// The recipients of a message that are in flight, each with its attempts before that.
@@ -55,11 +55,23 @@ impl Queue {
     pub fn page(&self, after: Option<MessageId>, limit: usize) -> Vec<Snapshot> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.messages.range((start, Bound::Unbounded));
-        range.take(limit).map(|(id, entry)| entry.snapshot(*id)).collect()
+        range.take(limit).map(|(id, entry)| self.seen(*id, entry)).collect()
     }
 
-    /// Where a recipient goes by the present configuration.
-    pub fn route(&self, envelope: &Envelope, recipient: usize) -> Option<NextHop> {
-        envelope.recipients().get(recipient).map(|path| self.routes.route(path).next_hop)
+    fn seen(&self, id: MessageId, entry: &Entry) -> Snapshot {
+        Snapshot {
+            id,
+            received_at: entry.received_at.into(),
+            priority: entry.priority,
+            size: entry.size,
+            recipients: entry.recipients().collect(),
+            hosts: entry.destinations().map(|to| self.destinations.host(to).cloned()).collect(),
+            status: entry.status(),
+        }
+    }
+
+    /// Where mail for anybody at `host` goes by the present configuration; `None` is the host of the bare `<Postmaster>`.
+    pub fn route(&self, host: Option<&Host>) -> NextHop {
+        self.routes.route_to(host).next_hop
     }
 }

@@ -1,8 +1,8 @@
 mod model;
 
 use bytes::Bytes;
-use empath_common::{ForwardPath, ReversePath};
-use empath_spool::{Ended, Status};
+use empath_common::{ForwardPath, Priority, ReversePath};
+use empath_spool::{Ended, RecipientState, Status};
 
 use super::*;
 use crate::{config::Config, schedule};
@@ -18,9 +18,10 @@ fn queue(max_concurrent: usize, max_per_server: usize) -> Queue {
     let mut config = Config::default();
     config.connection_pool.max_per_server = max_per_server;
     let routes = Routes::new(&config, "mx.home.test".parse().unwrap());
+    let expire_after = EXPIRE_AFTER;
     Queue::new(
         routes,
-        Limits { max_concurrent, content_memory: 1000, expire_after: EXPIRE_AFTER, delay_after: DELAY_AFTER },
+        Limits { max_concurrent, content_memory: 2000, expire_after, delay_after: DELAY_AFTER },
     )
 }
 
@@ -41,8 +42,19 @@ fn accept(queue: &mut Queue, number: u8, recipients: &[&str]) {
     queue.accept(id(number), envelope(at(0), recipients), &Bytes::from_static(b"x\r\n").into(), at(0));
 }
 
+fn restore(
+    queue: &mut Queue,
+    number: u8,
+    envelope: &Arc<Envelope>,
+    states: &[RecipientState],
+    now: Timestamp,
+) -> bool {
+    let stored = Stored { envelope: Arc::clone(envelope), recipients: states.to_vec(), size: 7, held: false };
+    queue.restore(id(number), &stored, now)
+}
+
 /// The jobs of connections that were opened or resumed.
-fn jobs(queue: &mut Queue) -> Vec<(ConnectionId, Job)> {
+fn jobs(queue: &mut Queue) -> Vec<(ConnectionId, Queued)> {
     let job = |action| match action {
         Action::Open { connection, job, .. } | Action::Resume { connection, job } => Some((connection, job)),
         Action::Close { .. } => None,
@@ -50,7 +62,7 @@ fn jobs(queue: &mut Queue) -> Vec<(ConnectionId, Job)> {
     queue.take_actions().into_iter().filter_map(job).collect()
 }
 
-fn settle(queue: &mut Queue, job: &Job, fate: Fate, now: Timestamp) -> bool {
+fn settle(queue: &mut Queue, job: &Queued, fate: Fate, now: Timestamp) -> bool {
     let settlement = |recipient: &JobRecipient| Settlement {
         index: recipient.index,
         attempts: recipient.attempts + 1,
@@ -161,7 +173,7 @@ fn a_stored_message_keeps_its_attempts_and_due_times() {
     let pending = RecipientState::default();
     let states = [deferred, ended.clone(), pending];
     let envelope = envelope(at(0), &["a@one.test", "b@one.test", "c@one.test"]);
-    assert!(queue.restore(id(1), Arc::clone(&envelope), 7, &states, at(100)));
+    assert!(restore(&mut queue, 1, &envelope, &states, at(100)));
     let started = jobs(&mut queue);
     assert_eq!(started[0].1.recipients, [JobRecipient { index: 2, attempts: 0, due: at(0) }]);
     assert!(started[0].1.content.is_none());
@@ -173,7 +185,7 @@ fn a_stored_message_keeps_its_attempts_and_due_times() {
     assert_eq!(queue.poll(at(499)), at(500));
     queue.poll(at(500));
     assert_eq!(jobs(&mut queue)[0].1.recipients, [JobRecipient { index: 0, attempts: 3, due: at(500) }]);
-    assert!(!queue.restore(id(2), envelope, 7, &[ended.clone(), ended.clone(), ended], at(100)));
+    assert!(!restore(&mut queue, 2, &envelope, &[ended.clone(), ended.clone(), ended], at(100)));
     assert_eq!(queue.len(), 1);
 }
 
@@ -181,7 +193,7 @@ fn a_stored_message_keeps_its_attempts_and_due_times() {
 fn a_message_that_was_never_tried_is_tried_once_however_old_it_is() {
     let mut queue = queue(10, 5);
     let late = schedule::after(at(0), 2 * EXPIRE_AFTER);
-    queue.restore(id(1), envelope(at(0), &["a@one.test"]), 7, &[RecipientState::default()], late);
+    restore(&mut queue, 1, &envelope(at(0), &["a@one.test"]), &[RecipientState::default()], late);
     assert!(!queue.has_expired());
     assert_eq!(jobs(&mut queue).len(), 1);
 }
@@ -189,11 +201,11 @@ fn a_message_that_was_never_tried_is_tried_once_however_old_it_is() {
 #[test]
 fn content_stays_in_memory_for_first_attempts_within_the_limit() {
     let mut queue = queue(1, 1);
-    let big = &Bytes::from(vec![b'x'; 600]).into();
+    let big = &Bytes::from(vec![b'x'; 1000]).into();
     queue.accept(id(1), envelope(at(0), &["a@one.test"]), big, at(0));
     queue.accept(id(2), envelope(at(0), &["a@one.test"]), big, at(0));
     let (connection, first) = jobs(&mut queue).remove(0);
-    assert_eq!(first.content.as_ref().map(Bytes::len), Some(600));
+    assert_eq!(first.content.as_ref().map(Bytes::len), Some(1000));
     settle(&mut queue, &first, Fate::Due(at(60)), at(0));
     let Next::Job(second) = queue.next(connection) else { panic!() };
     assert!(second.content.is_none(), "there was no room for the second");
@@ -231,10 +243,10 @@ fn lanes_take_turns_when_all_connections_are_busy() {
             accept(&mut queue, number + 60 * u8::try_from(lane).unwrap(), &[&format!("u@{domain}")]);
         }
     }
-    let mut order: Vec<(String, u32)> = Vec::new();
+    let mut order: Vec<(&str, u32)> = Vec::new();
     let mut work = jobs(&mut queue);
     while let Some((connection, job)) = work.pop() {
-        let domain = job.envelope.recipients()[0].domain().unwrap().to_string();
+        let domain = lanes[usize::from(job.id.to_bytes()[0] / 60)];
         match order.last_mut() {
             Some((last, count)) if *last == domain => *count += 1,
             _ => order.push((domain, 1)),
@@ -248,9 +260,33 @@ fn lanes_take_turns_when_all_connections_are_busy() {
         assert!(queue.connections() <= 1);
     }
     assert!(queue.is_empty());
-    let turns: Vec<_> = order.iter().map(|(domain, count)| (domain.as_str(), *count)).collect();
     let round = lanes.map(|domain| (domain, TURN));
-    assert_eq!(turns, [round, round, round].concat());
+    assert_eq!(order, [round, round, round].concat());
+}
+
+#[test]
+fn the_urgent_is_served_first_and_bulk_is_served_too() {
+    let mut queue = queue(1, 1);
+    accept(&mut queue, 0, &["a@one.test"]);
+    for number in 1..=80 {
+        let mut envelope = Envelope::clone(&envelope(at(0), &["a@one.test"]));
+        envelope.priority = if number <= 40 { Priority::Bulk } else { Priority::Critical };
+        queue.accept(id(number), Arc::new(envelope), &Bytes::from_static(b"x\r\n").into(), at(0));
+    }
+    let (connection, mut job) = jobs(&mut queue).remove(0);
+    let mut order = Vec::new();
+    loop {
+        settle(&mut queue, &job, DELIVERED, at(0));
+        let Next::Job(next) = queue.next(connection) else { break };
+        order.push(next.id.to_bytes()[0]);
+        job = next;
+    }
+    let bulk = |order: &[u8]| order.iter().filter(|number| **number <= 40).count();
+    assert_eq!((order[0], bulk(&order[..17]), bulk(&order[..34])), (41, 1, 2));
+    for class in [1..=40, 41..=80] {
+        let served: Vec<_> = order.iter().copied().filter(|number| class.contains(number)).collect();
+        assert_eq!(served, class.collect::<Vec<_>>(), "first come first served");
+    }
 }
 
 #[test]
@@ -325,6 +361,134 @@ fn retry_makes_deferred_recipients_due_at_once() {
     assert_eq!(jobs(&mut queue).len(), 1);
     assert_eq!(queue.retry(id(1), at(1)), Some(0));
     assert_eq!(queue.retry(id(2), at(1)), None);
+}
+
+#[test]
+fn a_held_message_stands_still_until_it_is_released() {
+    let mut queue = queue(1, 1);
+    accept(&mut queue, 1, &["a@one.test"]);
+    accept(&mut queue, 2, &["a@one.test"]);
+    let (connection, flying) = jobs(&mut queue).remove(0);
+    assert_eq!((queue.hold(id(1), at(0)), queue.hold(id(2), at(0))), (Some(true), Some(true)));
+    assert_eq!((queue.hold(id(2), at(0)), queue.hold(id(3), at(0))), (Some(false), None));
+    assert_eq!(queue.snapshot(id(1)).unwrap().status, MessageStatus::InProgress);
+    assert_eq!(queue.snapshot(id(2)).unwrap().recipients[0], (RecipientStatus::Held, 0, None));
+    settle(&mut queue, &flying, Fate::Due(at(60)), at(0));
+    assert!(matches!(queue.next(connection), Next::Idle), "what was ready is not any more");
+    assert_eq!((queue.count_of(MessageStatus::Held), queue.fresh), (2, 0));
+    // Neither due times nor the expiry mean anything, and nobody can hurry it.
+    let late = schedule::after(at(0), 2 * EXPIRE_AFTER);
+    assert_eq!(queue.poll(late), Timestamp::MAX);
+    assert_eq!(queue.retry(id(2), late), Some(0));
+    assert!(jobs(&mut queue).is_empty() && !queue.has_expired());
+    // It is tried once more, however old it is.
+    assert_eq!((queue.release(id(1), late), queue.release(id(1), late)), (Some(true), Some(false)));
+    let again = jobs(&mut queue).remove(0).1;
+    assert_eq!(again.recipients, [JobRecipient { index: 0, attempts: 1, due: at(60) }]);
+    assert!(again.envelope.is_none(), "it is in the spool");
+}
+
+#[test]
+fn holding_and_releasing_over_and_over_leaves_one_place_in_line() {
+    let mut queue = queue(1, 1);
+    for number in 1..=3 {
+        accept(&mut queue, number, &["a@one.test"]);
+    }
+    let (connection, mut job) = jobs(&mut queue).remove(0);
+    for _ in 0..100 {
+        queue.hold(id(2), at(0));
+        queue.release(id(2), at(0));
+    }
+    let mut order = Vec::new();
+    loop {
+        settle(&mut queue, &job, Fate::Due(at(60)), at(0));
+        let Next::Job(next) = queue.next(connection) else { break };
+        order.push(next.id);
+        job = next;
+    }
+    assert_eq!(order, [id(2), id(3)]);
+}
+
+#[test]
+fn a_message_held_before_a_restart_is_held_after_it() {
+    let mut queue = queue(1, 1);
+    let late = schedule::after(at(0), 2 * EXPIRE_AFTER);
+    let stored = Stored {
+        envelope: envelope(at(0), &["a@one.test", "b@two.test"]),
+        recipients: vec![
+            RecipientState::default(),
+            RecipientState { attempts: 2, ..RecipientState::default() },
+        ],
+        size: 7,
+        held: true,
+    };
+    assert!(queue.restore(id(1), &stored, late));
+    assert!(jobs(&mut queue).is_empty() && !queue.has_expired());
+    assert_eq!((queue.is_held(id(1)), queue.count_of(MessageStatus::Held)), (true, 1));
+    queue.release(id(1), late);
+    assert_eq!(jobs(&mut queue).len(), 1);
+}
+
+#[test]
+fn a_name_is_forgotten_with_its_last_message() {
+    let mut queue = queue(1, 1);
+    accept(&mut queue, 1, &["a@one.test", "b@two.test"]);
+    accept(&mut queue, 2, &["a@one.test"]);
+    assert_eq!(queue.destinations.len(), 2);
+    let claimed = queue.delete(id(2), at(0)).unwrap();
+    settle(&mut queue, &claimed, Fate::Ended(Ended::Removed), at(0));
+    assert_eq!(queue.destinations.len(), 2);
+    let claimed = queue.delete(id(1), at(0)).unwrap();
+    settle(&mut queue, &claimed, Fate::Ended(Ended::Removed), at(0));
+    let flying = jobs(&mut queue).remove(0).1;
+    settle(&mut queue, &flying, DELIVERED, at(0));
+    assert!(queue.is_empty());
+    assert_eq!(queue.destinations.len(), 0);
+}
+
+#[test]
+fn nothing_starts_to_a_frozen_domain_and_others_go_on() {
+    let mut queue = queue(1, 1);
+    let domain = "one.test".parse().unwrap();
+    accept(&mut queue, 1, &["a@one.test"]);
+    accept(&mut queue, 2, &["a@one.test"]);
+    assert!(queue.freeze(&domain) && !queue.freeze(&domain));
+    accept(&mut queue, 3, &["a@one.test", "b@two.test"]);
+    let (connection, flying) = jobs(&mut queue).remove(0);
+    settle(&mut queue, &flying, Fate::Due(at(60)), at(0));
+    // What stood in the lane is not started either; the place goes to the other domain.
+    assert!(matches!(queue.next(connection), Next::Close));
+    let (other, job) = jobs(&mut queue).remove(0);
+    assert_eq!((job.id, job.recipients[0].index), (id(3), 1));
+    settle(&mut queue, &job, DELIVERED, at(0));
+    assert!(matches!(queue.next(other), Next::Idle));
+    queue.poll(at(60));
+    assert!(jobs(&mut queue).is_empty());
+    assert_eq!(queue.poll(at(61)), schedule::after(at(0), EXPIRE_AFTER), "there is nothing to do until then");
+    assert!(queue.thaw(&domain) && !queue.thaw(&domain));
+    for number in 1..=3 {
+        queue.thawed(id(number), at(70));
+        queue.thawed(id(number), at(70));
+    }
+    let (connection, mut job) = jobs(&mut queue).remove(0);
+    let mut order = vec![job.id];
+    loop {
+        settle(&mut queue, &job, DELIVERED, at(70));
+        let Next::Job(next) = queue.next(connection) else { break };
+        order.push(next.id);
+        job = next;
+    }
+    assert_eq!(order, [id(1), id(2), id(3)]);
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn mail_for_a_frozen_domain_expires_in_its_time() {
+    let mut queue = queue(1, 1);
+    queue.freeze(&"one.test".parse().unwrap());
+    accept(&mut queue, 1, &["a@one.test"]);
+    queue.poll(schedule::after(at(0), EXPIRE_AFTER));
+    assert_eq!(queue.take_expired().map(|job| job.id), Some(id(1)));
 }
 
 #[test]

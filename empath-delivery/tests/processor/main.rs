@@ -6,6 +6,8 @@ mod connections;
 mod delays;
 mod deliveries;
 mod duplicates;
+mod envelopes;
+mod holds;
 mod notifications;
 mod operator;
 mod retries;

@@ -3,8 +3,9 @@
 use std::{
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -19,6 +20,7 @@ use empath_delivery::{
 use empath_metrics::Registry;
 use empath_spool::{
     Batch, CommitError, Committed, Content, Entry, LoadError, Loading, MemorySpool, RecipientState, Spool,
+    Stored,
 };
 use empath_testkit::peer::Peer;
 use empath_testkit::spool::{HookedSpool, Hooks};
@@ -46,11 +48,29 @@ pub(crate) struct Failing {
     pub(crate) full: AtomicBool,
     /// No content verifies.
     pub(crate) damaged: AtomicBool,
+    /// Envelopes are not given back: by a disk that may mend, or for good.
+    pub(crate) unreadable: Mutex<Option<Unreadable>>,
     /// Some message was set aside.
     pub(crate) set_aside: AtomicBool,
 }
 
+/// Why the spool does not give an envelope back.
+#[derive(Clone, Copy)]
+pub(crate) enum Unreadable {
+    Io,
+    Damaged,
+}
+
 impl Hooks for Failing {
+    fn load<'a>(&'a self, memory: &'a MemorySpool, id: MessageId) -> Loading<'a, Stored> {
+        let failure = match *self.unreadable.lock().unwrap() {
+            None => return memory.load(id),
+            Some(Unreadable::Io) => LoadError::Io { id, source: io::Error::other("bad block") },
+            Some(Unreadable::Damaged) => LoadError::Damaged { id, reason: "a checksum does not match" },
+        };
+        Box::pin(std::future::ready(Err(failure)))
+    }
+
     fn commit(&self, memory: &MemorySpool, batch: Batch) -> Committed {
         if self.full.load(Relaxed) {
             let error = io::Error::from(io::ErrorKind::StorageFull);
@@ -87,6 +107,8 @@ pub(crate) struct World {
     pub(crate) own_addresses: Vec<SocketAddr>,
     pub(crate) registry: Registry,
     pub(crate) processor: Processor,
+    /// Where frozen domains are kept.
+    pub(crate) frozen: Option<PathBuf>,
     accepted: u8,
 }
 
@@ -106,7 +128,7 @@ impl World {
         let spool = Arc::new(TestSpool::default());
         let registry = Registry::default();
         let processor = start(&config, &dsn, &own_addresses, &spool, &clock, &registry);
-        Self { spool, clock, config, dsn, own_addresses, registry, processor, accepted: 0 }
+        Self { spool, clock, config, dsn, own_addresses, registry, processor, frozen: None, accepted: 0 }
     }
 
     /// A new processor on the same spool, as after a restart.
@@ -114,7 +136,14 @@ impl World {
         assert!(self.processor.shutdown(Duration::from_secs(30)).await);
         self.processor =
             start(&self.config, &self.dsn, &self.own_addresses, &self.spool, &self.clock, &self.registry);
+        self.keep_frozen();
         self.processor.recover().await;
+    }
+
+    pub(crate) fn keep_frozen(&self) {
+        if let Some(path) = self.frozen.clone() {
+            self.processor.keep_frozen_in(path).unwrap();
+        }
     }
 
     /// Accepts a message as the daemon does: stored first.
