@@ -281,7 +281,7 @@ async fn json_answers_have_the_documented_members() {
     assert_eq!(daemon.json(&["queue", "view", ID]).await, message);
     assert_eq!(
         daemon.json(&["queue", "stats"]).await,
-        json!({"total": 1, "by_status": {"deferred": 1}, "by_domain": {"example.test": 1}, "oldest_seconds": 60})
+        json!({"total": 1, "by_status": {"deferred": 1}, "by_domain": {"example.test": 1}, "oldest_seconds": 60, "frozen": ["slow.test"]})
     );
 }
 

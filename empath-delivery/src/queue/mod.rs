@@ -8,7 +8,7 @@ mod classes;
 mod destinations;
 mod entry;
 mod few;
-mod freeze;
+mod hold;
 mod job;
 mod lanes;
 mod late;
@@ -252,39 +252,6 @@ impl Queue {
         if let Some(entry) = self.messages.get_mut(&id) {
             entry.removing = false;
         }
-    }
-
-    /// Stops a message: what is in flight is finished, nothing else starts, and it does not expire. Whether that is
-    /// new; `None` if there is no such message.
-    pub fn hold(&mut self, id: MessageId, now: Timestamp) -> Option<bool> {
-        let entry = self.messages.get_mut(&id)?;
-        let before = entry.status();
-        let held = entry.hold();
-        let after = entry.status();
-        self.calm(id);
-        count(&mut self.counts, before, Some(after));
-        self.rearm(id, now);
-        Some(held)
-    }
-
-    /// Lets a message go on: what is due is ready, and what has expired meanwhile is tried once more. Whether it was held;
-    /// `None` if there is no such message.
-    pub fn release(&mut self, id: MessageId, now: Timestamp) -> Option<bool> {
-        let entry = self.messages.get_mut(&id)?;
-        let before = entry.status();
-        let released = entry.release();
-        let expired = entry.expires_at(self.limits.expire_after) <= now.into();
-        let due = entry.make_ready(|due| released && (expired || due <= now.into()));
-        let after = entry.status();
-        count(&mut self.counts, before, Some(after));
-        self.ready(id, &due, now);
-        self.rearm(id, now);
-        Some(released)
-    }
-
-    /// Whether an operator holds a message.
-    pub fn is_held(&self, id: MessageId) -> bool {
-        self.messages.get(&id).is_some_and(Entry::is_held)
     }
 
     /// Gives back the memory for a first attempt when nobody is about to make it.
