@@ -5,7 +5,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::{ForwardPath, MessageNotification, RecipientNotification, ReversePath};
+use crate::{ForwardPath, MessageNotification, Priority, RecipientNotification, ReversePath};
 
 /// How the content is encoded: the `BODY` parameter of MAIL (RFC 6152 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +28,8 @@ pub struct Envelope {
     pub smtputf8: bool,
     /// When the message was accepted.
     pub received_at: Timestamp,
+    /// How urgent it is.
+    pub priority: Priority,
     /// What hooks stored about the message.
     pub metadata: Metadata,
     recipients: Vec<ForwardPath>,
@@ -70,6 +72,7 @@ impl Envelope {
             body: Body::default(),
             smtputf8: false,
             received_at: Timestamp::UNIX_EPOCH,
+            priority: Priority::default(),
             metadata: Metadata::default(),
             recipients: vec![recipient],
             hashes: None,

@@ -22,6 +22,7 @@ mod mailbox;
 mod notification;
 mod path;
 mod pattern;
+mod priority;
 mod problem;
 mod reply;
 mod size;
@@ -41,6 +42,7 @@ pub use notification::{
 };
 pub use path::{ForwardPath, PathError, ReversePath};
 pub use pattern::{DomainPattern, DomainPatternError};
+pub use priority::Priority;
 pub use problem::Problem;
 pub use reply::{EnhancedStatus, EnhancedStatusError, Reply, ReplyCode, ReplyCodeError};
 pub use size::{ByteSize, ByteSizeError};

@@ -30,10 +30,11 @@ mod wire;
 pub use answers::Answers;
 pub use client::{Client, ClientError};
 pub use dns::{CachedAnswer, Cleared, DnsOverride, ResolvedHost};
+pub use empath_common::Priority;
 pub use failure::{Failure, FailureCode};
 pub use filter::{Filter, Selection};
 pub use queue::{
-    Changed, HistoryEntry, LastReply, NotificationEntry, Priority, QueueEntry, QueueStats, QueueView,
+    Changed, Frozen, HistoryEntry, LastReply, NotificationEntry, QueueEntry, QueueStats, QueueView,
     RecipientEntry, Status,
 };
 pub use request::{Connections, Pong, Request, SystemStatus};

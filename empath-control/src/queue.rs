@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt};
 
-use empath_common::{MessageId, Reply};
+use empath_common::{Domain, MessageId, Priority, Reply};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -52,30 +52,6 @@ impl Status {
 
 /// The name in the protocol: `in_progress`.
 impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
-}
-
-/// How urgent a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Priority {
-    /// Before everything else.
-    Critical,
-    /// Soon.
-    High,
-    /// As most mail.
-    #[default]
-    Normal,
-    /// After normal mail.
-    Low,
-    /// Whenever nothing else waits.
-    Bulk,
-}
-
-/// The name in the protocol: `normal`.
-impl fmt::Display for Priority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
     }
@@ -195,9 +171,23 @@ pub struct QueueStats {
     pub by_domain: BTreeMap<String, u64>,
     /// Age of the oldest message; `None` when there is none.
     pub oldest_seconds: Option<u64>,
+    /// Domains to which nothing starts.
+    #[serde(default)]
+    pub frozen: Vec<Domain>,
 }
 
-/// What a command did: the answer of `queue.retry` and `queue.delete`.
+/// What `queue.freeze` and `queue.thaw` came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// Which domain.
+    pub domain: Domain,
+    /// Whether it is frozen now.
+    pub frozen: bool,
+    /// Whether it was otherwise before.
+    pub changed: bool,
+}
+
+/// What a command did: the answer of `queue.retry`, `queue.delete`, `queue.hold` and `queue.release`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Changed {
     /// Messages that the selection names.

@@ -51,6 +51,31 @@ pub enum Request {
         /// Which messages.
         messages: Selection,
     },
+    /// Stops messages until they are released: what is in flight is finished, nothing else starts, and they don't expire.
+    /// Answered as `queue.retry` is.
+    #[serde(rename = "queue.hold")]
+    Hold {
+        /// Which messages.
+        messages: Selection,
+    },
+    /// Lets held messages go on. Answered as `queue.retry` is.
+    #[serde(rename = "queue.release")]
+    Release {
+        /// Which messages.
+        messages: Selection,
+    },
+    /// Starts nothing more to a domain until it is thawed, also after a restart. Answered by one [`crate::Frozen`].
+    #[serde(rename = "queue.freeze")]
+    Freeze {
+        /// Which.
+        domain: Domain,
+    },
+    /// Lets mail to a domain go on. Answered as `queue.freeze` is.
+    #[serde(rename = "queue.thaw")]
+    Thaw {
+        /// Which.
+        domain: Domain,
+    },
     /// Numbers about the spool. Answered by one [`crate::SpoolStats`].
     #[serde(rename = "spool.stats")]
     SpoolStats {},
@@ -128,6 +153,10 @@ impl Request {
             Self::Stats {} => "queue.stats",
             Self::Retry { .. } => "queue.retry",
             Self::Delete { .. } => "queue.delete",
+            Self::Hold { .. } => "queue.hold",
+            Self::Release { .. } => "queue.release",
+            Self::Freeze { .. } => "queue.freeze",
+            Self::Thaw { .. } => "queue.thaw",
             Self::SpoolStats {} => "spool.stats",
             Self::SpoolVerify {} => "spool.verify",
             Self::DamagedList {} => "spool.damaged.list",
@@ -144,7 +173,10 @@ impl Request {
 
     pub(crate) fn check(&self) -> Result<(), Failure> {
         match self {
-            Self::Retry { messages } | Self::Delete { messages } => messages.check(),
+            Self::Retry { messages }
+            | Self::Delete { messages }
+            | Self::Hold { messages }
+            | Self::Release { messages } => messages.check(),
             Self::DamagedDiscard { names } if names.is_empty() => {
                 Err(Failure::new(FailureCode::BadRequest, "the request names nothing to discard"))
             }

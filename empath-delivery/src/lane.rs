@@ -20,7 +20,7 @@ use crate::{
     log, maildir,
     open::Open,
     processor::{Commits, Shared},
-    queue::{ConnectionId, Job, Next, Outcome},
+    queue::{ConnectionId, Job, Next, Outcome, Queued},
     route::NextHop,
 };
 
@@ -29,8 +29,8 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     id: ConnectionId,
     next_hop: NextHop,
-    mut job: Job,
-    jobs: mpsc::Receiver<Job>,
+    mut job: Queued,
+    jobs: mpsc::Receiver<Queued>,
 ) {
     let mut lane = Lane {
         active: shared.metrics.active.with(&next_hop.to_string()),
@@ -44,8 +44,15 @@ pub(crate) async fn run(
         jobs,
     };
     loop {
-        let Some(outcome) = lane.deliver(&mut job).await else { break };
-        job = match lane.shared.next(id, &job, outcome) {
+        let next = match lane.shared.opened(job, &mut lane.commits).await {
+            // It is settled, and says nothing about the destination.
+            None => lane.shared.next(id, Outcome::Unknown, None),
+            Some(mut job) => match lane.deliver(&mut job).await {
+                Some(outcome) => lane.shared.next(id, outcome, job.domain()),
+                None => break,
+            },
+        };
+        job = match next {
             Next::Job(next) => next,
             Next::Idle => match lane.idle().await {
                 Some(next) => next,
@@ -64,7 +71,7 @@ struct Lane {
     shared: Arc<Shared>,
     id: ConnectionId,
     next_hop: NextHop,
-    jobs: mpsc::Receiver<Job>,
+    jobs: mpsc::Receiver<Queued>,
     open: Option<Open>,
     commits: Commits,
     rng: fastrand::Rng,
@@ -77,6 +84,7 @@ impl Lane {
     /// Makes an attempt and records what it comes to. `None` if there was none, and the job is another connection's.
     async fn deliver(&mut self, job: &mut Job) -> Option<Outcome> {
         let started = (self.shared.now(), Instant::now());
+        self.shared.metrics.waited(job.envelope.priority, job.ready_at, started.0);
         let content = match job.content.take() {
             Some(octets) => Ok(octets.into()),
             None => self.shared.spool.content(job.id).await,
@@ -169,7 +177,7 @@ impl Lane {
     }
 
     /// Waits for the next job as long as the connection is worth it.
-    async fn idle(&mut self) -> Option<Job> {
+    async fn idle(&mut self) -> Option<Queued> {
         let Self { shared, open, jobs, commits, .. } = self;
         if let Some(open) = open {
             let idle_timeout = sleep(shared.settings.delivery.connection_pool.idle_timeout);

@@ -163,14 +163,37 @@ pub(crate) fn report_dropped(id: MessageId) {
     warn!(message_id = %id, "a report could not be delivered, and there is nobody else to send it to: it is dropped");
 }
 
-pub(crate) fn removed(id: MessageId, recipient: &ForwardPath, attempts: u32) {
+/// `recipient` is not known when the spool has not given it back.
+pub(crate) fn removed(id: MessageId, recipient: Option<&ForwardPath>, attempts: u32) {
     info!(
         message_id = %id,
-        recipient = recipient.as_str(),
-        domain = domain(recipient),
+        recipient = recipient.map(ForwardPath::as_str),
+        domain = recipient.and_then(domain),
         delivery_attempt = attempts,
         "removed"
     );
+}
+
+/// By an operator: nothing starts for it from now on.
+pub(crate) fn held(id: MessageId) {
+    info!(message_id = %id, "held");
+}
+
+pub(crate) fn released(id: MessageId) {
+    info!(message_id = %id, "released");
+}
+
+/// By an operator: nothing starts to the domain from now on.
+pub(crate) fn frozen(domain: &Domain) {
+    info!(%domain, "frozen");
+}
+
+pub(crate) fn thawed(domain: &Domain) {
+    info!(%domain, "thawed");
+}
+
+pub(crate) fn not_frozen(path: &std::path::Path) {
+    error!(path = %path.display(), "a line of the file of frozen domains is no domain; it is left out");
 }
 
 /// A DSN is a message of its own.

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use empath_common::{Clock, Domain};
+use empath_common::{Clock, Domain, Priority};
 use empath_metrics::{Counter, Family, Gauge, Histogram, Kind, Registry};
 use jiff::Timestamp;
 
@@ -20,6 +20,7 @@ pub struct Metrics {
     pub(crate) duplicates: Counter,
     pub(crate) duration: Family<Histogram>,
     pub(crate) active: Family<Gauge>,
+    waits: [Histogram; Priority::ALL.len()],
     pub(crate) retries: Histogram,
     pub(crate) unreadable: Gauge,
     /// Under policies that can do without TLS, and under those that can't.
@@ -51,6 +52,13 @@ impl Metrics {
         );
         let sizes =
             registry.gauges("empath_delivery_queue_size", "Messages in the queue by status.", "status", 8);
+        let waits = registry.histograms(
+            "empath_delivery_queue_wait_seconds",
+            "Time that jobs were ready before a connection took them, by the priority of the message.",
+            "priority",
+            8,
+            &[0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21_600.0],
+        );
         Self {
             delivered: attempts.with("delivered"),
             deferred: attempts.with("deferred"),
@@ -77,6 +85,7 @@ impl Metrics {
                 "server",
                 MAX_LABELS,
             ),
+            waits: Priority::ALL.map(|priority| waits.with(priority.as_str())),
             retries: registry.histogram(
                 "empath_delivery_retries",
                 "Attempts that recipients took until they were delivered, bounced or expired.",
@@ -168,6 +177,13 @@ impl Metrics {
                     BreakerState::HalfOpen => gauge.set(2),
                 }
             }
+        }
+    }
+
+    /// Counts how long a job was ready.
+    pub(crate) fn waited(&self, priority: Priority, ready_at: Timestamp, now: Timestamp) {
+        if let Some(waits) = self.waits.get(priority as usize) {
+            waits.observe(now.duration_since(ready_at).as_secs_f64().max(0.0));
         }
     }
 

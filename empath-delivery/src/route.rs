@@ -174,7 +174,12 @@ impl Routes {
 
     /// Where mail for `path` goes.
     pub fn route(&self, path: &ForwardPath) -> Route {
-        let domain = match path.host() {
+        self.route_to(path.host())
+    }
+
+    /// Where mail for anybody at `host` goes; `None` is the host of the bare `<Postmaster>`.
+    pub fn route_to(&self, host: Option<&Host>) -> Route {
+        let domain = match host {
             None => self.postmaster_domain(),
             Some(Host::Domain(domain)) => domain,
             Some(Host::Literal(literal)) => {

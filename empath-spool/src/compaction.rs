@@ -14,9 +14,10 @@ use tokio::{
 };
 
 use crate::{
-    CommitError, Entry, Progress, RecipientUpdate, aside,
+    CommitError, Entry, aside,
     backlog::{Class, Pending},
     committer::Shared,
+    condensed::Sum,
     encoding,
     index::{Effect, Known, Message},
     reader::{self, Damaged, Failure},
@@ -116,8 +117,8 @@ impl Compaction {
             };
             // Where it fails, the next `Progress` brings the message back, and whoever loads it says what is wrong. What is
             // behind damage is left to the next start, which may find the way to it.
-            if let Ok(updates) = reader::condensed(shared, id, &known, Damaged::Fails)
-                && self.send(shared, id, known.0, vec![condensed(id, updates, 0)])
+            if let Ok(sum) = reader::condensed(shared, id, &known, Damaged::Fails)
+                && self.send(shared, id, known.0, vec![condensed(id, &sum, 0)])
             {
                 shared.metrics.condensed.increment();
             }
@@ -240,14 +241,14 @@ fn again(
 ) -> Result<Vec<(Record, Effect)>, Failure> {
     let (header, octets, body) = reader::whole(shared, id, known.0.accepted)?;
     header.verify_body(&body)?;
-    let updates = reader::condensed(shared, id, known, damaged)?;
-    let accepted = Record::again(octets, body, 0).last(updates.is_empty());
-    let progress = (!updates.is_empty()).then(|| condensed(id, updates, 1));
+    let sum = reader::condensed(shared, id, known, damaged)?;
+    let accepted = Record::again(octets, body, 0).last(sum.is_empty());
+    let progress = (!sum.is_empty()).then(|| condensed(id, &sum, 1));
     Ok([(accepted, Effect::Accepted(id))].into_iter().chain(progress).collect())
 }
 
 /// The one `Progress` that takes the place of all before it, at the end of a batch.
-fn condensed(id: MessageId, updates: Vec<RecipientUpdate>, place: u32) -> (Record, Effect) {
-    let record = encoding::encode(Entry::Progress(Progress { id, updates }), place);
+fn condensed(id: MessageId, sum: &Sum, place: u32) -> (Record, Effect) {
+    let record = encoding::encode_sum(id, sum, place);
     (record.last(true), Effect::Condensed(id))
 }

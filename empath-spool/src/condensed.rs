@@ -7,9 +7,27 @@ use crate::{
     progress::{HISTORY, Status},
 };
 
-/// The recipients that have a state, by their numbers. Little memory, however many `Progress` there are.
+/// The recipients that have a state, by their numbers, and whether the message is held. Little memory, however many
+/// `Progress` there are.
 #[derive(Default)]
-pub(crate) struct Condensed(BTreeMap<u32, Latest>);
+pub(crate) struct Condensed {
+    recipients: BTreeMap<u32, Latest>,
+    held: Option<bool>,
+}
+
+/// What leads to the same states and histories as all that was taken in.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub(crate) updates: Vec<RecipientUpdate>,
+    /// `None` if that was never said.
+    pub(crate) held: Option<bool>,
+}
+
+impl Sum {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.updates.is_empty() && self.held.is_none()
+    }
+}
 
 struct Latest {
     status: Status,
@@ -22,12 +40,13 @@ struct Latest {
 }
 
 impl Condensed {
-    /// Takes in the `Progress` before those that were taken in so far.
-    pub(crate) fn before(&mut self, progress: Progress) {
+    /// Takes in the `Progress` before those that were taken in so far, and what it says of the message's being held.
+    pub(crate) fn before(&mut self, progress: Progress, held: Option<bool>) {
+        self.held = self.held.or(held);
         for update in progress.updates.into_iter().rev() {
             let RecipientUpdate { recipient, status, attempts, next_attempt_at, told_of_delay, attempt } =
                 update;
-            let latest = self.0.entry(recipient).or_insert_with(|| Latest {
+            let latest = self.recipients.entry(recipient).or_insert_with(|| Latest {
                 status,
                 attempts,
                 next_attempt_at,
@@ -46,10 +65,9 @@ impl Condensed {
         }
     }
 
-    /// The updates that lead to the same states and histories as all that were taken in.
-    pub(crate) fn updates(self) -> Vec<RecipientUpdate> {
+    pub(crate) fn sum(self) -> Sum {
         let mut updates = Vec::new();
-        for (recipient, latest) in self.0 {
+        for (recipient, latest) in self.recipients {
             let Latest { status, attempts, next_attempt_at, told_of_delay, recent, first } = latest;
             let update = |attempt| RecipientUpdate {
                 recipient,
@@ -64,7 +82,7 @@ impl Condensed {
             }
             updates.extend(first.into_iter().chain(recent.into_iter().rev()).map(|one| update(Some(one))));
         }
-        updates
+        Sum { updates, held: self.held }
     }
 }
 
@@ -108,9 +126,9 @@ mod tests {
     fn condensed(records: &[Vec<RecipientUpdate>]) -> Vec<RecipientUpdate> {
         let mut condensed = Condensed::default();
         for updates in records.iter().rev() {
-            condensed.before(Progress { id: MessageId::from_bytes([9; 16]), updates: updates.clone() });
+            condensed.before(Progress { id: MessageId::from_bytes([9; 16]), updates: updates.clone() }, None);
         }
-        condensed.updates()
+        condensed.sum().updates
     }
 
     proptest! {
@@ -135,6 +153,24 @@ mod tests {
                 chain.push(record.clone());
             }
             prop_assert_eq!(states(&[condensed(&chain)]), states(&records));
+        }
+    }
+
+    #[test]
+    fn the_last_word_counts_on_whether_a_message_is_held() {
+        for (said, expected) in [
+            (&[][..], None),
+            (&[None, None], None),
+            (&[Some(true), None], Some(true)),
+            (&[Some(true), None, Some(false), None], Some(false)),
+            (&[Some(false), Some(true)], Some(true)),
+        ] {
+            let mut condensed = Condensed::default();
+            for held in said.iter().rev() {
+                condensed.before(Progress { id: MessageId::from_bytes([9; 16]), updates: Vec::new() }, *held);
+            }
+            let sum = condensed.sum();
+            assert_eq!((sum.held, sum.is_empty()), (expected, expected.is_none()), "{said:?}");
         }
     }
 

@@ -2,13 +2,14 @@
 
 use crate::{
     Entry,
+    condensed::Sum,
     fields::{Field, FieldError, fields, nest, put, put_time},
     outcome,
     record::{Kind, Record},
 };
 use empath_common::{
     Body, Charset, Envelope, EnvelopeId, ForwardPath, Mailbox, MessageId, MessageNotification, Metadata,
-    Notify, OriginalRecipient, RecipientNotification, Ret, ReversePath,
+    Notify, OriginalRecipient, Priority, RecipientNotification, Ret, ReversePath,
 };
 
 /// Field 1 of every record about a message.
@@ -25,6 +26,7 @@ mod accepted {
     pub(super) const RET: u16 = 9;
     pub(super) const ENVID: u16 = 10;
     pub(super) const NOTIFICATION: u16 = 11;
+    pub(super) const PRIORITY: u16 = 12;
     pub(super) const NAME: u16 = 1;
     pub(super) const VALUE: u16 = 2;
 }
@@ -71,10 +73,23 @@ pub(crate) fn encode(entry: Entry, place: u32) -> Record {
             put(out, ID, &progress.id.to_bytes());
             outcome::put_updates(out, &progress.updates);
         }),
+        Entry::Held { id, held } => Record::new(Kind::Progress, place, bytes::Bytes::new(), |out| {
+            put(out, ID, &id.to_bytes());
+            outcome::put_held(out, Some(held));
+        }),
         Entry::Removed(id) => Record::new(Kind::Removed, place, bytes::Bytes::new(), |out| {
             put(out, ID, &id.to_bytes());
         }),
     }
+}
+
+/// Encodes the one `Progress` that says what all of a message's come to.
+pub(crate) fn encode_sum(id: MessageId, sum: &Sum, place: u32) -> Record {
+    Record::new(Kind::Progress, place, bytes::Bytes::new(), |out| {
+        put(out, ID, &id.to_bytes());
+        outcome::put_updates(out, &sum.updates);
+        outcome::put_held(out, sum.held);
+    })
 }
 
 /// The message that a record is about.
@@ -101,6 +116,9 @@ fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
             put(out, accepted::NAME, name.as_bytes());
             put(out, accepted::VALUE, value.as_bytes());
         });
+    }
+    if envelope.priority != Priority::default() {
+        put(out, accepted::PRIORITY, &[envelope.priority as u8]);
     }
     if let Some(ret) = envelope.notification().ret {
         put(out, accepted::RET, &[u8::from(ret == Ret::Headers)]);
@@ -134,7 +152,7 @@ pub(crate) fn envelope(head: &[u8]) -> Result<Envelope, FieldError> {
     let mut envelope: Option<Envelope> = None;
     let (mut reverse_path, mut received_at) = (None, None);
     let (mut body, mut smtputf8) = (Body::default(), false);
-    let mut metadata = Metadata::default();
+    let (mut metadata, mut priority) = (Metadata::default(), Priority::default());
     let (mut of_message, mut of_recipients) = (MessageNotification::default(), Vec::new());
     for field in fields(head) {
         let field = field?;
@@ -164,6 +182,10 @@ pub(crate) fn envelope(head: &[u8]) -> Result<Envelope, FieldError> {
                 of_message.envid = Some(EnvelopeId::parse(field.value).ok_or(FieldError::Value)?);
             }
             accepted::NOTIFICATION => of_recipients.push(asked(field)?),
+            accepted::PRIORITY => {
+                // One that a later version may know must not keep the message from being delivered.
+                priority = Priority::ALL.get(usize::from(field.byte()?)).copied().unwrap_or_default();
+            }
             _ => {}
         }
     }
@@ -173,6 +195,7 @@ pub(crate) fn envelope(head: &[u8]) -> Result<Envelope, FieldError> {
     envelope.body = body;
     envelope.smtputf8 = smtputf8;
     envelope.metadata = metadata;
+    envelope.priority = priority;
     envelope.ask(of_message);
     for (number, asked) in of_recipients {
         envelope.ask_about(number, asked);
@@ -300,6 +323,21 @@ mod tests {
                 assert_eq!(super::envelope(&octets), Ok(envelope.clone()));
             }
         }
+    }
+
+    #[test]
+    fn a_priority_is_decoded_as_it_was_encoded_and_an_unknown_one_is_normal() {
+        for priority in Priority::ALL {
+            let mut asked = asking();
+            asked.priority = priority;
+            let mut octets = Vec::new();
+            put_envelope(&mut octets, &asked);
+            assert_eq!(envelope(&octets), Ok(asked));
+        }
+        let mut octets = Vec::new();
+        put_envelope(&mut octets, &asking());
+        put(&mut octets, accepted::PRIORITY, &[9]);
+        assert_eq!(envelope(&octets), Ok(asking()));
     }
 
     proptest! {

@@ -108,7 +108,7 @@ impl Shared {
         }
         let content = |entry: &Entry| match entry {
             Entry::Accepted { content, .. } => content.in_memory().map_or(0, |content| content.len() as u64),
-            Entry::Progress(_) | Entry::Removed(_) => 0,
+            Entry::Progress(_) | Entry::Held { .. } | Entry::Removed(_) => 0,
         };
         let octets: u64 = entries.iter().map(content).sum();
         if octets > MAX_BATCH {
@@ -124,6 +124,7 @@ impl Shared {
                     Effect::Accepted(*id)
                 }
                 Entry::Progress(progress) => Effect::Progress(progress.id),
+                Entry::Held { id, .. } => Effect::Progress(*id),
                 Entry::Removed(id) => Effect::Removed(*id),
             };
             (encoding::encode(entry, place).last(crate::record::size(place) + 1 == count), effect)

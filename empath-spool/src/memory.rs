@@ -30,6 +30,7 @@ struct Message {
     envelope: Arc<Envelope>,
     content: Content,
     recipients: Vec<RecipientState>,
+    held: bool,
 }
 
 impl MemorySpool {
@@ -65,11 +66,16 @@ impl State {
         match entry {
             Entry::Accepted { id, envelope, content } => {
                 let recipients = vec![RecipientState::default(); envelope.recipients().len()];
-                self.messages.insert(id, Message { envelope, content, recipients });
+                self.messages.insert(id, Message { envelope, content, recipients, held: false });
             }
             Entry::Progress(progress) => {
                 if let Some(message) = self.messages.get_mut(&progress.id) {
                     progress.apply(&mut message.recipients);
+                }
+            }
+            Entry::Held { id, held } => {
+                if let Some(message) = self.messages.get_mut(&id) {
+                    message.held = held;
                 }
             }
             Entry::Removed(id) => {
@@ -102,6 +108,7 @@ impl Spool for MemorySpool {
             envelope: Arc::clone(&message.envelope),
             recipients: message.recipients.clone(),
             size: message.content.len(),
+            held: message.held,
         })))
     }
 

@@ -10,6 +10,7 @@ use crate::{
 
 mod progress {
     pub(super) const UPDATE: u16 = 2;
+    pub(super) const HELD: u16 = 3;
     pub(super) const RECIPIENT: u16 = 1;
     pub(super) const STATUS: u16 = 2;
     pub(super) const ATTEMPTS: u16 = 3;
@@ -49,6 +50,25 @@ fn put_update(out: &mut Vec<u8>, update: &RecipientUpdate) {
     if let Some(attempt) = &update.attempt {
         nest(out, progress::ATTEMPT, |out| put_attempt(out, attempt));
     }
+}
+
+/// Appends whether an operator holds the message, if that changed.
+pub(crate) fn put_held(out: &mut Vec<u8>, held: Option<bool>) {
+    if let Some(held) = held {
+        put(out, progress::HELD, &[held.into()]);
+    }
+}
+
+/// Whether the message is held from then on, if a `Progress` record says so.
+pub(crate) fn held(head: &[u8]) -> Result<Option<bool>, FieldError> {
+    let mut held = None;
+    for field in fields(head) {
+        let field = field?;
+        if field.number == progress::HELD {
+            held = Some(field.byte()? != 0);
+        }
+    }
+    Ok(held)
 }
 
 /// Decodes the head of a `Progress` record.

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use empath_common::MessageId;
 
 use crate::{
-    Content, LoadError, Progress, RecipientState, RecipientUpdate, Stored,
+    Content, LoadError, Progress, RecipientState, Stored,
     committer::Shared,
-    condensed::Condensed,
+    condensed::{Condensed, Sum},
     encoding::{self, LargeContent},
     fields::FieldError,
     files::File,
@@ -162,9 +162,9 @@ fn load_or(shared: &Shared, id: MessageId, damaged: Damaged) -> Result<Stored, L
         let envelope = encoding::envelope(head)?;
         let size = encoding::large(head)?.map_or(u64::from(header.body), |large| large.length);
         let mut recipients = vec![RecipientState::default(); envelope.recipients().len()];
-        let updates = condensed(shared, id, known, damaged)?;
+        let Sum { updates, held } = condensed(shared, id, known, damaged)?;
         Progress { id, updates }.apply(&mut recipients);
-        Ok(Stored { envelope: Arc::new(envelope), recipients, size })
+        Ok(Stored { envelope: Arc::new(envelope), recipients, size, held: held == Some(true) })
     })
 }
 
@@ -222,14 +222,15 @@ pub(crate) fn condensed(
     id: MessageId,
     (message, gaps): &Known,
     damaged: Damaged,
-) -> Result<Vec<RecipientUpdate>, Failure> {
+) -> Result<Sum, Failure> {
     let mut condensed = Condensed::default();
     let mut next = message.progress;
     while let Some(at) = next {
         let read = head(shared, id, at).and_then(|(header, octets)| {
-            Ok((header, outcome::progress(octets.get(HEADER..).unwrap_or_default())?))
+            let head = octets.get(HEADER..).unwrap_or_default();
+            Ok((header, outcome::progress(head)?, outcome::held(head)?))
         });
-        let (header, progress) = match read {
+        let (header, progress, held) = match read {
             Err(Failure::Record | Failure::Fields | Failure::Other) if damaged == Damaged::Passed => {
                 next = before(shared, id, at);
                 continue;
@@ -242,9 +243,9 @@ pub(crate) fn condensed(
         if next.is_some_and(|next| (next.segment, next.offset) >= (at.segment, at.offset)) {
             return Err(Failure::Fields);
         }
-        condensed.before(progress);
+        condensed.before(progress, held);
     }
-    Ok(condensed.updates())
+    Ok(condensed.sum())
 }
 
 /// What was written down about a `Progress`: the one before it.

@@ -19,7 +19,7 @@ use crate::{Content, KeptSegment, Progress, Quarantine, RecipientState, Verifica
 ///    leaves that open.
 /// 2. Batches are atomic: after a crash either every entry of a batch is there or none is.
 /// 3. Batches take effect in the order in which `commit` was called, also when the answers are not awaited.
-/// 4. An entry about an unknown message (`Progress`, `Removed`) changes nothing and is no error: the message has
+/// 4. An entry about an unknown message (`Progress`, `Held`, `Removed`) changes nothing and is no error: the message has
 ///    ended before.
 /// 5. Dropping [`Committed`] does not withdraw the batch.
 /// 6. Nothing here blocks the calling thread on I/O.
@@ -96,6 +96,13 @@ pub enum Entry {
     },
     /// Delivery made progress.
     Progress(Progress),
+    /// An operator holds a message, or lets it go on.
+    Held {
+        /// Which.
+        id: MessageId,
+        /// Whether it is held from now on.
+        held: bool,
+    },
     /// Every recipient has ended; the message can be forgotten.
     Removed(MessageId),
 }
@@ -218,4 +225,6 @@ pub struct Stored {
     pub recipients: Vec<RecipientState>,
     /// Octets of content.
     pub size: u64,
+    /// Whether an operator holds it.
+    pub held: bool,
 }

@@ -15,6 +15,11 @@ pub trait Hooks: Send + Sync + 'static {
         memory.commit(batch)
     }
 
+    /// [`Spool::load`].
+    fn load<'a>(&'a self, memory: &'a MemorySpool, id: MessageId) -> Loading<'a, Stored> {
+        memory.load(id)
+    }
+
     /// [`Spool::load_some`].
     fn load_some<'a>(&'a self, memory: &'a MemorySpool, ids: Vec<MessageId>) -> LoadingSome<'a> {
         memory.load_some(ids)
@@ -69,7 +74,7 @@ impl<H: Hooks> Spool for HookedSpool<H> {
     }
 
     fn load(&self, id: MessageId) -> Loading<'_, Stored> {
-        self.memory.load(id)
+        self.hooks.load(&self.memory, id)
     }
 
     fn load_some(&self, ids: Vec<MessageId>) -> LoadingSome<'_> {

@@ -4,7 +4,7 @@ mod descriptors;
 mod memory;
 mod own;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use empath_common::{Clock, Hook, Hooks, Problem, SystemClock};
 use empath_control::{ControlServer, SocketError};
@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 use crate::{
     config::{Config, Loaded},
     free_space::FreeSpace,
-    intake::Intake,
+    intake::{Intake, Priorities},
     operations::{Operations, SpoolOperations},
 };
 
@@ -45,6 +45,15 @@ pub enum StartError {
     /// The spool could not be opened.
     #[error(transparent)]
     Spool(#[from] empath_spool::OpenError),
+    /// What an operator has frozen could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Frozen {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// The resolver could not be set up.
     #[error(transparent)]
     Resolver(#[from] empath_delivery::resolve::ResolverError),
@@ -171,6 +180,10 @@ impl Daemon {
             rng: fastrand::Rng::new(),
         };
         let processor = Processor::start(delivery, parts);
+        if config.spool.backend == empath_spool::Backend::File {
+            let path = config.spool.path.join("frozen");
+            processor.keep_frozen_in(path.clone()).map_err(|source| StartError::Frozen { path, source })?;
+        }
         // Before anything new is accepted: what it finds is what a former process has left.
         let recovery = processor.recover();
 
@@ -178,6 +191,10 @@ impl Daemon {
             Arc::clone(&spool),
             &config.spool,
             processor.clone(),
+            Priorities {
+                header: config.delivery.priority_header.clone(),
+                networks: config.smtp.relay_networks.clone(),
+            },
             Arc::clone(&clock),
             &config.smtp.limits,
         );

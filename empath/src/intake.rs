@@ -1,6 +1,7 @@
 //! Joins the protocol and the spool: what a client sends becomes a durable, queued message here.
 
 mod draft;
+mod priority;
 mod refusals;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,11 +14,13 @@ use tracing::info;
 
 pub use draft::Draft;
 use draft::Storage;
+pub use priority::Priorities;
 
 /// Accepts content into the spool and hands committed messages to delivery.
 pub struct Intake {
     storage: Arc<Storage>,
     processor: Processor,
+    priorities: Priorities,
     clock: Arc<dyn Clock>,
     rng: Mutex<fastrand::Rng>,
     queue_size: usize,
@@ -30,12 +33,13 @@ impl Intake {
         spool: Arc<dyn Spool>,
         config: &Config,
         processor: Processor,
+        priorities: Priorities,
         clock: Arc<dyn Clock>,
         limits: &Limits,
     ) -> Self {
         let storage = Arc::new(Storage::new(spool, config, limits.content_memory.as_usize()));
         let rng = Mutex::new(fastrand::Rng::new());
-        Self { storage, processor, clock, rng, queue_size: limits.queue_size }
+        Self { storage, processor, priorities, clock, rng, queue_size: limits.queue_size }
     }
 }
 
@@ -58,6 +62,7 @@ impl server::Intake for Intake {
     ) -> Result<MessageId, IntakeError> {
         let id = server::Draft::id(&draft);
         let content = draft.finish().await?;
+        envelope.priority = self.priorities.of(&content, client).await;
         envelope.received_at = self.clock.now();
         let envelope = Arc::new(envelope);
         let entry = Entry::Accepted { id, envelope: Arc::clone(&envelope), content: content.clone() };
@@ -69,6 +74,7 @@ impl server::Intake for Intake {
             sender = envelope.reverse_path.as_str(),
             recipients = envelope.recipients().len(),
             size = content.len(),
+            priority = envelope.priority.as_str(),
             peer = %client.peer,
             helo = %Escaped(client.helo.as_deref().unwrap_or_default().as_bytes()),
             user = client.user.as_deref().map(|user| Escaped(user.as_bytes()).to_string()),

@@ -7,8 +7,8 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use empath_common::MessageId;
 use empath_control::{
-    Answers, Because, Changed, Connections, Failure, FailureCode, Filter, Handler, HistoryEntry, LastReply,
-    NotificationEntry, Pong, Priority, QueueEntry, QueueStats, QueueView, QueueWhy, RecipientEntry, Request,
+    Answers, Because, Changed, Connections, Failure, FailureCode, Filter, Frozen, Handler, HistoryEntry,
+    LastReply, NotificationEntry, Pong, QueueEntry, QueueStats, QueueView, QueueWhy, RecipientEntry, Request,
     Selection, Status, SystemStatus, WhyEntry,
 };
 use empath_delivery::{
@@ -79,6 +79,38 @@ impl Handler for Operations {
                     add(&mut changed, deleted.map_err(failed)?);
                 }
                 answers.send(&found(&messages, changed)?).await
+            }
+            Request::Hold { messages } => {
+                self.all_read().await?;
+                let mut changed = Changed::default();
+                for filter in selected(&messages) {
+                    let held = self.processor.hold(&filter).await;
+                    let failed = |error| Failure::new(FailureCode::Failed, format!("not held: {error}"));
+                    add(&mut changed, held.map_err(failed)?);
+                }
+                answers.send(&found(&messages, changed)?).await
+            }
+            Request::Release { messages } => {
+                self.all_read().await?;
+                let mut changed = Changed::default();
+                for filter in selected(&messages) {
+                    let released = self.processor.release(&filter).await;
+                    let failed = |error| Failure::new(FailureCode::Failed, format!("not released: {error}"));
+                    add(&mut changed, released.map_err(failed)?);
+                }
+                answers.send(&found(&messages, changed)?).await
+            }
+            Request::Freeze { domain } => {
+                let frozen = self.processor.freeze(&domain).await;
+                let failed = |error| Failure::new(FailureCode::Failed, format!("not frozen: {error}"));
+                let changed = frozen.map_err(failed)?;
+                answers.send(&Frozen { domain, frozen: true, changed }).await
+            }
+            Request::Thaw { domain } => {
+                let thawed = self.processor.thaw(&domain).await;
+                let failed = |error| Failure::new(FailureCode::Failed, format!("not thawed: {error}"));
+                let changed = thawed.map_err(failed)?;
+                answers.send(&Frozen { domain, frozen: false, changed }).await
             }
             Request::SpoolStats {} => self.storage.stats(answers).await,
             Request::SpoolVerify {} => self.storage.verify(answers).await,
@@ -183,6 +215,7 @@ impl Operations {
             by_status: by_status.collect(),
             by_domain: stats.by_domain.into_iter().map(|(domain, count)| (domain, count as u64)).collect(),
             oldest_seconds: stats.oldest_seconds,
+            frozen: self.processor.frozen(),
         }
     }
 }
@@ -235,7 +268,7 @@ fn entry(message: MessageView) -> QueueEntry {
         size: message.size,
         received_at: message.received_at,
         status: message_status(message.status),
-        priority: Priority::default(),
+        priority: message.priority,
         recipients: message.recipients.into_iter().map(recipient).collect(),
     }
 }
@@ -271,6 +304,8 @@ fn why(recipient: WhyView) -> WhyEntry {
         Known::RateLimited => Because::RateLimited,
         Known::BreakerOpen => Because::BreakerOpen,
         Known::Deferred => Because::Deferred,
+        Known::Held => Because::Held,
+        Known::Frozen => Because::Frozen,
     };
     let WhyView { address, status, until, detail, .. } = recipient;
     WhyEntry { address, state: recipient_status(status), because, until, detail }
@@ -295,6 +330,7 @@ fn message_status(status: MessageStatus) -> Status {
         MessageStatus::Pending => Status::Pending,
         MessageStatus::InProgress => Status::InProgress,
         MessageStatus::Deferred => Status::Deferred,
+        MessageStatus::Held => Status::Held,
     }
 }
 
@@ -303,6 +339,7 @@ fn recipient_status(status: RecipientStatus) -> Status {
         RecipientStatus::Pending => Status::Pending,
         RecipientStatus::InProgress => Status::InProgress,
         RecipientStatus::Deferred => Status::Deferred,
+        RecipientStatus::Held => Status::Held,
         RecipientStatus::Completed => Status::Completed,
         RecipientStatus::Failed => Status::Failed,
         RecipientStatus::Expired => Status::Expired,

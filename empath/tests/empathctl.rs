@@ -11,7 +11,7 @@ use std::{
 
 use empath_control::{
     Answers, Because, Changed, Checked, Connections, ControlServer, Discarded, Failure, FailureCode, Finding,
-    Handler, HistoryEntry, Kept, KeptSegment, LastReply, NotificationEntry, Piece, Pong, Priority,
+    Frozen, Handler, HistoryEntry, Kept, KeptSegment, LastReply, NotificationEntry, Piece, Pong, Priority,
     QueueEntry, QueueStats, QueueView, QueueWhy, RecipientEntry, Request, Selection, SpoolStats, Status,
     SystemStatus, WhyEntry,
 };
@@ -194,9 +194,22 @@ impl Handler for Fake {
             Request::Stats {} => {
                 let by_status = [(Status::Deferred, 1)].into();
                 let by_domain = [("example.test".to_owned(), 1)].into();
-                answers.send(&QueueStats { total: 1, by_status, by_domain, oldest_seconds: Some(60) }).await
+                answers
+                    .send(&QueueStats {
+                        total: 1,
+                        by_status,
+                        by_domain,
+                        oldest_seconds: Some(60),
+                        frozen: vec!["slow.test".parse().unwrap()],
+                    })
+                    .await
             }
-            Request::Retry { messages } | Request::Delete { messages } => {
+            Request::Freeze { domain } => answers.send(&Frozen { domain, frozen: true, changed: true }).await,
+            Request::Thaw { domain } => answers.send(&Frozen { domain, frozen: false, changed: false }).await,
+            Request::Retry { messages }
+            | Request::Delete { messages }
+            | Request::Hold { messages }
+            | Request::Release { messages } => {
                 let matched = match messages {
                     Selection::All => 100,
                     Selection::Ids(ids) => ids.len() as u64,
@@ -282,7 +295,7 @@ async fn json_answers_have_the_documented_members() {
     assert_eq!(daemon.json(&["queue", "why", ID]).await, json!({"id": ID, "recipients": [why]}));
     assert_eq!(
         daemon.json(&["queue", "stats"]).await,
-        json!({"total": 1, "by_status": {"deferred": 1}, "by_domain": {"example.test": 1}, "oldest_seconds": 60})
+        json!({"total": 1, "by_status": {"deferred": 1}, "by_domain": {"example.test": 1}, "oldest_seconds": 60, "frozen": ["slow.test"]})
     );
 }
 
@@ -293,6 +306,8 @@ async fn messages_are_selected_as_the_arguments_say() {
         (&["queue", "retry", "--all"][..], 100),
         (&["queue", "retry", ID, OTHER], 2),
         (&["queue", "retry", "--domain", "example.test"], 10),
+        (&["queue", "hold", "--sender", "alice@home.test"], 10),
+        (&["queue", "release", "--status", "held"], 10),
         (&["queue", "delete", ID], 1),
         (&["queue", "delete", "--sender", "", "--yes"], 10),
         (&["queue", "delete", "--all", "--yes"], 100),
@@ -309,7 +324,7 @@ async fn messages_are_selected_as_the_arguments_say() {
 async fn people_get_tables_in_which_nothing_steers_the_terminal() {
     let daemon = Running::start(1);
     for (arguments, words) in [
-        (&["queue", "list"][..], "1234  deferred  \\x1b[31malice@home.test  bob@example.test"),
+        (&["queue", "list"][..], "1234  deferred  normal    \\x1b[31malice@home.test  bob@example.test"),
         (&["queue", "view", ID], "Subject: \\x1b]0;owned\\x07"),
         (&["queue", "view", ID], "451 4.3.2 later"),
         (&["queue", "view", ID], "priority  normal\nret       HDRS\nenvid     QQ+2B1\n\nRECIPIENT"),
@@ -317,6 +332,11 @@ async fn people_get_tables_in_which_nothing_steers_the_terminal() {
         (&["queue", "why", ID], "bob@example.test  pending  rate_limited  2026-01-02 03:05:05Z  \\x1b[31m"),
         (&["queue", "stats"], "1 messages, the oldest 60 s old"),
         (&["queue", "retry", ID], "1 of 1 messages are due now"),
+        (&["queue", "hold", ID], "1 of 1 messages are held now"),
+        (&["queue", "release", ID], "1 of 1 messages go on now"),
+        (&["queue", "freeze", "Slow.test"], "slow.test is frozen now"),
+        (&["queue", "thaw", "slow.test"], "slow.test was not frozen"),
+        (&["queue", "stats"], "frozen: slow.test"),
         (&["system", "status"], "up           1d 02:03:04"),
         (&["system", "ping"], "Empath 1.2.3 answers"),
         (&["spool", "damaged"], "7       a record does not verify \\x1b[31m  01ARZ"),
@@ -342,7 +362,9 @@ async fn the_exit_status_tells_scripts_what_happened() {
     let (status, _, stderr) = daemon.run(&["queue", "view", OTHER]).await;
     assert_eq!((status, stderr), (1, format!("empathctl: there is no message {OTHER}\n")));
 
-    for usage in [&["queue", "view", "../../etc/passwd"][..], &["queue", "retry"], &["dance"]] {
+    for usage in
+        [&["queue", "view", "../../etc/passwd"][..], &["queue", "retry"], &["queue", "hold"], &["dance"]]
+    {
         assert_eq!(daemon.run(usage).await.0, 2, "{usage:?}");
     }
 

@@ -1,7 +1,7 @@
-use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use empath_common::{Domain, ForwardPath, MessageId};
-use empath_spool::{CommitError, Ended, Entry, Progress, RecipientUpdate, Status};
+use empath_common::{Domain, Host, MessageId};
+use empath_spool::{CommitError, Ended, Entry, LoadError, Progress, RecipientUpdate, Status, Stored};
 
 use super::{
     Processor, Shared,
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     log,
-    queue::{Fate, Job, JobRecipient, MessageStatus, RecipientStatus, Settlement, Snapshot},
+    queue::{Fate, JobRecipient, MessageStatus, Queued, Settlement, Snapshot},
 };
 
 /// How many messages are looked at while the queue is locked.
@@ -38,22 +38,28 @@ pub struct Touched {
 }
 
 impl Filter {
-    fn matches(&self, message: &Snapshot) -> bool {
-        let domain = |domain: &Domain| outstanding(message).any(|path| path.domain() == Some(domain));
+    /// Whether what the queue knows about the message is as it must be. Its sender is in the spool.
+    fn may_match(&self, message: &Snapshot) -> bool {
+        let domain = |domain: &Domain| {
+            outstanding(message).any(|host| matches!(host, Some(Host::Domain(other)) if other == domain))
+        };
         self.id.is_none_or(|id| id == message.id)
             && self.status.is_none_or(|status| status == message.status)
             && self.domain.as_ref().is_none_or(domain)
-            && self.sender.as_ref().is_none_or(|sender| message.envelope.reverse_path.as_str() == sender)
     }
 }
 
-/// Recipients that have not ended.
-fn outstanding(message: &Snapshot) -> impl Iterator<Item = &ForwardPath> {
-    let ended = |status: RecipientStatus| {
-        matches!(status, RecipientStatus::Completed | RecipientStatus::Failed | RecipientStatus::Expired)
-    };
-    let recipients = message.envelope.recipients().iter().zip(&message.recipients);
-    recipients.filter(move |(_, (status, ..))| !ended(*status)).map(|(path, _)| path)
+/// Where recipients go that have not ended.
+fn outstanding(message: &Snapshot) -> impl Iterator<Item = Option<&Host>> {
+    let recipients = message.hosts.iter().zip(&message.recipients);
+    recipients.filter(|(_, (status, ..))| !status.is_end()).map(|(host, _)| host.as_ref())
+}
+
+/// What a filter means of some messages that follow each other in the queue.
+pub(super) struct Page {
+    /// The last that was looked at.
+    pub(super) last: MessageId,
+    pub(super) matching: Vec<Snapshot>,
 }
 
 impl Processor {
@@ -66,11 +72,13 @@ impl Processor {
     ) -> Vec<MessageView> {
         let mut views = Vec::new();
         while views.len() < limit {
-            let page = self.page(filter, after);
-            let Some(last) = page.last() else { break };
-            after = Some(last.id);
-            for message in page.iter().filter(|message| filter.matches(message)).take(limit - views.len()) {
-                views.push(self.show(message).await.0);
+            let Some(mut page) = self.page(filter, after).await else { break };
+            after = Some(page.last);
+            page.matching.truncate(limit - views.len());
+            let stored =
+                self.0.spool.load_some(page.matching.iter().map(|message| message.id).collect()).await;
+            for (message, (_, stored)) in page.matching.iter().zip(stored) {
+                views.extend(self.show(message, stored).map(|(view, _)| view));
             }
         }
         views
@@ -79,7 +87,7 @@ impl Processor {
     /// One message with every attempt so far, oldest first.
     pub async fn view(&self, id: MessageId) -> Option<(MessageView, Vec<HistoryView>)> {
         let message = self.0.lock().queue.snapshot(id)?;
-        Some(self.show(&message).await)
+        self.show(&message, self.0.spool.load(id).await)
     }
 
     /// The queue in numbers.
@@ -87,16 +95,16 @@ impl Processor {
         let mut by_domain = BTreeMap::new();
         let mut after = None;
         loop {
-            let page = self.page(&Filter::default(), after);
-            let Some(last) = page.last() else { break };
-            after = Some(last.id);
-            for message in &page {
-                let domains: BTreeSet<_> = outstanding(message).filter_map(ForwardPath::host).collect();
-                for domain in domains {
-                    *by_domain.entry(domain.to_string()).or_default() += 1;
+            let Some(page) = self.page(&Filter::default(), after).await else { break };
+            after = Some(page.last);
+            for message in &page.matching {
+                let mut hosts: Vec<_> = outstanding(message).flatten().collect();
+                hosts.sort_unstable();
+                hosts.dedup();
+                for host in hosts {
+                    *by_domain.entry(host.to_string()).or_default() += 1;
                 }
             }
-            tokio::task::yield_now().await;
         }
         let now = self.0.now();
         let state = self.0.lock();
@@ -115,16 +123,14 @@ impl Processor {
         let mut touched = Touched::default();
         let mut after = None;
         loop {
-            let page = self.page(filter, after);
-            let Some(last) = page.last() else { return touched };
-            after = Some(last.id);
+            let Some(page) = self.page(filter, after).await else { return touched };
+            after = Some(page.last);
             let now = self.0.now();
-            for message in page.iter().filter(|message| filter.matches(message)) {
+            for message in &page.matching {
                 touched.matched += 1;
                 let due = self.0.update(|queue| queue.retry(message.id, now));
                 touched.changed += usize::from(due.is_some_and(|due| due > 0));
             }
-            tokio::task::yield_now().await;
         }
     }
 
@@ -135,36 +141,59 @@ impl Processor {
         let mut touched = Touched::default();
         let mut after = None;
         loop {
-            let page = self.page(filter, after);
-            let Some(last) = page.last() else {
-                return Ok(touched);
+            let Some(page) = self.page(filter, after).await else { return Ok(touched) };
+            after = Some(page.last);
+            touched.matched += page.matching.len();
+            touched.changed +=
+                self.0.delete(page.matching.iter().map(|message| message.id).collect()).await?;
+        }
+    }
+
+    /// Looks at the messages behind `after`; `None` when there are none. Envelopes are read only where the filter needs
+    /// them.
+    pub(super) async fn page(&self, filter: &Filter, after: Option<MessageId>) -> Option<Page> {
+        let mut seen = {
+            let state = self.0.lock();
+            match (filter.id, after) {
+                (Some(id), None) => state.queue.snapshot(id).into_iter().collect(),
+                (Some(_), Some(_)) => Vec::new(),
+                (None, after) => state.queue.page(after, PAGE),
+            }
+        };
+        let last = seen.last()?.id;
+        seen.retain(|message| filter.may_match(message));
+        if let Some(sender) = &filter.sender {
+            let ids = seen.iter().map(|message| message.id).collect();
+            let mut stored = self.0.spool.load_some(ids).await.into_iter();
+            let is_from = |(_, stored): (_, Result<Stored, _>)| {
+                stored.is_ok_and(|stored| stored.envelope.reverse_path.as_str() == sender)
             };
-            after = Some(last.id);
-            let ids = page.iter().filter(|message| filter.matches(message)).map(|message| message.id);
-            let ids: Vec<_> = ids.collect();
-            touched.matched += ids.len();
-            touched.changed += self.0.delete(ids).await?;
+            seen.retain(|_| stored.next().is_some_and(is_from));
+        } else {
+            // Deliveries have their turn.
+            tokio::task::yield_now().await;
         }
+        Some(Page { last, matching: seen })
     }
 
-    fn page(&self, filter: &Filter, after: Option<MessageId>) -> Vec<Snapshot> {
-        let state = self.0.lock();
-        match (filter.id, after) {
-            (Some(id), None) => state.queue.snapshot(id).into_iter().collect(),
-            (Some(_), Some(_)) => Vec::new(),
-            (None, after) => state.queue.page(after, PAGE),
-        }
-    }
-
-    async fn show(&self, message: &Snapshot) -> (MessageView, Vec<HistoryView>) {
-        // What is not known is left out; a message that has just ended is shown as it was.
-        let stored = self.0.spool.load(message.id).await.ok();
-        let route = |recipient| {
-            let next_hop = self.0.lock().queue.route(&message.envelope, recipient);
-            next_hop.map(|next_hop| next_hop.to_string())
+    /// A message as it was, with what the spool says about it; `None` if it has ended since.
+    fn show(
+        &self,
+        message: &Snapshot,
+        stored: Result<Stored, LoadError>,
+    ) -> Option<(MessageView, Vec<HistoryView>)> {
+        let stored = match stored {
+            Ok(stored) => Some(stored),
+            Err(LoadError::Unknown(_)) => return None,
+            // What is not known is left out.
+            Err(_) => None,
+        };
+        let route = |recipient: usize| {
+            let host = message.hosts.get(recipient)?;
+            Some(self.0.lock().queue.route(host.as_ref()).to_string())
         };
         let view = MessageView::new(message, stored.as_ref(), route);
-        (view, stored.as_ref().map(history).unwrap_or_default())
+        Some((view, stored.as_ref().map(history).unwrap_or_default()))
     }
 }
 
@@ -173,7 +202,9 @@ impl Shared {
         let now = self.now();
         let mut removals = Vec::new();
         let mut batch = Vec::new();
-        for id in ids {
+        // For the log: afterwards nobody can tell who they were.
+        let stored = self.spool.load_some(ids).await;
+        for (id, stored) in stored {
             let job = self.update(|queue| {
                 let flying = queue.in_flight(id);
                 let job = queue.delete(id, now)?;
@@ -182,11 +213,11 @@ impl Shared {
             });
             let Some((job, last, flying)) = job else { continue };
             batch.push(if last { Entry::Removed(id) } else { Entry::Progress(removal(&job, &flying)) });
-            removals.push((job, last));
+            removals.push((job, last, stored.ok()));
         }
         let outcome = if batch.is_empty() { Ok(()) } else { self.commit(batch).await };
         let mut late = Ok(());
-        for (job, last) in &removals {
+        for (job, last, stored) in &removals {
             let settlements: Vec<_> =
                 job.recipients.iter().map(|recipient| settlement(recipient, outcome.is_ok())).collect();
             let ended = self.update(|queue| {
@@ -201,7 +232,7 @@ impl Shared {
                 late = self.in_order(job.id);
             }
             if outcome.is_ok() {
-                say(job);
+                say(job, stored.as_ref());
             }
         }
         outcome.and(late).map(|()| removals.len())
@@ -209,7 +240,7 @@ impl Shared {
 }
 
 /// For what is in flight as well: if it comes down, there is a later word.
-fn removal(job: &Job, flying: &[(u32, u32)]) -> Progress {
+fn removal(job: &Queued, flying: &[(u32, u32)]) -> Progress {
     let update = |(recipient, attempts)| RecipientUpdate {
         recipient,
         status: Status::Ended(Ended::Removed),
@@ -227,10 +258,10 @@ fn settlement(recipient: &JobRecipient, removed: bool) -> Settlement {
     Settlement { index: recipient.index, attempts: recipient.attempts, fate }
 }
 
-fn say(job: &Job) {
+fn say(job: &Queued, stored: Option<&Stored>) {
     for recipient in &job.recipients {
-        if let Some(path) = job.envelope.recipients().get(recipient.index as usize) {
-            log::removed(job.id, path, recipient.attempts);
-        }
+        let paths = stored.map(|stored| stored.envelope.recipients());
+        let path = paths.and_then(|paths| paths.get(recipient.index as usize));
+        log::removed(job.id, path, recipient.attempts);
     }
 }

@@ -27,11 +27,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
         while !shared.stopping.is_cancelled()
             && let Some(job) = shared.update(Queue::take_expired)
         {
-            shared.expire(&job, &mut commits).await;
+            if let Some(job) = shared.opened(job, &mut commits).await {
+                shared.expire(&job, &mut commits).await;
+            }
         }
         while !shared.stopping.is_cancelled()
             && let Some(job) = shared.update(Queue::take_late)
         {
+            let Some(job) = shared.opened(job, &mut commits).await else { continue };
             if !shared.tell_of_delay(&job, &mut commits).await {
                 again_at = Instant::now() + AGAIN;
                 untold.push((job.id, job.recipients.iter().map(|recipient| recipient.index).collect()));

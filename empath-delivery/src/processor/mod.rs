@@ -7,7 +7,10 @@ mod commits;
 mod control;
 mod delay;
 mod duplicates;
+mod envelope;
 mod expiry;
+mod freeze;
+mod hold;
 mod outcome;
 mod overrides;
 mod reach;
@@ -19,6 +22,7 @@ mod why;
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -40,7 +44,7 @@ use crate::{
     lane, log,
     open::Network,
     order::HASTE,
-    queue::{Action, ConnectionId, Job, Limits, Next, Outcome, Queue},
+    queue::{Action, ConnectionId, Job, Limits, Next, Outcome, Queue, Queued},
     route::Routes,
 };
 
@@ -68,7 +72,8 @@ pub struct Settings {
     pub own_names: Vec<Domain>,
     /// Addresses and ports of this host: mail is never sent there.
     pub own_addresses: Vec<SocketAddr>,
-    /// Most octets of content that are kept in memory for first attempts; the rest is read back from the spool.
+    /// Most octets of envelopes and content that are kept in memory for first attempts; the rest is read back from the
+    /// spool.
     pub content_memory: usize,
 }
 
@@ -119,6 +124,8 @@ pub(crate) struct Shared {
     health: Mutex<Health>,
     /// Connections that wait for name servers.
     resolving: Mutex<HashSet<ConnectionId>>,
+    /// Where frozen domains are kept; whoever changes them holds it.
+    frozen_file: tokio::sync::Mutex<Option<PathBuf>>,
     rng: Mutex<fastrand::Rng>,
     timer: Notify,
     expired: Notify,
@@ -131,7 +138,7 @@ pub(crate) struct Shared {
 struct State {
     queue: Queue,
     /// How idle connections get their next job.
-    connections: HashMap<ConnectionId, mpsc::Sender<Job>>,
+    connections: HashMap<ConnectionId, mpsc::Sender<Queued>>,
     untaken: Untaken,
 }
 
@@ -176,6 +183,7 @@ impl Processor {
             }),
             health: Mutex::default(),
             resolving: Mutex::default(),
+            frozen_file: tokio::sync::Mutex::default(),
             rng: Mutex::new(rng),
             timer: Notify::new(),
             expired: Notify::new(),
@@ -283,7 +291,11 @@ impl Shared {
         outcome
     }
 
-    fn perform(self: &Arc<Self>, action: Action, connections: &mut HashMap<ConnectionId, mpsc::Sender<Job>>) {
+    fn perform(
+        self: &Arc<Self>,
+        action: Action,
+        connections: &mut HashMap<ConnectionId, mpsc::Sender<Queued>>,
+    ) {
         match action {
             Action::Open { connection, next_hop, job } => {
                 let (sender, jobs) = mpsc::channel(1);
@@ -302,11 +314,16 @@ impl Shared {
         }
     }
 
-    /// What a connection does after its job.
-    pub(crate) fn next(self: &Arc<Self>, connection: ConnectionId, job: &Job, outcome: Outcome) -> Next {
+    /// What a connection does after its job, which was for `domain` and says this about the destination.
+    pub(crate) fn next(
+        self: &Arc<Self>,
+        connection: ConnectionId,
+        outcome: Outcome,
+        domain: Option<&Domain>,
+    ) -> Next {
         let now = self.now();
         let next = self.update(|queue| {
-            queue.report(connection, outcome, job.domain(), now);
+            queue.report(connection, outcome, domain, now);
             queue.next(connection, now)
         });
         if matches!(next, Next::Close) {

@@ -223,7 +223,7 @@ impl Shared {
                 metrics.expired.increment();
                 log::expired(job.id, recipient, *attempts, &failure.detail, told);
             }
-            (Err(_), Fate::Ended(Ended::Removed)) => return log::removed(job.id, recipient, *attempts),
+            (Err(_), Fate::Ended(Ended::Removed)) => return log::removed(job.id, Some(recipient), *attempts),
             (Err(failure), Fate::Ended(_)) => {
                 metrics.bounced.increment();
                 log::bounced(&line, failure, told);

@@ -157,7 +157,7 @@ impl Shared {
     ) -> Result<bool, LoadError> {
         match loaded {
             Ok(stored) => {
-                if self.restored(id, stored) {
+                if self.restored(id, &stored) {
                     return Ok(true);
                 }
                 // The end of the last recipient was stored, the end of the message wasn't.
@@ -176,10 +176,9 @@ impl Shared {
         Ok(false)
     }
 
-    fn restored(self: &Arc<Self>, id: MessageId, stored: Stored) -> bool {
+    fn restored(self: &Arc<Self>, id: MessageId, stored: &Stored) -> bool {
         let now = self.now();
-        let Stored { envelope, recipients, size } = stored;
-        self.update(|queue| queue.restore(id, envelope, size, &recipients, now))
+        self.update(|queue| queue.restore(id, stored, now))
     }
 }
 

@@ -92,6 +92,7 @@ impl Shared {
             match entry {
                 Entry::Accepted { .. } => {}
                 Entry::Progress(progress) => self.in_order(progress.id)?,
+                Entry::Held { id, .. } => self.in_order(*id)?,
                 Entry::Removed(id) => removed.push(*id),
             }
         }

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use empath_common::{ForwardPath, MessageId, MessageNotification, RecipientNotification, Reply};
+use empath_common::{
+    ForwardPath, Host, MessageId, MessageNotification, Priority, RecipientNotification, Reply,
+};
 use empath_spool::{Attempt, RecipientState, Stored};
 use jiff::Timestamp;
 
@@ -19,6 +21,8 @@ pub struct MessageView {
     pub received_at: Timestamp,
     /// How far it is.
     pub status: MessageStatus,
+    /// How urgent it is.
+    pub priority: Priority,
     /// What its sender asked of reports.
     pub notification: MessageNotification,
     /// Every recipient, those that have ended too.
@@ -89,41 +93,45 @@ pub struct Stats {
 
 impl MessageView {
     pub(super) fn new(
-        snapshot: &Snapshot,
+        message: &Snapshot,
         stored: Option<&Stored>,
         route: impl Fn(usize) -> Option<String>,
     ) -> Self {
-        let Snapshot { id, envelope, size, recipients, status } = snapshot;
-        let views =
-            envelope.recipients().iter().zip(recipients).enumerate().map(|(index, (path, recipient))| {
-                let last = stored.and_then(|stored| stored.recipients.get(index)).and_then(last);
-                let &(status, attempts, next_attempt_at) = recipient;
-                let ended = matches!(
-                    status,
-                    RecipientStatus::Completed | RecipientStatus::Failed | RecipientStatus::Expired
-                );
-                let went = last.map(|last| last.next_hop.clone());
-                RecipientView {
-                    address: path.as_str().to_owned(),
-                    status,
-                    notification: envelope.notification_of(index).clone(),
-                    attempts,
-                    next_attempt_at,
-                    next_hop: if ended { went } else { route(index) },
-                    host: last.and_then(|last| last.host.clone()),
-                    last_reply: last.map(reply),
-                }
-            });
+        let envelope = stored.map(|stored| &*stored.envelope);
+        let views = (0..).zip(&message.recipients).zip(&message.hosts).map(|((index, recipient), host)| {
+            let last = stored.and_then(|stored| stored.recipients.get(index)).and_then(last);
+            let &(status, attempts, next_attempt_at) = recipient;
+            let path = envelope.and_then(|envelope| envelope.recipients().get(index));
+            let address = path.map_or_else(|| unread(host.as_ref()), |path| path.as_str().to_owned());
+            let went = last.map(|last| last.next_hop.clone());
+            let notification = envelope.map(|envelope| envelope.notification_of(index).clone());
+            RecipientView {
+                address,
+                status,
+                notification: notification.unwrap_or_default(),
+                attempts,
+                next_attempt_at,
+                next_hop: if status.is_end() { went } else { route(index) },
+                host: last.and_then(|last| last.host.clone()),
+                last_reply: last.map(reply),
+            }
+        });
         Self {
-            id: *id,
-            sender: envelope.reverse_path.as_str().to_owned(),
-            size: *size,
-            received_at: envelope.received_at,
-            status: *status,
-            notification: envelope.notification().clone(),
+            id: message.id,
+            sender: envelope.map_or_else(String::new, |envelope| envelope.reverse_path.as_str().to_owned()),
+            size: message.size,
+            received_at: message.received_at,
+            status: message.status,
+            priority: message.priority,
+            notification: envelope.map(|envelope| envelope.notification().clone()).unwrap_or_default(),
             recipients: views.collect(),
         }
     }
+}
+
+/// What is known of an address that the spool does not give back.
+fn unread(host: Option<&Host>) -> String {
+    host.map_or_else(|| "Postmaster".to_owned(), |host| format!("@{host}"))
 }
 
 fn last(state: &RecipientState) -> Option<&Attempt> {

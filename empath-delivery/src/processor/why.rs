@@ -41,6 +41,10 @@ pub enum Because {
     BreakerOpen,
     /// Its next attempt.
     Deferred,
+    /// An operator who holds the message.
+    Held,
+    /// An operator who has frozen its domain.
+    Frozen,
 }
 
 impl Processor {
@@ -52,8 +56,11 @@ impl Processor {
         let message = state.queue.snapshot(id)?;
         let recipients = view.recipients.iter().zip(&message.recipients).enumerate();
         let why = recipients.filter_map(|(index, (recipient, (status, _, due)))| {
-            let obstacle = state.queue.obstacle(id, &message.envelope, index, now);
+            let obstacle = state.queue.obstacle(id, index, now);
             let (because, until, detail) = match (obstacle, status) {
+                (_, RecipientStatus::Held) => {
+                    (Because::Held, None, "an operator holds it; queue release lets it go on".to_owned())
+                }
                 (Some(obstacle), _) => blocked(obstacle, recipient),
                 (None, RecipientStatus::InProgress) => self.0.flying(&message, index, &state.queue),
                 (None, RecipientStatus::Pending | RecipientStatus::Deferred) => {
@@ -74,6 +81,11 @@ type Reason = (Because, Option<Timestamp>, String);
 fn blocked(obstacle: Obstacle, recipient: &RecipientView) -> Reason {
     let to = recipient.next_hop.as_deref().unwrap_or("its destination");
     match obstacle {
+        Obstacle::Frozen => (
+            Because::Frozen,
+            None,
+            "an operator has frozen its domain; queue thaw lets mail go on".to_owned(),
+        ),
         Obstacle::None => (Because::Ready, None, "its attempt is about to start".to_owned()),
         Obstacle::Busy { connections, allowed, ready } if connections < allowed => {
             let detail = format!("all connections are in use by other destinations; {ready} wait for {to}");
@@ -116,7 +128,7 @@ fn last(recipient: &RecipientView) -> String {
 
 impl Shared {
     fn flying(&self, message: &Snapshot, recipient: usize, queue: &crate::queue::Queue) -> Reason {
-        let connection = queue.connection_of(message.id, &message.envelope, recipient);
+        let connection = queue.connection_of(message.id, recipient);
         if connection.is_some_and(|connection| self.set().contains(&connection)) {
             return (Because::Resolving, None, "its hosts are being looked up".to_owned());
         }

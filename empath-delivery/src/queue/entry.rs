@@ -1,131 +1,130 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use empath_common::{Envelope, MessageId};
+use empath_common::{Envelope, ForwardPath, MessageId, Priority};
 use empath_spool::{Ended, RecipientState, Status};
 use jiff::Timestamp;
 
-use super::{Fate, Job, JobRecipient, Settlement, Snapshot};
+use super::{
+    Fate, JobRecipient, MessageStatus, Queued, RecipientStatus, Settlement,
+    destinations::{Destination, Destinations},
+    few::Few,
+    moment::Moment,
+};
 use crate::schedule;
 
-/// A message in the queue.
+/// A message in the queue: what scheduling needs, and no more, for there may be a million. The rest is in the spool.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) envelope: Arc<Envelope>,
-    size: u64,
-    pub(super) content: Option<Bytes>,
-    pub(super) expires_at: Timestamp,
+    pub(super) received_at: Moment,
+    pub(super) size: u64,
     /// When the queue looks at the message next.
-    pub(super) timer: Option<Timestamp>,
+    pub(super) timer: Moment,
+    /// Until its first attempt, if there is room.
+    pub(super) fresh: Option<Box<Fresh>>,
+    recipients: Few<Recipient>,
+    pub(super) priority: Priority,
+    /// An operator has stopped it: nothing becomes ready, and it does not expire.
+    held: bool,
     /// An operator removes it: what is in flight and fails is not tried again.
     pub(super) removing: bool,
-    recipients: Box<[Recipient]>,
+}
+
+/// What the first attempt need not read back from the spool.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    pub(super) envelope: Arc<Envelope>,
+    pub(super) content: Option<Bytes>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Recipient {
-    place: Place,
+    /// When it is or was due.
+    due: Moment,
+    destination: Destination,
     attempts: u32,
+    place: Place,
     /// It does not share a transaction with others.
     alone: bool,
     /// Nobody is to be told any more that it takes long.
     told_of_delay: bool,
+    /// It stands in a lane, even if it is not ready any more.
+    listed: bool,
 }
 
-/// Where a recipient is, with its due time.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Place {
+/// Where a recipient is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
     /// For its due time to come.
-    Waiting(Timestamp),
+    Waiting,
     /// In the lane of its next hop.
-    Ready(Timestamp),
+    Ready,
     /// With a connection, or with someone who ends it.
     InFlight,
     /// It has come to its end.
     Ended(Ended),
 }
 
-/// How far a recipient is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecipientStatus {
-    /// Not tried yet.
-    Pending,
-    /// An attempt is being made.
-    InProgress,
-    /// Tried without success, to be tried again.
-    Deferred,
-    /// Delivered.
-    Completed,
-    /// Bounced, or removed by an operator.
-    Failed,
-    /// Too long in the queue.
-    Expired,
-}
-
-/// How far a message is: in progress if any recipient is, else deferred if any is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum MessageStatus {
-    /// No recipient was tried yet.
-    Pending,
-    /// An attempt is being made.
-    InProgress,
-    /// Some recipient was tried without success.
-    Deferred,
-}
-
-impl MessageStatus {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Pending, Self::InProgress, Self::Deferred];
-
-    /// As it is shown.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::InProgress => "in_progress",
-            Self::Deferred => "deferred",
-        }
+impl Fresh {
+    /// Octets of memory, more or less: what the allocator adds is in the figures for the envelope and its paths.
+    pub(super) fn octets(&self) -> usize {
+        let Envelope { reverse_path, metadata, .. } = &*self.envelope;
+        let path = |path: &ForwardPath| 128 + path.as_str().len();
+        let paths: usize = self.envelope.recipients().iter().map(path).sum();
+        let metadata: usize = metadata.iter().map(|(name, value)| 128 + name.len() + value.len()).sum();
+        let content = self.content.as_ref().map_or(0, Bytes::len);
+        512 + reverse_path.as_str().len() + paths + metadata + content
     }
 }
 
 impl Entry {
     /// A message of which no recipient was tried.
-    pub(super) fn new(envelope: Arc<Envelope>, size: u64, expire_after: Duration) -> Self {
+    pub(super) fn new(envelope: &Envelope, size: u64, destinations: &mut Destinations) -> Self {
+        let received_at = envelope.received_at.into();
         let nobody_to_tell = envelope.reverse_path.mailbox().is_none();
-        let recipient = |number| Recipient {
-            place: Place::Waiting(envelope.received_at),
+        let recipient = |(number, path): (usize, &ForwardPath)| Recipient {
+            due: received_at,
+            destination: destinations.enter(path.host()),
             attempts: 0,
+            place: Place::Waiting,
             alone: false,
             told_of_delay: nobody_to_tell || !envelope.notification_of(number).on_delay(),
+            listed: false,
         };
-        let recipients = (0..envelope.recipients().len()).map(recipient).collect();
         Self {
-            expires_at: schedule::after(envelope.received_at, expire_after),
-            envelope,
+            received_at,
             size,
-            content: None,
-            timer: None,
+            timer: Moment::NEVER,
+            fresh: None,
+            recipients: envelope.recipients().iter().enumerate().map(recipient).collect(),
+            priority: envelope.priority,
+            held: false,
             removing: false,
-            recipients,
         }
     }
 
     /// Takes over what was stored.
-    pub(super) fn restore(&mut self, states: &[RecipientState]) {
-        for (recipient, state) in self.recipients.iter_mut().zip(states) {
+    pub(super) fn restore(&mut self, states: &[RecipientState], held: bool) {
+        self.held = held;
+        for (recipient, state) in self.recipients.as_mut_slice().iter_mut().zip(states) {
             recipient.attempts = state.attempts;
             recipient.told_of_delay |= state.told_of_delay;
-            recipient.place = match state.status {
-                Status::Ended(ended) => Place::Ended(ended),
-                Status::Pending | Status::Deferred => match state.next_attempt_at {
-                    Some(due) => Place::Waiting(due),
-                    None => recipient.place,
-                },
-            };
+            match state.status {
+                Status::Ended(ended) => recipient.place = Place::Ended(ended),
+                Status::Pending | Status::Deferred => {
+                    recipient.due = state.next_attempt_at.map_or(recipient.due, Moment::from);
+                }
+            }
         }
     }
 
+    /// When the message is given up.
+    pub(super) fn expires_at(&self, expire_after: Duration) -> Moment {
+        schedule::after(self.received_at.into(), expire_after).into()
+    }
+
     /// Waiting recipients whose due time is chosen become ready.
-    pub(super) fn make_ready(&mut self, chosen: impl Fn(Timestamp) -> bool) -> Vec<u32> {
+    pub(super) fn make_ready(&mut self, chosen: impl Fn(Moment) -> bool) -> Vec<u32> {
         self.make_ready_where(|_, due| chosen(due))
     }
 
@@ -134,38 +133,71 @@ impl Entry {
         self.make_ready_where(|attempts, _| attempts == 0)
     }
 
-    fn make_ready_where(&mut self, chosen: impl Fn(u32, Timestamp) -> bool) -> Vec<u32> {
+    fn make_ready_where(&mut self, chosen: impl Fn(u32, Moment) -> bool) -> Vec<u32> {
         let mut ready = Vec::new();
-        for (index, recipient) in (0..).zip(&mut self.recipients) {
-            if let Place::Waiting(due) = recipient.place
-                && chosen(recipient.attempts, due)
-            {
-                recipient.place = Place::Ready(due);
+        if self.held {
+            return ready;
+        }
+        for (index, recipient) in (0..).zip(self.recipients.as_mut_slice()) {
+            if recipient.place == Place::Waiting && chosen(recipient.attempts, recipient.due) {
+                recipient.place = Place::Ready;
                 ready.push(index);
             }
         }
         ready
     }
 
-    /// A recipient that is ready goes in flight.
-    pub(super) fn take_off(&mut self, index: u32) -> Option<JobRecipient> {
-        let recipient = self.recipients.get_mut(index as usize)?;
-        let Place::Ready(due) = recipient.place else {
+    /// Nothing starts from now on; what is ready waits again. False if it was held already.
+    pub(super) fn hold(&mut self) -> bool {
+        for recipient in self.recipients.as_mut_slice() {
+            if recipient.place == Place::Ready {
+                recipient.place = Place::Waiting;
+            }
+        }
+        !std::mem::replace(&mut self.held, true)
+    }
+
+    /// It goes on where it was. False if it was not held.
+    pub(super) fn release(&mut self) -> bool {
+        std::mem::take(&mut self.held)
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Notes that a recipient is put into a lane. `None` if it stands in one already or where it goes is frozen, else
+    /// where it goes and whether it travels alone.
+    pub(super) fn list(&mut self, index: u32, destinations: &Destinations) -> Option<(Destination, bool)> {
+        let recipient = self.recipients.as_mut_slice().get_mut(index as usize)?;
+        if destinations.is_frozen(recipient.destination) {
             return None;
-        };
-        recipient.place = Place::InFlight;
-        Some(JobRecipient { index, attempts: recipient.attempts, due })
+        }
+        let listed = std::mem::replace(&mut recipient.listed, true);
+        (!listed).then_some((recipient.destination, recipient.alone))
+    }
+
+    /// Recipients that are ready and stand in no lane, because where they go is or was frozen.
+    pub(super) fn unlisted(&self) -> Vec<u32> {
+        let recipients = (0..).zip(self.recipients.as_slice());
+        let unlisted = recipients.filter(|(_, one)| one.place == Place::Ready && !one.listed);
+        unlisted.map(|(index, _)| index).collect()
+    }
+
+    /// A recipient leaves its lane, and goes in flight if it is still ready and where it goes is not frozen.
+    pub(super) fn take_off(&mut self, index: u32, destinations: &Destinations) -> Option<JobRecipient> {
+        let recipient = self.recipients.as_mut_slice().get_mut(index as usize)?;
+        recipient.listed = false;
+        let goes = recipient.place == Place::Ready && !destinations.is_frozen(recipient.destination);
+        goes.then(|| recipient.fly(index))
     }
 
     /// Recipients with a chosen number of attempts that wait or are ready go in flight.
     pub(super) fn claim(&mut self, chosen: impl Fn(u32) -> bool) -> Vec<JobRecipient> {
         let mut taken = Vec::new();
-        for (index, recipient) in (0..).zip(&mut self.recipients) {
-            if let Place::Waiting(due) | Place::Ready(due) = recipient.place
-                && chosen(recipient.attempts)
-            {
-                recipient.place = Place::InFlight;
-                taken.push(JobRecipient { index, attempts: recipient.attempts, due });
+        for (index, recipient) in (0..).zip(self.recipients.as_mut_slice()) {
+            if matches!(recipient.place, Place::Waiting | Place::Ready) && chosen(recipient.attempts) {
+                taken.push(recipient.fly(index));
             }
         }
         taken
@@ -174,12 +206,10 @@ impl Entry {
     /// Recipients that wait or are ready, and about whom the sender is to be told that it takes long, go in flight.
     pub(super) fn claim_late(&mut self) -> Vec<JobRecipient> {
         let mut taken = Vec::new();
-        for (index, recipient) in (0..).zip(&mut self.recipients) {
-            if let Place::Waiting(due) | Place::Ready(due) = recipient.place
-                && !std::mem::replace(&mut recipient.told_of_delay, true)
-            {
-                recipient.place = Place::InFlight;
-                taken.push(JobRecipient { index, attempts: recipient.attempts, due });
+        for (index, recipient) in (0..).zip(self.recipients.as_mut_slice()) {
+            if recipient.is_untold() {
+                recipient.told_of_delay = true;
+                taken.push(recipient.fly(index));
             }
         }
         taken
@@ -188,48 +218,52 @@ impl Entry {
     /// The sender could not be told about these recipients.
     pub(super) fn tell_again(&mut self, recipients: &[u32]) {
         for index in recipients {
-            if let Some(recipient) = self.recipients.get_mut(*index as usize) {
+            if let Some(recipient) = self.recipients.as_mut_slice().get_mut(*index as usize) {
                 recipient.told_of_delay = false;
             }
         }
     }
 
     /// When the sender is told that the message takes long, if it takes so long.
-    pub(super) fn late_at(&self, delay_after: Option<Duration>) -> Option<Timestamp> {
-        let late_at = schedule::after(self.envelope.received_at, delay_after?);
-        Some(late_at).filter(|late_at| *late_at < self.expires_at)
+    pub(super) fn late_at(&self, delay_after: Option<Duration>, expire_after: Duration) -> Option<Moment> {
+        let delay_after = delay_after.filter(|delay_after| *delay_after < expire_after)?;
+        Some(schedule::after(self.received_at.into(), delay_after).into())
     }
 
-    /// Whether a recipient is in its lane.
-    pub(super) fn is_ready(&self, index: usize) -> bool {
-        self.recipients.get(index).is_some_and(|recipient| matches!(recipient.place, Place::Ready(_)))
+    /// Where a recipient goes that is ready.
+    pub(super) fn ready_for(&self, index: usize) -> Option<Destination> {
+        let recipient = self.recipients.as_slice().get(index)?;
+        (recipient.place == Place::Ready).then_some(recipient.destination)
     }
 
-    pub(super) fn job(&self, id: MessageId, recipients: Vec<JobRecipient>, ready_at: Timestamp) -> Job {
-        Job { id, envelope: Arc::clone(&self.envelope), content: self.content.clone(), recipients, ready_at }
+    pub(super) fn job(&self, id: MessageId, recipients: Vec<JobRecipient>, ready_at: Timestamp) -> Queued {
+        let fresh = self.fresh.as_deref();
+        Queued {
+            id,
+            envelope: fresh.map(|fresh| Arc::clone(&fresh.envelope)),
+            content: fresh.and_then(|fresh| fresh.content.clone()),
+            recipients,
+            ready_at,
+        }
     }
 
     pub(super) fn isolate(&mut self, recipients: &[u32]) {
         for index in recipients {
-            if let Some(recipient) = self.recipients.get_mut(*index as usize) {
+            if let Some(recipient) = self.recipients.as_mut_slice().get_mut(*index as usize) {
                 recipient.alone = true;
             }
         }
     }
 
-    pub(super) fn is_alone(&self, index: u32) -> bool {
-        self.recipients.get(index as usize).is_some_and(|recipient| recipient.alone)
-    }
-
     /// A recipient in flight has come down: to its end, if that is returned.
     pub(super) fn settle(&mut self, settlement: &Settlement) -> Option<Ended> {
-        let recipient = self.recipients.get_mut(settlement.index as usize)?;
+        let recipient = self.recipients.as_mut_slice().get_mut(settlement.index as usize)?;
         recipient.attempts = settlement.attempts;
-        recipient.place = match settlement.fate {
-            Fate::Ended(ended) => Place::Ended(ended),
-            Fate::Due(_) if self.removing => Place::Ended(Ended::Removed),
-            Fate::Due(due) => Place::Waiting(due),
-        };
+        match settlement.fate {
+            Fate::Ended(ended) => recipient.place = Place::Ended(ended),
+            Fate::Due(_) if self.removing => recipient.place = Place::Ended(Ended::Removed),
+            Fate::Due(due) => (recipient.place, recipient.due) = (Place::Waiting, due.into()),
+        }
         match recipient.place {
             Place::Ended(ended) => Some(ended),
             _ => None,
@@ -238,68 +272,87 @@ impl Entry {
 
     /// Recipients that have not ended.
     pub(super) fn outstanding(&self) -> usize {
-        self.recipients.iter().filter(|recipient| !matches!(recipient.place, Place::Ended(_))).count()
+        let recipients = self.recipients.as_slice().iter();
+        recipients.filter(|recipient| !matches!(recipient.place, Place::Ended(_))).count()
     }
 
     /// Whether nobody is about to need the content.
     pub(super) fn is_quiet(&self) -> bool {
-        let waits = |recipient: &Recipient| matches!(recipient.place, Place::Waiting(_) | Place::Ended(_));
-        self.recipients.iter().all(waits)
+        let waits = |recipient: &Recipient| matches!(recipient.place, Place::Waiting | Place::Ended(_));
+        self.recipients.as_slice().iter().all(waits)
     }
 
     /// The next moment when something is to be done without an outside event: a due time, news of a delay, or the expiry.
-    pub(super) fn next_event(&self, delay_after: Option<Duration>, now: Timestamp) -> Option<Timestamp> {
-        let mut next = None;
+    pub(super) fn next_event(
+        &self,
+        delay_after: Option<Duration>,
+        expire_after: Duration,
+        now: Moment,
+    ) -> Moment {
+        let mut next = Moment::NEVER;
+        if self.held {
+            return next;
+        }
         let (mut outstanding, mut untold) = (false, false);
-        for recipient in &self.recipients {
+        for recipient in self.recipients.as_slice() {
             outstanding |= !matches!(recipient.place, Place::Ended(_));
-            untold |=
-                !recipient.told_of_delay && matches!(recipient.place, Place::Waiting(_) | Place::Ready(_));
-            if let Place::Waiting(due) = recipient.place {
-                next = Some(next.map_or(due, |next: Timestamp| next.min(due)));
+            untold |= recipient.is_untold();
+            if recipient.place == Place::Waiting {
+                next = next.min(recipient.due);
             }
         }
         // After the expiry only what could not be ended then is left, to be tried again at its due time.
-        if outstanding && self.expires_at > now {
-            let late_at = self.late_at(delay_after).filter(|_| untold);
-            next = [next, late_at, Some(self.expires_at)].into_iter().flatten().min();
+        let expires_at = self.expires_at(expire_after);
+        if !outstanding || expires_at <= now {
+            return next;
         }
-        next
+        let late_at = self.late_at(delay_after, expire_after).filter(|_| untold);
+        next.min(expires_at).min(late_at.unwrap_or(Moment::NEVER))
     }
 
     pub(super) fn status(&self) -> MessageStatus {
-        let mut status = MessageStatus::Pending;
-        for recipient in &self.recipients {
+        let mut status = if self.held { MessageStatus::Held } else { MessageStatus::Pending };
+        for recipient in self.recipients.as_slice() {
             match recipient.place {
                 Place::InFlight => return MessageStatus::InProgress,
-                Place::Waiting(_) | Place::Ready(_) if recipient.attempts > 0 => {
+                Place::Waiting | Place::Ready if recipient.attempts > 0 && !self.held => {
                     status = MessageStatus::Deferred;
                 }
-                Place::Waiting(_) | Place::Ready(_) | Place::Ended(_) => {}
+                Place::Waiting | Place::Ready | Place::Ended(_) => {}
             }
         }
         status
     }
 
-    pub(super) fn snapshot(&self, id: MessageId) -> Snapshot {
-        let recipients = self.recipients.iter().map(|recipient| recipient.snapshot()).collect();
-        Snapshot {
-            id,
-            envelope: Arc::clone(&self.envelope),
-            size: self.size,
-            recipients,
-            status: self.status(),
-        }
+    /// Each recipient with its attempts and its due time.
+    pub(super) fn recipients(&self) -> impl Iterator<Item = (RecipientStatus, u32, Option<Timestamp>)> {
+        self.recipients.as_slice().iter().map(|recipient| recipient.snapshot(self.held))
+    }
+
+    /// Where each recipient goes.
+    pub(super) fn destinations(&self) -> impl Iterator<Item = Destination> {
+        self.recipients.as_slice().iter().map(|recipient| recipient.destination)
     }
 }
 
 impl Recipient {
-    fn snapshot(self) -> (RecipientStatus, u32, Option<Timestamp>) {
+    /// Whether its sender is to be told when it takes long.
+    fn is_untold(&self) -> bool {
+        !self.told_of_delay && matches!(self.place, Place::Waiting | Place::Ready)
+    }
+
+    fn fly(&mut self, index: u32) -> JobRecipient {
+        self.place = Place::InFlight;
+        JobRecipient { index, attempts: self.attempts, due: self.due.into() }
+    }
+
+    fn snapshot(self, held: bool) -> (RecipientStatus, u32, Option<Timestamp>) {
         let (status, due) = match self.place {
-            Place::Waiting(due) | Place::Ready(due) if self.attempts > 0 => {
-                (RecipientStatus::Deferred, Some(due))
+            Place::Waiting | Place::Ready if held => (RecipientStatus::Held, None),
+            Place::Waiting | Place::Ready if self.attempts > 0 => {
+                (RecipientStatus::Deferred, Some(self.due.into()))
             }
-            Place::Waiting(_) | Place::Ready(_) => (RecipientStatus::Pending, None),
+            Place::Waiting | Place::Ready => (RecipientStatus::Pending, None),
             Place::InFlight => (RecipientStatus::InProgress, None),
             Place::Ended(Ended::Delivered) => (RecipientStatus::Completed, None),
             Place::Ended(Ended::Bounced | Ended::Removed) => (RecipientStatus::Failed, None),

@@ -6,12 +6,13 @@ use empath_common::{Domain, MessageId};
 use jiff::Timestamp;
 
 use super::{
-    Action, Event, Fate, Job, JobRecipient, Next, Queue, Settlement, begin,
+    Action, Event, Fate, JobRecipient, Next, Queue, Queued, Settlement, begin,
     breaker::BreakerState,
     count,
     entry::Entry,
-    lanes::{ConnectionId, Lanes, Ready},
+    lanes::{ConnectionId, Lanes},
     pace::Wake,
+    ready::Ready,
     window::Window,
 };
 use crate::{route::NextHop, schedule};
@@ -55,14 +56,14 @@ impl Queue {
 
     /// The next job for a connection that has settled its last one.
     pub fn next(&mut self, connection: ConnectionId, now: Timestamp) -> Next {
-        let Self { lanes, messages, counts, actions, .. } = self;
-        lanes.next(connection, now, &mut |ready| begin(messages, counts, ready), actions)
+        let Self { lanes, messages, destinations, counts, actions, .. } = self;
+        lanes.next(connection, now, &mut |ready| begin(messages, destinations, counts, &ready), actions)
     }
 
     /// Takes an idle connection out of the queue. False if it was given a job in the meantime.
     pub fn leave(&mut self, connection: ConnectionId, now: Timestamp) -> bool {
-        let Self { lanes, messages, counts, actions, .. } = self;
-        lanes.leave(connection, now, &mut |ready| begin(messages, counts, ready), actions)
+        let Self { lanes, messages, destinations, counts, actions, .. } = self;
+        lanes.leave(connection, now, &mut |ready| begin(messages, destinations, counts, &ready), actions)
     }
 
     /// Puts a job back that did not get to its transaction, because the destination wants no more connections than the
@@ -75,12 +76,18 @@ impl Queue {
         recipients: &[JobRecipient],
         now: Timestamp,
     ) -> bool {
-        let wanted = |entry: &Entry| !entry.removing && entry.expires_at > now;
+        let expire_after = self.limits.expire_after;
+        let wanted = |entry: &Entry| !entry.removing && entry.expires_at(expire_after) > now.into();
         if !self.messages.get(&id).is_some_and(wanted) {
             return false;
         }
-        let Self { lanes, messages, counts, actions, .. } = self;
-        if !lanes.turn_away(connection, now, &mut |ready| begin(messages, counts, ready), actions) {
+        let Self { lanes, messages, destinations, counts, actions, .. } = self;
+        if !lanes.turn_away(
+            connection,
+            now,
+            &mut |ready| begin(messages, destinations, counts, &ready),
+            actions,
+        ) {
             return false;
         }
         let Some(entry) = messages.get_mut(&id) else {
@@ -90,7 +97,7 @@ impl Queue {
         for JobRecipient { index, attempts, due } in recipients.iter().copied() {
             entry.settle(&Settlement { index, attempts, fate: Fate::Due(due.min(now)) });
         }
-        let recipients = entry.make_ready(|due| due <= now);
+        let recipients = entry.make_ready(|due| due <= now.into());
         count(counts, before, Some(entry.status()));
         self.ready(id, &recipients, now);
         self.rearm(id, now);
@@ -100,12 +107,17 @@ impl Queue {
     /// An operator wants a message to go now: the destinations of which the breakers are open are tried.
     pub(super) fn hurry(&mut self, id: MessageId, now: Timestamp) {
         let Some(entry) = self.messages.get(&id) else { return };
-        let routes = entry.envelope.recipients().iter().map(|path| self.routes.route(path).next_hop);
-        let next_hops: BTreeSet<_> = routes.collect();
-        let Self { lanes, messages, counts, actions, .. } = self;
+        let hosts = entry.destinations().map(|to| self.destinations.host(to));
+        let next_hops: BTreeSet<_> = hosts.map(|host| self.routes.route_to(host).next_hop).collect();
+        let Self { lanes, messages, destinations, counts, actions, .. } = self;
         for next_hop in next_hops {
             lanes.pass(&next_hop, Timestamp::MAX);
-            lanes.dispatch(&next_hop, now, &mut |ready| begin(messages, counts, ready), actions);
+            lanes.dispatch(
+                &next_hop,
+                now,
+                &mut |ready| begin(messages, destinations, counts, &ready),
+                actions,
+            );
         }
     }
 }
@@ -154,7 +166,7 @@ impl Lanes {
         &mut self,
         id: ConnectionId,
         now: Timestamp,
-        begin: &mut impl FnMut(Ready) -> Option<Job>,
+        begin: &mut impl FnMut(Ready) -> Option<Queued>,
         actions: &mut Vec<Action>,
     ) -> bool {
         let Some(connection) = self.connections.get(&id) else { return false };

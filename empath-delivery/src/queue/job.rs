@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use empath_common::{Domain, Envelope, MessageId};
+use empath_common::{Domain, Envelope, Host, MessageId, Priority};
 use empath_spool::Ended;
 use jiff::Timestamp;
 
@@ -10,11 +10,11 @@ use crate::route::NextHop;
 
 /// Recipients of one message that travel together, taken out of the queue until they are settled.
 #[derive(Debug, Clone)]
-pub struct Job {
+pub struct Job<E = Arc<Envelope>> {
     /// The message.
     pub id: MessageId,
     /// Its envelope.
-    pub envelope: Arc<Envelope>,
+    pub envelope: E,
     /// Its content, if it is still in memory.
     pub content: Option<Bytes>,
     /// Whom this job is about.
@@ -28,6 +28,17 @@ impl Job {
     pub fn domain(&self) -> Option<&Domain> {
         let first = self.recipients.first()?;
         self.envelope.recipients().get(first.index as usize)?.domain()
+    }
+}
+
+/// A job as the queue gives it: the envelope of a message that was tried before is to be read back from the spool.
+pub type Queued = Job<Option<Arc<Envelope>>>;
+
+impl Queued {
+    /// The job with the envelope of its message.
+    pub fn with(self, envelope: Arc<Envelope>) -> Job {
+        let Self { id, envelope: _, content, recipients, ready_at } = self;
+        Job { id, envelope, content, recipients, ready_at }
     }
 }
 
@@ -72,14 +83,14 @@ pub enum Action {
         /// Where to.
         next_hop: NextHop,
         /// Its first job.
-        job: Job,
+        job: Queued,
     },
     /// Give a job to an idle connection.
     Resume {
         /// Which.
         connection: ConnectionId,
         /// Its next job.
-        job: Job,
+        job: Queued,
     },
     /// Close an idle connection: another destination needs its place.
     Close {
@@ -92,24 +103,28 @@ pub enum Action {
 #[derive(Debug)]
 pub enum Next {
     /// This job.
-    Job(Job),
+    Job(Queued),
     /// Wait for one.
     Idle,
     /// Close: it has been taken out of the queue already.
     Close,
 }
 
-/// A message as it is at one moment.
+/// A message as it is at one moment, as far as the queue knows it: the envelope is in the spool.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The message.
     pub id: MessageId,
-    /// Its envelope.
-    pub envelope: Arc<Envelope>,
+    /// When it was accepted.
+    pub received_at: Timestamp,
+    /// How urgent it is.
+    pub priority: Priority,
     /// Octets of its content.
     pub size: u64,
     /// The recipients in the order of the envelope, each with its attempts and its due time.
     pub recipients: Vec<(RecipientStatus, u32, Option<Timestamp>)>,
+    /// What stands behind the `@` of each; `None` for the bare `<Postmaster>`.
+    pub hosts: Vec<Option<Host>>,
     /// The message as a whole.
     pub status: MessageStatus,
 }
@@ -122,5 +137,6 @@ pub(super) type Together = (NextHop, Option<Domain>);
 pub(super) struct Grouped {
     pub(super) max_connections: usize,
     pub(super) rate: Option<Rate>,
-    pub(super) recipients: Vec<u32>,
+    pub(super) together: Vec<u32>,
+    pub(super) alone: Vec<u32>,
 }

@@ -4,10 +4,12 @@ use empath_common::Domain;
 use jiff::Timestamp;
 
 use super::{
-    Job,
+    Queued,
     breaker::{Breaker, BreakerState},
-    lanes::{ConnectionId, Ready},
+    classes::Classes,
+    lanes::ConnectionId,
     rate::{Limiter, Rate},
+    ready::Ready,
     window::Window,
 };
 use crate::{config::CircuitBreaker, route::Limit};
@@ -16,7 +18,7 @@ use crate::{config::CircuitBreaker, route::Limit};
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     /// What no limit of its domain applies to.
-    ready: VecDeque<Ready>,
+    ready: Classes,
     /// The other mail by its domain. A flow has mail.
     flows: BTreeMap<Domain, Flow>,
     /// Flows that do not wait for a token, as far as is known; they take turns.
@@ -47,7 +49,7 @@ pub(super) struct Lane {
 #[derive(Debug)]
 struct Flow {
     rate: Rate,
-    ready: VecDeque<Ready>,
+    ready: Classes,
     /// When the token comes that it waits for.
     until: Option<Timestamp>,
 }
@@ -55,7 +57,7 @@ struct Flow {
 /// What a lane has to do.
 pub(super) enum Popped {
     /// This.
-    Job(Job),
+    Job(Queued),
     /// Nothing before this domain gets its next token.
     Wait(Domain, Timestamp),
     /// Nothing.
@@ -72,7 +74,9 @@ impl Lane {
             flow.rate = rate;
             flow.ready.push_back(ready);
         } else {
-            self.flows.insert(domain.clone(), Flow { rate, ready: VecDeque::from([ready]), until: None });
+            let mut flow = Flow { rate, ready: Classes::default(), until: None };
+            flow.ready.push_back(ready);
+            self.flows.insert(domain.clone(), flow);
             self.open.push_back(domain);
         }
     }
@@ -135,7 +139,7 @@ impl Lane {
         &mut self,
         limiter: &mut Limiter,
         now: Timestamp,
-        begin: &mut impl FnMut(Ready) -> Option<Job>,
+        begin: &mut impl FnMut(Ready) -> Option<Queued>,
     ) -> Popped {
         loop {
             if self.open.is_empty() || (!self.flows_turn && !self.ready.is_empty()) {
@@ -185,6 +189,8 @@ impl Lane {
 pub enum Obstacle {
     /// Nothing; it starts at once.
     None,
+    /// An operator lets nothing start to its domain.
+    Frozen,
     /// All connections are in use.
     Busy {
         /// How many there are to the destination.

@@ -4,10 +4,11 @@ use empath_common::{Domain, MessageId};
 use jiff::Timestamp;
 
 use super::{
-    Action, Event, Job, Next,
+    Action, Event, Next, Queued,
     lane::{Lane, Obstacle, Popped},
     pace::Wake,
     rate::{Limiter, Rate},
+    ready::Ready,
 };
 use crate::{
     config::CircuitBreaker,
@@ -20,14 +21,6 @@ pub const TURN: u32 = 20;
 /// The name of a connection; a larger one is younger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(u64);
-
-/// Recipients of one message that are ready for one next hop.
-#[derive(Debug)]
-pub(super) struct Ready {
-    pub(super) id: MessageId,
-    pub(super) recipients: Vec<u32>,
-    pub(super) since: Timestamp,
-}
 
 /// The lanes and their connections.
 ///
@@ -121,7 +114,7 @@ impl Lanes {
         &mut self,
         next_hop: &NextHop,
         now: Timestamp,
-        begin: &mut impl FnMut(Ready) -> Option<Job>,
+        begin: &mut impl FnMut(Ready) -> Option<Queued>,
         actions: &mut Vec<Action>,
     ) {
         while self.can_start(next_hop)
@@ -135,7 +128,7 @@ impl Lanes {
         &mut self,
         id: ConnectionId,
         now: Timestamp,
-        begin: &mut impl FnMut(Ready) -> Option<Job>,
+        begin: &mut impl FnMut(Ready) -> Option<Queued>,
         actions: &mut Vec<Action>,
     ) -> Next {
         let Some(Connection { next_hop, turn, .. }) = self.connections.get(&id) else {
@@ -169,8 +162,9 @@ impl Lanes {
             self.idle.insert(id);
             return Next::Idle;
         }
-        // Behind those who wait already.
-        if wanted && !is_one_too_many {
+        // Behind those who wait already, unless what was ready is not wanted any more.
+        let has_work = self.by_next_hop.get(&next_hop).is_some_and(Lane::has_work);
+        if wanted && has_work && !is_one_too_many {
             self.wait(&next_hop);
         }
         self.take_out(id, now);
@@ -182,7 +176,7 @@ impl Lanes {
         &mut self,
         id: ConnectionId,
         now: Timestamp,
-        begin: &mut impl FnMut(Ready) -> Option<Job>,
+        begin: &mut impl FnMut(Ready) -> Option<Queued>,
         actions: &mut Vec<Action>,
     ) -> bool {
         let gone = !self.connections.contains_key(&id);
@@ -233,7 +227,7 @@ impl Lanes {
         &mut self,
         next_hop: &NextHop,
         now: Timestamp,
-        begin: &mut impl FnMut(Ready) -> Option<Job>,
+        begin: &mut impl FnMut(Ready) -> Option<Queued>,
         actions: &mut Vec<Action>,
     ) -> bool {
         let Some((job, probe)) = self.pop(next_hop, now, begin) else {
@@ -267,8 +261,8 @@ impl Lanes {
         &mut self,
         next_hop: &NextHop,
         now: Timestamp,
-        begin: &mut impl FnMut(Ready) -> Option<Job>,
-    ) -> Option<(Job, bool)> {
+        begin: &mut impl FnMut(Ready) -> Option<Queued>,
+    ) -> Option<(Queued, bool)> {
         let lane = self.by_next_hop.get_mut(next_hop)?;
         loop {
             match lane.pop(&mut self.limiter, now, begin) {
@@ -309,7 +303,7 @@ impl Lanes {
     pub(super) fn grant(
         &mut self,
         now: Timestamp,
-        begin: &mut impl FnMut(Ready) -> Option<Job>,
+        begin: &mut impl FnMut(Ready) -> Option<Queued>,
         actions: &mut Vec<Action>,
     ) {
         while !self.stopped

@@ -1,13 +1,13 @@
 use empath_common::MessageId;
 use jiff::Timestamp;
 
-use super::{Job, Queue, entry::Entry};
+use super::{Queue, Queued, entry::Entry};
 
 /// What takes long.
 impl Queue {
     /// Recipients about whom the sender is to be told that it takes long, each once. They are in flight until they are
     /// settled, and due as before then.
-    pub fn take_late(&mut self) -> Option<Job> {
+    pub fn take_late(&mut self) -> Option<Queued> {
         self.late.pop_front()
     }
 

@@ -1,9 +1,9 @@
 use std::ops::Bound;
 
-use empath_common::{Envelope, MessageId};
+use empath_common::{Host, MessageId};
 use jiff::Timestamp;
 
-use super::{ConnectionId, MessageStatus, Obstacle, Queue, RecipientStatus, Snapshot};
+use super::{ConnectionId, MessageStatus, Obstacle, Queue, RecipientStatus, Snapshot, entry::Entry};
 use crate::route::{NextHop, Route, Routes};
 
 /// What can be seen from outside.
@@ -25,7 +25,7 @@ impl Queue {
 
     /// When the oldest message was received.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.messages.first_key_value().map(|(_, entry)| entry.envelope.received_at)
+        self.messages.first_key_value().map(|(_, entry)| entry.received_at.into())
     }
 
     /// Connections, idle ones included.
@@ -45,7 +45,7 @@ impl Queue {
 
     /// One message.
     pub fn snapshot(&self, id: MessageId) -> Option<Snapshot> {
-        self.messages.get(&id).map(|entry| entry.snapshot(id))
+        self.messages.get(&id).map(|entry| self.seen(id, entry))
     }
 
     /// The recipients of a message that are in flight, each with its attempts before that.
@@ -60,7 +60,7 @@ impl Queue {
     pub fn page(&self, after: Option<MessageId>, limit: usize) -> Vec<Snapshot> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.messages.range((start, Bound::Unbounded));
-        range.take(limit).map(|(id, entry)| entry.snapshot(*id)).collect()
+        range.take(limit).map(|(id, entry)| self.seen(*id, entry)).collect()
     }
 
     /// How next hops are chosen. A change counts for whoever gets into a lane from now on.
@@ -69,32 +69,35 @@ impl Queue {
     }
 
     /// What keeps a recipient from starting; `None` unless it is ready.
-    pub fn obstacle(
-        &self,
-        id: MessageId,
-        envelope: &Envelope,
-        recipient: usize,
-        now: Timestamp,
-    ) -> Option<Obstacle> {
-        if !self.messages.get(&id)?.is_ready(recipient) {
-            return None;
+    pub fn obstacle(&self, id: MessageId, recipient: usize, now: Timestamp) -> Option<Obstacle> {
+        let destination = self.messages.get(&id)?.ready_for(recipient)?;
+        if self.destinations.is_frozen(destination) {
+            return Some(Obstacle::Frozen);
         }
-        let Route { next_hop, limit, .. } = self.routes.route(envelope.recipients().get(recipient)?);
+        let Route { next_hop, limit, .. } = self.routes.route_to(self.destinations.host(destination));
         Some(self.lanes.obstacle(&next_hop, limit.as_ref().map(|limit| &limit.domain), now))
     }
 
     /// The connection that is busy with a message for a recipient's next hop.
-    pub fn connection_of(
-        &self,
-        id: MessageId,
-        envelope: &Envelope,
-        recipient: usize,
-    ) -> Option<ConnectionId> {
-        self.lanes.busy_with(id, &self.route(envelope, recipient)?)
+    pub fn connection_of(&self, id: MessageId, recipient: usize) -> Option<ConnectionId> {
+        let destination = self.messages.get(&id)?.destinations().nth(recipient)?;
+        self.lanes.busy_with(id, &self.route(self.destinations.host(destination)))
     }
 
-    /// Where a recipient goes by the present configuration.
-    pub fn route(&self, envelope: &Envelope, recipient: usize) -> Option<NextHop> {
-        envelope.recipients().get(recipient).map(|path| self.routes.route(path).next_hop)
+    fn seen(&self, id: MessageId, entry: &Entry) -> Snapshot {
+        Snapshot {
+            id,
+            received_at: entry.received_at.into(),
+            priority: entry.priority,
+            size: entry.size,
+            recipients: entry.recipients().collect(),
+            hosts: entry.destinations().map(|to| self.destinations.host(to).cloned()).collect(),
+            status: entry.status(),
+        }
+    }
+
+    /// Where mail for anybody at `host` goes by the present configuration; `None` is the host of the bare `<Postmaster>`.
+    pub fn route(&self, host: Option<&Host>) -> NextHop {
+        self.routes.route_to(host).next_hop
     }
 }

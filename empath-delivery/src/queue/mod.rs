@@ -1,50 +1,61 @@
 //! Which job is due, and which connection gets it.
 //!
 //! Pure: it sees ids and times and returns what to do. Messages are kept by id; a recipient is waiting for its due
-//! time, ready in a lane, in flight, or at its end. A lane is a next hop with its ready jobs, first come first
-//! served. Everything bounded by the number of queued messages.
+//! time, ready in a lane, in flight, or at its end. A lane is a next hop with its ready jobs, in turns by priority and
+//! first come first served. Everything bounded by the number of queued messages.
 
 mod breaker;
+mod classes;
+mod destinations;
 mod entry;
 mod event;
 mod feedback;
+mod few;
+mod hold;
 mod job;
 mod lane;
 mod lanes;
 mod late;
 mod look;
+mod moment;
 mod pace;
 mod rate;
+mod ready;
+mod status;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod window;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use empath_common::{Envelope, MessageId};
-use empath_spool::{Content, Ended, RecipientState};
+use empath_spool::{Content, Ended, Stored};
 use jiff::Timestamp;
 
 use crate::{
     config::CircuitBreaker,
     route::{Limit, Route, Routes},
 };
-use entry::Entry;
+use destinations::Destinations;
+use entry::{Entry, Fresh};
 use job::{Grouped, Together};
-use lanes::{Lanes, Ready};
+use lanes::Lanes;
+use ready::Ready;
+use timers::Timers;
 
 pub use breaker::BreakerState;
-pub use entry::{MessageStatus, RecipientStatus};
 pub use event::Event;
 pub use feedback::Outcome;
-pub use job::{Action, Fate, Job, JobRecipient, Next, Settlement, Snapshot};
+pub use job::{Action, Fate, Job, JobRecipient, Next, Queued, Settlement, Snapshot};
 pub use lane::Obstacle;
 pub use lanes::{ConnectionId, TURN};
 pub use rate::Rate;
+pub use status::{MessageStatus, RecipientStatus};
 
 /// Most recipients of one transaction: what every server must take (RFC 5321 §4.5.3.1.8).
 pub const MAX_RECIPIENTS: usize = 100;
@@ -57,7 +68,7 @@ const BATCH: usize = 256;
 pub struct Limits {
     /// Most connections at the same time.
     pub max_concurrent: usize,
-    /// Most octets of content kept for first attempts.
+    /// Most octets of envelopes and content kept for first attempts.
     pub content_memory: usize,
     /// How long after its reception a message is given up.
     pub expire_after: Duration,
@@ -75,19 +86,16 @@ pub struct Queue {
     limits: Limits,
     routes: Routes,
     messages: BTreeMap<MessageId, Entry>,
-    /// When a message needs attention: a recipient is due, or the message expires. One entry a message.
-    timers: BTreeSet<(Timestamp, MessageId)>,
-    /// The time that the caller is known to wake up at.
-    armed: Timestamp,
-    wake: bool,
+    destinations: Destinations,
+    timers: Timers,
     lanes: Lanes,
-    /// Octets of content in memory.
-    content: usize,
+    /// Octets of envelopes and content in memory.
+    fresh: usize,
     counts: [usize; MessageStatus::ALL.len()],
     /// Recipients that an operator removed, not yet asked for.
     removed: u64,
-    expired: VecDeque<Job>,
-    late: VecDeque<Job>,
+    expired: VecDeque<Queued>,
+    late: VecDeque<Queued>,
     actions: Vec<Action>,
 }
 
@@ -99,10 +107,9 @@ impl Queue {
             limits,
             routes,
             messages: BTreeMap::new(),
-            timers: BTreeSet::new(),
-            armed: Timestamp::MAX,
-            wake: false,
-            content: 0,
+            destinations: Destinations::default(),
+            timers: Timers::new(),
+            fresh: 0,
             counts: [0; MessageStatus::ALL.len()],
             removed: 0,
             expired: VecDeque::new(),
@@ -111,15 +118,16 @@ impl Queue {
         }
     }
 
-    /// Takes in a message whose recipients were not tried yet. Content that is in memory stays there for the first
-    /// attempt if the limit allows; of large content nothing is kept, lest every queued message hold a file open.
+    /// Takes in a message whose recipients were not tried yet. Its envelope stays in memory for the first attempt if the
+    /// limit allows, and so does content that is there; of large content nothing is kept, lest every queued message hold
+    /// a file open.
     pub fn accept(&mut self, id: MessageId, envelope: Arc<Envelope>, content: &Content, now: Timestamp) {
-        let mut entry = Entry::new(envelope, content.len(), self.limits.expire_after);
-        if let Some(octets) = content.in_memory()
-            && self.content.saturating_add(octets.len()) <= self.limits.content_memory
-        {
-            self.content += octets.len();
-            entry.content = Some(octets.clone());
+        let mut entry = Entry::new(&envelope, content.len(), &mut self.destinations);
+        let fresh = Fresh { envelope, content: content.in_memory().cloned() };
+        let octets = fresh.octets();
+        if self.fresh.saturating_add(octets) <= self.limits.content_memory {
+            self.fresh += octets;
+            entry.fresh = Some(Box::new(fresh));
         }
         let recipients = entry.make_ready(|_| true);
         self.insert(id, entry, now);
@@ -128,26 +136,24 @@ impl Queue {
 
     /// Takes in a message from the spool, unless it is known. False if every recipient has ended, and the message
     /// can be removed.
-    pub fn restore(
-        &mut self,
-        id: MessageId,
-        envelope: Arc<Envelope>,
-        size: u64,
-        states: &[RecipientState],
-        now: Timestamp,
-    ) -> bool {
+    pub fn restore(&mut self, id: MessageId, stored: &Stored, now: Timestamp) -> bool {
         if self.messages.contains_key(&id) {
             return true;
         }
-        let mut entry = Entry::new(envelope, size, self.limits.expire_after);
-        entry.restore(states);
+        let mut entry = Entry::new(&stored.envelope, stored.size, &mut self.destinations);
+        entry.restore(&stored.recipients, stored.held);
         if entry.outstanding() == 0 {
+            self.forget(&entry);
             return false;
         }
         // What was never tried is tried once, however old it is.
         let untried = entry.make_untried_ready();
-        let expired = entry.expires_at <= now;
+        let expired = entry.expires_at(self.limits.expire_after) <= now.into();
+        let held = entry.is_held();
         self.insert(id, entry, now);
+        if held {
+            return true;
+        }
         self.ready(id, &untried, now);
         if expired {
             self.expire(id, now, |attempts| attempts > 0);
@@ -160,26 +166,17 @@ impl Queue {
     /// Handles what is due. Returns when to call again at the latest.
     pub fn poll(&mut self, now: Timestamp) -> Timestamp {
         for _ in 0..BATCH {
-            match self.timers.first() {
-                Some(&(at, id)) if at <= now => self.fire(id, now),
-                _ => break,
-            }
+            let Some(id) = self.timers.due(now.into()) else { break };
+            self.fire(id, now);
         }
-        let Self { lanes, messages, counts, actions, .. } = self;
-        lanes.poll(now, &mut |ready| begin(messages, counts, ready), actions);
-        let due = self.timers.first().map_or(Timestamp::MAX, |(at, _)| *at);
-        self.armed = due.min(self.lanes.due());
-        self.wake = false;
-        self.armed
+        let Self { lanes, messages, destinations, counts, actions, .. } = self;
+        lanes.poll(now, &mut |ready| begin(messages, destinations, counts, &ready), actions);
+        self.timers.arm(self.lanes.due().into())
     }
 
     /// Whether something became due earlier than [`poll`](Self::poll) said. Asking resets it.
     pub fn take_wake(&mut self) -> bool {
-        let due = self.lanes.due();
-        if due < self.armed {
-            (self.armed, self.wake) = (due, true);
-        }
-        std::mem::take(&mut self.wake)
+        self.timers.take_wake(self.lanes.due().into())
     }
 
     /// What to do with connections since the last call.
@@ -193,7 +190,7 @@ impl Queue {
     }
 
     /// Recipients that were in the queue for too long. They are in flight until they are settled.
-    pub fn take_expired(&mut self) -> Option<Job> {
+    pub fn take_expired(&mut self) -> Option<Queued> {
         self.expired.pop_front()
     }
 
@@ -206,17 +203,13 @@ impl Queue {
         for settlement in settlements {
             self.removed += u64::from(entry.settle(settlement) == Some(Ended::Removed));
         }
-        if entry.is_quiet()
-            && let Some(content) = entry.content.take()
-        {
-            self.content -= content.len();
-        }
         if entry.outstanding() == 0 {
             count(&mut self.counts, before, None);
             self.remove(id);
             return true;
         }
         count(&mut self.counts, before, Some(entry.status()));
+        self.calm(id);
         self.rearm(id, now);
         false
     }
@@ -255,7 +248,7 @@ impl Queue {
 
     /// Takes the recipients that are not in flight out of the queue, for their removal; those in flight are removed
     /// instead of deferred. Settle what is returned; `None` if there is no such message.
-    pub fn delete(&mut self, id: MessageId, now: Timestamp) -> Option<Job> {
+    pub fn delete(&mut self, id: MessageId, now: Timestamp) -> Option<Queued> {
         self.messages.get_mut(&id)?.removing = true;
         self.claim(id, now, |_| true)
     }
@@ -272,6 +265,16 @@ impl Queue {
         }
     }
 
+    /// Gives back the memory for a first attempt when nobody is about to make it.
+    fn calm(&mut self, id: MessageId) {
+        if let Some(entry) = self.messages.get_mut(&id)
+            && entry.is_quiet()
+            && let Some(fresh) = entry.fresh.take()
+        {
+            self.fresh -= fresh.octets();
+        }
+    }
+
     fn insert(&mut self, id: MessageId, entry: Entry, now: Timestamp) {
         if let Some(count) = self.counts.get_mut(entry.status() as usize) {
             *count += 1;
@@ -282,11 +285,14 @@ impl Queue {
 
     fn remove(&mut self, id: MessageId) {
         if let Some(entry) = self.messages.remove(&id) {
-            self.content -= entry.content.map_or(0, |content| content.len());
-            if let Some(at) = entry.timer {
-                self.timers.remove(&(at, id));
-            }
+            self.fresh -= entry.fresh.as_ref().map_or(0, |fresh| fresh.octets());
+            self.timers.clear(id, entry.timer);
+            self.forget(&entry);
         }
+    }
+
+    fn forget(&mut self, entry: &Entry) {
+        entry.destinations().for_each(|destination| self.destinations.leave(destination));
     }
 
     /// A due time of the message has come, or its end.
@@ -294,11 +300,12 @@ impl Queue {
         let Some(entry) = self.messages.get_mut(&id) else {
             return;
         };
-        if entry.expires_at <= now {
+        if entry.expires_at(self.limits.expire_after) <= now.into() {
             return self.expire(id, now, |_| true);
         }
-        let late = entry.late_at(self.limits.delay_after).is_some_and(|late_at| late_at <= now);
-        let due = entry.make_ready(|due| due <= now);
+        let limits = self.limits;
+        let late = entry.late_at(limits.delay_after, limits.expire_after).is_some_and(|at| at <= now.into());
+        let due = entry.make_ready(|due| due <= now.into());
         self.ready(id, &due, now);
         // An attempt that starts now may make the news superfluous.
         if late {
@@ -313,7 +320,7 @@ impl Queue {
     }
 
     /// Recipients with a chosen number of attempts go in flight without a connection, unless they are in flight.
-    fn claim(&mut self, id: MessageId, now: Timestamp, chosen: impl Fn(u32) -> bool) -> Option<Job> {
+    fn claim(&mut self, id: MessageId, now: Timestamp, chosen: impl Fn(u32) -> bool) -> Option<Queued> {
         self.claim_with(id, now, |entry| entry.claim(chosen))
     }
 
@@ -322,7 +329,7 @@ impl Queue {
         id: MessageId,
         now: Timestamp,
         claim: impl FnOnce(&mut Entry) -> Vec<JobRecipient>,
-    ) -> Option<Job> {
+    ) -> Option<Queued> {
         let entry = self.messages.get_mut(&id)?;
         let before = entry.status();
         let recipients = claim(entry);
@@ -335,31 +342,34 @@ impl Queue {
 
     /// Puts recipients, which are marked ready, into the lanes of their next hops.
     fn ready(&mut self, id: MessageId, recipients: &[u32], now: Timestamp) {
-        let Some(entry) = self.messages.get(&id) else {
+        let Some(entry) = self.messages.get_mut(&id) else {
             return;
         };
+        let priority = entry.priority;
         let mut jobs: BTreeMap<Together, Grouped> = BTreeMap::new();
         for index in recipients {
-            let Some(path) = entry.envelope.recipients().get(*index as usize) else {
-                continue;
-            };
-            let Route { next_hop, max_connections, limit } = self.routes.route(path);
+            let Some((destination, alone)) = entry.list(*index, &self.destinations) else { continue };
+            let Route { next_hop, max_connections, limit } =
+                self.routes.route_to(self.destinations.host(destination));
             let (domain, rate) = limit.map(|Limit { domain, rate }| (domain, rate)).unzip();
             let job = jobs.entry((next_hop, domain)).or_default();
             (job.max_connections, job.rate) = (max_connections, rate);
-            job.recipients.push(*index);
+            if alone { &mut job.alone } else { &mut job.together }.push(*index);
         }
-        let Self { lanes, messages, counts, actions, .. } = self;
-        for ((next_hop, domain), Grouped { max_connections, rate, recipients }) in jobs {
+        let Self { lanes, messages, destinations, counts, actions, .. } = self;
+        for ((next_hop, domain), Grouped { max_connections, rate, together, alone }) in jobs {
             let limit = domain.zip(rate).map(|(domain, rate)| Limit { domain, rate });
-            let (alone, together): (Vec<_>, Vec<_>) = recipients
-                .into_iter()
-                .partition(|index| messages.get(&id).is_some_and(|entry| entry.is_alone(*index)));
             for recipients in together.chunks(MAX_RECIPIENTS).chain(alone.chunks(1)) {
-                let ready = Ready { id, recipients: recipients.to_vec(), since: now };
+                let recipients = recipients.iter().copied().collect();
+                let ready = Ready { id, recipients, since: now.into(), priority };
                 lanes.push(&next_hop, max_connections, limit.clone(), ready);
             }
-            lanes.dispatch(&next_hop, now, &mut |ready| begin(messages, counts, ready), actions);
+            lanes.dispatch(
+                &next_hop,
+                now,
+                &mut |ready| begin(messages, destinations, counts, &ready),
+                actions,
+            );
         }
     }
 
@@ -368,20 +378,9 @@ impl Queue {
         let Some(entry) = self.messages.get_mut(&id) else {
             return;
         };
-        let at = entry.next_event(self.limits.delay_after, now);
-        if entry.timer == at {
-            return;
-        }
-        if let Some(old) = entry.timer.take() {
-            self.timers.remove(&(old, id));
-        }
-        entry.timer = at;
-        if let Some(at) = at {
-            self.timers.insert((at, id));
-            if at < self.armed {
-                (self.armed, self.wake) = (at, true);
-            }
-        }
+        let Limits { expire_after, delay_after, .. } = self.limits;
+        let at = entry.next_event(delay_after, expire_after, now.into());
+        self.timers.set(id, &mut entry.timer, at);
     }
 }
 
@@ -390,18 +389,22 @@ type Counts = [usize; MessageStatus::ALL.len()];
 
 /// Takes the recipients that are still ready into a job. `None` if there are none: they were removed or have expired
 /// in the meantime.
-fn begin(messages: &mut Messages, counts: &mut Counts, ready: Ready) -> Option<Job> {
+fn begin(
+    messages: &mut Messages,
+    destinations: &Destinations,
+    counts: &mut Counts,
+    ready: &Ready,
+) -> Option<Queued> {
     let entry = messages.get_mut(&ready.id)?;
     let before = entry.status();
-    let mut recipients = Vec::with_capacity(ready.recipients.len());
-    for index in ready.recipients {
-        recipients.extend(entry.take_off(index));
-    }
+    let indexes = ready.recipients.as_slice();
+    let mut recipients = Vec::with_capacity(indexes.len());
+    recipients.extend(indexes.iter().filter_map(|index| entry.take_off(*index, destinations)));
     if recipients.is_empty() {
         return None;
     }
     count(counts, before, Some(entry.status()));
-    Some(entry.job(ready.id, recipients, ready.since))
+    Some(entry.job(ready.id, recipients, ready.since.into()))
 }
 
 fn count(counts: &mut Counts, before: MessageStatus, after: Option<MessageStatus>) {

@@ -3,10 +3,7 @@
 use empath_common::Domain;
 use jiff::Timestamp;
 
-use super::{
-    Action, Event, Job,
-    lanes::{Lanes, Ready},
-};
+use super::{Action, Event, Queued, lanes::Lanes, ready::Ready};
 use crate::route::NextHop;
 
 /// Most timers that one call of [`Lanes::poll`] handles.
@@ -33,7 +30,7 @@ impl Lanes {
     pub(super) fn poll(
         &mut self,
         now: Timestamp,
-        begin: &mut impl FnMut(Ready) -> Option<Job>,
+        begin: &mut impl FnMut(Ready) -> Option<Queued>,
         actions: &mut Vec<Action>,
     ) {
         for _ in 0..BATCH {
@@ -79,7 +76,7 @@ impl Lanes {
     fn spread(
         &mut self,
         now: Timestamp,
-        begin: &mut impl FnMut(Ready) -> Option<Job>,
+        begin: &mut impl FnMut(Ready) -> Option<Queued>,
         actions: &mut Vec<Action>,
     ) {
         while self.limiter.next_token(now).is_none()

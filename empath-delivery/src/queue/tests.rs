@@ -1,9 +1,10 @@
+mod holds;
 mod lanes;
 mod model;
 
 use bytes::Bytes;
-use empath_common::{ForwardPath, ReversePath};
-use empath_spool::{Ended, Status};
+use empath_common::{ForwardPath, Priority, ReversePath};
+use empath_spool::{Ended, RecipientState, Status};
 
 use super::*;
 use crate::{config::Config, schedule};
@@ -25,7 +26,7 @@ fn configured(config: &Config) -> Queue {
     let routes = Routes::new(config, "mx.home.test".parse().unwrap());
     let limits = Limits {
         max_concurrent: config.max_concurrent,
-        content_memory: 1000,
+        content_memory: 2000,
         expire_after: EXPIRE_AFTER,
         delay_after: DELAY_AFTER,
         rate: config.rate_limits.global(),
@@ -51,8 +52,19 @@ fn accept(queue: &mut Queue, number: u8, recipients: &[&str]) {
     queue.accept(id(number), envelope(at(0), recipients), &Bytes::from_static(b"x\r\n").into(), at(0));
 }
 
+fn restore(
+    queue: &mut Queue,
+    number: u8,
+    envelope: &Arc<Envelope>,
+    states: &[RecipientState],
+    now: Timestamp,
+) -> bool {
+    let stored = Stored { envelope: Arc::clone(envelope), recipients: states.to_vec(), size: 7, held: false };
+    queue.restore(id(number), &stored, now)
+}
+
 /// The jobs of connections that were opened or resumed.
-fn jobs(queue: &mut Queue) -> Vec<(ConnectionId, Job)> {
+fn jobs(queue: &mut Queue) -> Vec<(ConnectionId, Queued)> {
     let job = |action| match action {
         Action::Open { connection, job, .. } | Action::Resume { connection, job } => Some((connection, job)),
         Action::Close { .. } => None,
@@ -60,7 +72,7 @@ fn jobs(queue: &mut Queue) -> Vec<(ConnectionId, Job)> {
     queue.take_actions().into_iter().filter_map(job).collect()
 }
 
-fn settle(queue: &mut Queue, job: &Job, fate: Fate, now: Timestamp) -> bool {
+fn settle(queue: &mut Queue, job: &Queued, fate: Fate, now: Timestamp) -> bool {
     let settlement = |recipient: &JobRecipient| Settlement {
         index: recipient.index,
         attempts: recipient.attempts + 1,
@@ -171,7 +183,7 @@ fn a_stored_message_keeps_its_attempts_and_due_times() {
     let pending = RecipientState::default();
     let states = [deferred, ended.clone(), pending];
     let envelope = envelope(at(0), &["a@one.test", "b@one.test", "c@one.test"]);
-    assert!(queue.restore(id(1), Arc::clone(&envelope), 7, &states, at(100)));
+    assert!(restore(&mut queue, 1, &envelope, &states, at(100)));
     let started = jobs(&mut queue);
     assert_eq!(started[0].1.recipients, [JobRecipient { index: 2, attempts: 0, due: at(0) }]);
     assert!(started[0].1.content.is_none());
@@ -183,7 +195,7 @@ fn a_stored_message_keeps_its_attempts_and_due_times() {
     assert_eq!(queue.poll(at(499)), at(500));
     queue.poll(at(500));
     assert_eq!(jobs(&mut queue)[0].1.recipients, [JobRecipient { index: 0, attempts: 3, due: at(500) }]);
-    assert!(!queue.restore(id(2), envelope, 7, &[ended.clone(), ended.clone(), ended], at(100)));
+    assert!(!restore(&mut queue, 2, &envelope, &[ended.clone(), ended.clone(), ended], at(100)));
     assert_eq!(queue.len(), 1);
 }
 
@@ -191,7 +203,7 @@ fn a_stored_message_keeps_its_attempts_and_due_times() {
 fn a_message_that_was_never_tried_is_tried_once_however_old_it_is() {
     let mut queue = queue(10, 5);
     let late = schedule::after(at(0), 2 * EXPIRE_AFTER);
-    queue.restore(id(1), envelope(at(0), &["a@one.test"]), 7, &[RecipientState::default()], late);
+    restore(&mut queue, 1, &envelope(at(0), &["a@one.test"]), &[RecipientState::default()], late);
     assert!(!queue.has_expired());
     assert_eq!(jobs(&mut queue).len(), 1);
 }
@@ -199,11 +211,11 @@ fn a_message_that_was_never_tried_is_tried_once_however_old_it_is() {
 #[test]
 fn content_stays_in_memory_for_first_attempts_within_the_limit() {
     let mut queue = queue(1, 1);
-    let big = &Bytes::from(vec![b'x'; 600]).into();
+    let big = &Bytes::from(vec![b'x'; 1000]).into();
     queue.accept(id(1), envelope(at(0), &["a@one.test"]), big, at(0));
     queue.accept(id(2), envelope(at(0), &["a@one.test"]), big, at(0));
     let (connection, first) = jobs(&mut queue).remove(0);
-    assert_eq!(first.content.as_ref().map(Bytes::len), Some(600));
+    assert_eq!(first.content.as_ref().map(Bytes::len), Some(1000));
     settle(&mut queue, &first, Fate::Due(at(60)), at(0));
     let Next::Job(second) = queue.next(connection, at(0)) else { panic!() };
     assert!(second.content.is_none(), "there was no room for the second");
@@ -241,10 +253,10 @@ fn lanes_take_turns_when_all_connections_are_busy() {
             accept(&mut queue, number + 60 * u8::try_from(lane).unwrap(), &[&format!("u@{domain}")]);
         }
     }
-    let mut order: Vec<(String, u32)> = Vec::new();
+    let mut order: Vec<(&str, u32)> = Vec::new();
     let mut work = jobs(&mut queue);
     while let Some((connection, job)) = work.pop() {
-        let domain = job.envelope.recipients()[0].domain().unwrap().to_string();
+        let domain = lanes[usize::from(job.id.to_bytes()[0] / 60)];
         match order.last_mut() {
             Some((last, count)) if *last == domain => *count += 1,
             _ => order.push((domain, 1)),
@@ -258,9 +270,33 @@ fn lanes_take_turns_when_all_connections_are_busy() {
         assert!(queue.connections() <= 1);
     }
     assert!(queue.is_empty());
-    let turns: Vec<_> = order.iter().map(|(domain, count)| (domain.as_str(), *count)).collect();
     let round = lanes.map(|domain| (domain, TURN));
-    assert_eq!(turns, [round, round, round].concat());
+    assert_eq!(order, [round, round, round].concat());
+}
+
+#[test]
+fn the_urgent_is_served_first_and_bulk_is_served_too() {
+    let mut queue = queue(1, 1);
+    accept(&mut queue, 0, &["a@one.test"]);
+    for number in 1..=80 {
+        let mut envelope = Envelope::clone(&envelope(at(0), &["a@one.test"]));
+        envelope.priority = if number <= 40 { Priority::Bulk } else { Priority::Critical };
+        queue.accept(id(number), Arc::new(envelope), &Bytes::from_static(b"x\r\n").into(), at(0));
+    }
+    let (connection, mut job) = jobs(&mut queue).remove(0);
+    let mut order = Vec::new();
+    loop {
+        settle(&mut queue, &job, DELIVERED, at(0));
+        let Next::Job(next) = queue.next(connection, at(0)) else { break };
+        order.push(next.id.to_bytes()[0]);
+        job = next;
+    }
+    let bulk = |order: &[u8]| order.iter().filter(|number| **number <= 40).count();
+    assert_eq!((order[0], bulk(&order[..17]), bulk(&order[..34])), (41, 1, 2));
+    for class in [1..=40, 41..=80] {
+        let served: Vec<_> = order.iter().copied().filter(|number| class.contains(number)).collect();
+        assert_eq!(served, class.collect::<Vec<_>>(), "first come first served");
+    }
 }
 
 #[test]
@@ -335,6 +371,23 @@ fn retry_makes_deferred_recipients_due_at_once() {
     assert_eq!(jobs(&mut queue).len(), 1);
     assert_eq!(queue.retry(id(1), at(1)), Some(0));
     assert_eq!(queue.retry(id(2), at(1)), None);
+}
+
+#[test]
+fn a_name_is_forgotten_with_its_last_message() {
+    let mut queue = queue(1, 1);
+    accept(&mut queue, 1, &["a@one.test", "b@two.test"]);
+    accept(&mut queue, 2, &["a@one.test"]);
+    assert_eq!(queue.destinations.len(), 2);
+    let claimed = queue.delete(id(2), at(0)).unwrap();
+    settle(&mut queue, &claimed, Fate::Ended(Ended::Removed), at(0));
+    assert_eq!(queue.destinations.len(), 2);
+    let claimed = queue.delete(id(1), at(0)).unwrap();
+    settle(&mut queue, &claimed, Fate::Ended(Ended::Removed), at(0));
+    let flying = jobs(&mut queue).remove(0).1;
+    settle(&mut queue, &flying, DELIVERED, at(0));
+    assert!(queue.is_empty());
+    assert_eq!(queue.destinations.len(), 0);
 }
 
 #[test]

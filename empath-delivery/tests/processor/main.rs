@@ -7,6 +7,8 @@ mod dead_hosts;
 mod delays;
 mod deliveries;
 mod duplicates;
+mod envelopes;
+mod holds;
 mod limits;
 mod names;
 mod notifications;

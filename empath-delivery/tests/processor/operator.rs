@@ -1,5 +1,6 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
+use empath_common::{Envelope, Priority};
 use empath_delivery::{Filter, MessageStatus, RecipientStatus, Touched};
 use empath_spool::{Ended, Spool as _, Status};
 use empath_testkit::peer::{Act, At, Peer, Script};
@@ -53,6 +54,24 @@ async fn the_queue_says_what_waits_why_and_for_how_long() {
         Some(world.clock.now().duration_since(all[0].received_at).as_secs().try_into().unwrap())
     );
     assert!((world.metric("empath_delivery_queue_size{status=\"deferred\"}") - 2.0).abs() < 0.1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_priority_of_a_message_is_shown_and_outlives_a_restart() {
+    let mut one = Peer::start(Script::new()).await.unwrap();
+    let mut world = World::new(routes(&[("one.test", &one)]));
+    one.stop().await;
+    let bulk = |envelope: &mut Envelope| envelope.priority = Priority::Bulk;
+    let id = world.accept_asking("alice@home.test", &["bob@one.test"], bulk).await;
+    world.rest().await;
+    world.restart().await;
+    assert_eq!(world.view(id).await.unwrap().priority, Priority::Bulk);
+    one.restart().await.unwrap();
+    world.done().await;
+    let waits = |priority| {
+        world.metric(&format!("empath_delivery_queue_wait_seconds_count{{priority=\"{priority}\"}}"))
+    };
+    assert!(waits("bulk") > 0.5 && waits("normal") < 0.5);
 }
 
 #[tokio::test(start_paused = true)]

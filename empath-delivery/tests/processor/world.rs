@@ -4,8 +4,9 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -21,6 +22,7 @@ use empath_metrics::Registry;
 use empath_smtp::client::{BoxStream, Dial, Dialing, Tcp};
 use empath_spool::{
     Batch, CommitError, Committed, Content, Entry, LoadError, Loading, MemorySpool, RecipientState, Spool,
+    Stored,
 };
 use empath_testkit::clock::VirtualClock;
 use empath_testkit::peer::Peer;
@@ -39,11 +41,29 @@ pub(crate) struct Failing {
     pub(crate) full: AtomicBool,
     /// No content verifies.
     pub(crate) damaged: AtomicBool,
+    /// Envelopes are not given back: by a disk that may mend, or for good.
+    pub(crate) unreadable: Mutex<Option<Unreadable>>,
     /// Some message was set aside.
     pub(crate) set_aside: AtomicBool,
 }
 
+/// Why the spool does not give an envelope back.
+#[derive(Clone, Copy)]
+pub(crate) enum Unreadable {
+    Io,
+    Damaged,
+}
+
 impl Hooks for Failing {
+    fn load<'a>(&'a self, memory: &'a MemorySpool, id: MessageId) -> Loading<'a, Stored> {
+        let failure = match *self.unreadable.lock().unwrap() {
+            None => return memory.load(id),
+            Some(Unreadable::Io) => LoadError::Io { id, source: io::Error::other("bad block") },
+            Some(Unreadable::Damaged) => LoadError::Damaged { id, reason: "a checksum does not match" },
+        };
+        Box::pin(std::future::ready(Err(failure)))
+    }
+
     fn commit(&self, memory: &MemorySpool, batch: Batch) -> Committed {
         if self.full.load(Relaxed) {
             let error = io::Error::from(io::ErrorKind::StorageFull);
@@ -82,6 +102,8 @@ pub(crate) struct World {
     pub(crate) processor: Processor,
     dial: Arc<dyn Dial>,
     resolver: Arc<Resolver>,
+    /// Where frozen domains are kept.
+    pub(crate) frozen: Option<PathBuf>,
     accepted: u8,
 }
 
@@ -153,7 +175,19 @@ impl World {
         let resolver = Arc::new(resolver);
         let parts = (&dial, &spool, &resolver);
         let processor = start(&config, &dsn, &own_addresses, parts, &clock, &registry);
-        Self { spool, clock, config, dsn, own_addresses, registry, processor, dial, resolver, accepted: 0 }
+        Self {
+            spool,
+            clock,
+            config,
+            dsn,
+            own_addresses,
+            registry,
+            processor,
+            dial,
+            resolver,
+            frozen: None,
+            accepted: 0,
+        }
     }
 
     /// Ids may be used again: there is no message any more.
@@ -167,7 +201,14 @@ impl World {
         let Self { config, dsn, own_addresses, spool, dial, resolver, clock, registry, .. } = self;
         let parts = (&*dial, &*spool, &*resolver);
         self.processor = start(config, dsn, own_addresses, parts, clock, registry);
+        self.keep_frozen();
         self.processor.recover().await;
+    }
+
+    pub(crate) fn keep_frozen(&self) {
+        if let Some(path) = self.frozen.clone() {
+            self.processor.keep_frozen_in(path).unwrap();
+        }
     }
 
     /// Accepts a message as the daemon does: stored first.

@@ -82,6 +82,7 @@ impl Machine {
                 },
             },
             Change::Progress(progress) => Entry::Progress(progress.clone()),
+            Change::Held(id, held) => Entry::Held { id: *id, held: *held },
             Change::Removed(id) => Entry::Removed(*id),
         })
     }
@@ -167,7 +168,15 @@ impl Machine {
             if stored.size != content.len() as u64 {
                 return Err(format!("{id} has {} octets, not {}", content.len(), stored.size));
             }
-            Ok((id, Message { envelope: stored.envelope, content, recipients: stored.recipients }))
+            Ok((
+                id,
+                Message {
+                    envelope: stored.envelope,
+                    content,
+                    recipients: stored.recipients,
+                    held: stored.held,
+                },
+            ))
         };
         let ids = self.engine.shared.index().ids();
         ids.into_iter().map(one).collect()

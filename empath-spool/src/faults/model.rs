@@ -16,6 +16,7 @@ pub(super) struct Message {
     pub(super) envelope: Arc<Envelope>,
     pub(super) content: Bytes,
     pub(super) recipients: Vec<RecipientState>,
+    pub(super) held: bool,
 }
 
 pub(super) type Messages = BTreeMap<MessageId, Message>;
@@ -25,6 +26,7 @@ pub(super) enum Change {
     Accepted(MessageId, Message),
     /// Each has an attempt whose detail no other has.
     Progress(Progress),
+    Held(MessageId, bool),
     Removed(MessageId),
 }
 
@@ -129,6 +131,11 @@ fn apply(messages: &mut Messages, changes: &Changes) {
                     progress.clone().apply(&mut message.recipients);
                 }
             }
+            Change::Held(id, held) => {
+                if let Some(message) = messages.get_mut(id) {
+                    message.held = *held;
+                }
+            }
             Change::Removed(id) => {
                 messages.remove(id);
             }
@@ -167,6 +174,8 @@ fn happened(changes: &Changes, found: &Messages) -> Result<Option<bool>, String>
             // Later attempts may have pushed it out.
             (there || history.len() < HISTORY).then_some(there)
         }),
+        // What came before or after may have said the same.
+        Change::Held(..) => None,
         Change::Removed(id) => found.contains_key(id).then_some(false),
     });
     let mut traces: Vec<bool> = traces.flatten().collect();
@@ -215,6 +224,9 @@ fn difference(expected: &Messages, found: &Messages) -> Option<String> {
     }
     expected.iter().find_map(|(id, message)| {
         let found = &found[id];
+        if message.held != found.held {
+            return Some(format!("{id} should {}be held", if message.held { "" } else { "not " }));
+        }
         if message.content != found.content {
             Some(format!("{id} has other content"))
         } else if message.recipients != found.recipients {
@@ -234,6 +246,7 @@ fn show(batches: &[Changes]) -> String {
             let details: Vec<_> = details.map(|attempt| attempt.detail.as_str()).collect();
             format!("progress {} {}", progress.id, details.join(" "))
         }
+        Change::Held(id, held) => format!("held {id} {held}"),
         Change::Removed(id) => format!("removed {id}"),
     };
     let show = |changes: &Changes| changes.iter().map(show).collect::<Vec<_>>().join(", ");

@@ -49,7 +49,8 @@ impl Workload {
                 let Some(at) = self.any() else { return vec![self.accepted()] };
                 (0..self.rng.usize(4..16)).map(|_| self.progress(at)).collect()
             }
-            4..8 => self.any().map(|at| self.progress(at)).into_iter().collect(),
+            4 => self.any().map(|at| self.held(at)).into_iter().collect(),
+            5..8 => self.any().map(|at| self.progress(at)).into_iter().collect(),
             8 => {
                 // A bounce and its DSN.
                 let Some(at) = self.any() else { return vec![self.accepted()] };
@@ -134,7 +135,7 @@ impl Workload {
             let _ = envelope.metadata.insert("note".to_owned(), value);
         }
         let recipients = vec![RecipientState::default(); envelope.recipients().len()];
-        Message { envelope: Arc::new(envelope), content: content(rng, size), recipients }
+        Message { envelope: Arc::new(envelope), content: content(rng, size), recipients, held: false }
     }
 
     fn progress(&mut self, at: usize) -> Change {
@@ -143,6 +144,10 @@ impl Workload {
         let last = self.rng.u32(first..recipients);
         let updates = (first..=last).map(|recipient| self.update(recipient)).collect();
         Change::Progress(Progress { id, updates })
+    }
+
+    fn held(&mut self, at: usize) -> Change {
+        Change::Held(self.ids[at].0, self.rng.bool())
     }
 
     fn update(&mut self, recipient: u32) -> RecipientUpdate {

@@ -158,6 +158,7 @@ async fn the_history_of_a_message_does_not_grow_with_its_attempts() {
     let metrics = metrics();
     let (spool, _) = FileSpool::open(&config(directory.path()), metrics.clone()).unwrap();
     commit(&spool, accepted(0, SIZE)).await;
+    commit(&spool, Entry::Held { id: id(0), held: true }).await;
     let accepted = metrics.usage().live;
     commit(&spool, deferred(0, 1, 1)).await;
     let one = metrics.usage().live - accepted;
@@ -176,7 +177,9 @@ async fn the_history_of_a_message_does_not_grow_with_its_attempts() {
     assert!(found.is_ok(), "{} octets, {most} at most", metrics.usage().live);
     let check = async |spool: &FileSpool| {
         assert_whole(spool, 0, SIZE).await;
-        let recipient = spool.load(id(0)).await.unwrap().recipients.swap_remove(1);
+        let mut stored = spool.load(id(0)).await.unwrap();
+        assert!(stored.held, "that is not lost on the way");
+        let recipient = stored.recipients.swap_remove(1);
         let kept: Vec<_> = recipient.history.iter().map(|one| one.at.as_second() - 1_700_000_000).collect();
         assert_eq!(kept, [1, 994, 995, 996, 997, 998, 999, 1000]);
         assert_eq!((recipient.attempts, recipient.status), (1000, Status::Deferred));

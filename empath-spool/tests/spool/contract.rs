@@ -49,6 +49,26 @@ async fn progress_adds_up_and_names_only_what_changed() {
 }
 
 #[tokio::test]
+async fn a_message_is_held_until_the_contrary_is_said() {
+    for_each(|spool| async move {
+        commit(&*spool, accepted(1, 10)).await;
+        for (entry, expected) in [
+            (deferred(1, 0, 1), false),
+            (Entry::Held { id: id(1), held: true }, true),
+            (deferred(1, 0, 2), true),
+            (Entry::Held { id: id(1), held: false }, false),
+        ] {
+            commit(&*spool, entry).await;
+            let stored = spool.load(id(1)).await.unwrap();
+            assert_eq!((stored.held, stored.recipients[1].status), (expected, Status::Pending));
+        }
+        commit(&*spool, Entry::Held { id: id(9), held: true }).await;
+        assert_eq!(spool.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn removed_messages_are_unknown() {
     for_each(|spool| async move {
         commit(&*spool, accepted(1, 10)).await;

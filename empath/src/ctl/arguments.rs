@@ -75,6 +75,22 @@ pub(super) enum QueueCommand {
     /// An attempt that is being made goes on and may deliver the message yet; if it fails, that is the end of it. Nothing
     /// is tried after a restart.
     Delete(Delete),
+    /// Stop messages until they are released, also over a restart; they don't expire meanwhile.
+    ///
+    /// What is in flight is finished. A message that fails then stays held.
+    Hold(Messages),
+    /// Let held messages go on; what is due starts at once.
+    Release(Messages),
+    /// Start nothing more to a domain until it is thawed, also over a restart; mail for it expires in its time.
+    Freeze {
+        /// The domain of recipients.
+        domain: Domain,
+    },
+    /// Let mail to a frozen domain go on.
+    Thaw {
+        /// The domain of recipients.
+        domain: Domain,
+    },
 }
 
 #[derive(Debug, Subcommand)]

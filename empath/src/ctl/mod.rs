@@ -91,6 +91,12 @@ async fn command(arguments: &Arguments, output: &mut Output) -> Result<(), CtlEr
         Command::Queue(QueueCommand::Stats) => queue::stats(&mut client, output).await,
         Command::Queue(QueueCommand::Retry(messages)) => queue::retry(&mut client, output, messages).await,
         Command::Queue(QueueCommand::Delete(delete)) => queue::delete(&mut client, output, delete).await,
+        Command::Queue(QueueCommand::Hold(messages)) => queue::hold(&mut client, output, messages).await,
+        Command::Queue(QueueCommand::Release(messages)) => {
+            queue::release(&mut client, output, messages).await
+        }
+        Command::Queue(QueueCommand::Freeze { domain }) => queue::freeze(&mut client, output, domain).await,
+        Command::Queue(QueueCommand::Thaw { domain }) => queue::thaw(&mut client, output, domain).await,
         Command::Dns(wanted) => dns::run(&mut client, output, wanted).await,
         Command::Spool(SpoolCommand::Stats) => spool::stats(&mut client, output).await,
         Command::Spool(SpoolCommand::Verify) => spool::verify(&mut client, output).await,

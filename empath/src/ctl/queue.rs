@@ -3,9 +3,9 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
 };
 
-use empath_common::MessageId;
+use empath_common::{Domain, MessageId};
 use empath_control::{
-    Changed, Client, LastReply, NotificationEntry, QueueEntry, QueueStats, QueueView, QueueWhy,
+    Changed, Client, Frozen, LastReply, NotificationEntry, QueueEntry, QueueStats, QueueView, QueueWhy,
     RecipientEntry, Request, Selection, WhyEntry,
 };
 
@@ -22,7 +22,7 @@ pub(super) async fn list(client: &mut Client, output: &mut Output, list: &List) 
     client.send(&Request::List { filter: list.conditions.filter(), limit: list.limit }).await?;
     let mut more = true;
     while more {
-        let mut table = Table::new(["ID", "RECEIVED", "SIZE", "STATUS", "SENDER", "RECIPIENTS"]);
+        let mut table = Table::new(["ID", "RECEIVED", "SIZE", "STATUS", "PRIORITY", "SENDER", "RECIPIENTS"]);
         let mut rows = 0;
         while rows < PIECE && more {
             let Some(entry) = client.next::<QueueEntry>().await? else {
@@ -39,6 +39,7 @@ pub(super) async fn list(client: &mut Client, output: &mut Output, list: &List) 
                 &time(entry.received_at),
                 &entry.size.to_string(),
                 &entry.status.to_string(),
+                entry.priority.as_str(),
                 sender(&entry),
                 &recipients(&entry),
             ]);
@@ -81,6 +82,10 @@ pub(super) async fn stats(client: &mut Client, output: &mut Output) -> Result<()
         if stats.total > 0 {
             text.extend(["\n", &table.render(), "\n", &domains.render()]);
         }
+        for domain in &stats.frozen {
+            // Writing to a String never fails.
+            let _ = writeln!(text, "frozen: {domain}");
+        }
         text
     })?;
     Ok(())
@@ -105,6 +110,45 @@ pub(super) async fn delete(
     let changed: Changed = client.ask(&Request::Delete { messages: delete.messages.selection() }).await?;
     output
         .answer(&changed, || format!("{} of {} messages were deleted\n", changed.changed, changed.matched))?;
+    Ok(())
+}
+
+pub(super) async fn hold(
+    client: &mut Client,
+    output: &mut Output,
+    messages: &Messages,
+) -> Result<(), CtlError> {
+    let changed: Changed = client.ask(&Request::Hold { messages: messages.selection() }).await?;
+    output
+        .answer(&changed, || format!("{} of {} messages are held now\n", changed.changed, changed.matched))?;
+    Ok(())
+}
+
+pub(super) async fn release(
+    client: &mut Client,
+    output: &mut Output,
+    messages: &Messages,
+) -> Result<(), CtlError> {
+    let changed: Changed = client.ask(&Request::Release { messages: messages.selection() }).await?;
+    output.answer(&changed, || format!("{} of {} messages go on now\n", changed.changed, changed.matched))?;
+    Ok(())
+}
+
+pub(super) async fn freeze(
+    client: &mut Client,
+    output: &mut Output,
+    domain: &Domain,
+) -> Result<(), CtlError> {
+    let frozen: Frozen = client.ask(&Request::Freeze { domain: domain.clone() }).await?;
+    let words = if frozen.changed { "is frozen now" } else { "was frozen already" };
+    output.answer(&frozen, || format!("{domain} {words}\n"))?;
+    Ok(())
+}
+
+pub(super) async fn thaw(client: &mut Client, output: &mut Output, domain: &Domain) -> Result<(), CtlError> {
+    let frozen: Frozen = client.ask(&Request::Thaw { domain: domain.clone() }).await?;
+    let words = if frozen.changed { "goes on now" } else { "was not frozen" };
+    output.answer(&frozen, || format!("{domain} {words}\n"))?;
     Ok(())
 }
 

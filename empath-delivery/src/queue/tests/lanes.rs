@@ -1,5 +1,9 @@
 //! Rate limits, breakers and windows as the queue applies them.
 
+use std::collections::BTreeSet;
+
+use empath_common::Host;
+
 use super::*;
 use crate::config::DomainConfig;
 
@@ -9,7 +13,7 @@ const FAILED: Fate = Fate::Due(Timestamp::MAX);
 struct Run {
     queue: Queue,
     now: i64,
-    flying: Vec<(ConnectionId, Job)>,
+    flying: Vec<(ConnectionId, Queued)>,
     /// When which message started.
     started: Vec<(i64, u8)>,
     next: u8,
@@ -40,7 +44,7 @@ impl Run {
         }
     }
 
-    fn took(&mut self, connection: ConnectionId, job: Job) {
+    fn took(&mut self, connection: ConnectionId, job: Queued) {
         self.started.push((self.now, job.id.to_bytes()[0]));
         self.flying.push((connection, job));
     }
@@ -49,8 +53,13 @@ impl Run {
     fn finish(&mut self, outcome: Outcome, fate: Fate) {
         let (connection, job) = self.flying.remove(0);
         let now = self.now();
+        let hosts = self.queue.snapshot(job.id).map(|message| message.hosts).unwrap_or_default();
+        let domain = hosts.into_iter().find_map(|host| match host {
+            Some(Host::Domain(domain)) => Some(domain),
+            _ => None,
+        });
         settle(&mut self.queue, &job, fate, now);
-        self.queue.report(connection, outcome, job.domain(), now);
+        self.queue.report(connection, outcome, domain.as_ref(), now);
         match self.queue.next(connection, now) {
             Next::Job(job) => self.took(connection, job),
             Next::Idle if outcome != Outcome::Good => drop(self.queue.leave(connection, now)),
@@ -86,8 +95,7 @@ impl Run {
     }
 
     fn obstacle(&self, number: u8) -> Obstacle {
-        let envelope = self.queue.snapshot(id(number)).unwrap().envelope;
-        self.queue.obstacle(id(number), &envelope, 0, self.now()).unwrap()
+        self.queue.obstacle(id(number), 0, self.now()).unwrap()
     }
 }
 

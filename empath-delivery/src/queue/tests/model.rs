@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use empath_common::Priority;
 use proptest::prelude::*;
 
 use super::*;
@@ -10,7 +11,7 @@ use crate::config::DomainConfig;
 /// What happens next in a random run.
 #[derive(Debug, Clone)]
 enum Step {
-    Accept(Vec<u8>),
+    Accept(Vec<u8>, Priority),
     /// The n-th job in flight is delivered, or fails until so many seconds later, and says this about the destination.
     Finish(usize, Option<u16>, Outcome),
     /// The destination has too many connections for the n-th job.
@@ -19,18 +20,28 @@ enum Step {
     Leave(usize),
     Retry(u8),
     Delete(u8),
+    Hold(u8),
+    Release(u8),
+    /// Whatever is not in flight is forgotten and read back from what was stored.
+    Restart,
+    Stop,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => prop::collection::vec(0..6_u8, 1..5).prop_map(Step::Accept),
-        6 => (any::<usize>(), prop::option::of(1..500_u16), outcome())
+        60 => (prop::collection::vec(0..6_u8, 1..5), prop::sample::select(&Priority::ALL[..]))
+            .prop_map(|(recipients, priority)| Step::Accept(recipients, priority)),
+        120 => (any::<usize>(), prop::option::of(1..500_u16), outcome())
             .prop_map(|(n, due, outcome)| Step::Finish(n, due, outcome)),
-        1 => any::<usize>().prop_map(Step::TurnAway),
-        2 => (1..1000_u16).prop_map(Step::Pass),
-        1 => any::<usize>().prop_map(Step::Leave),
-        1 => any::<u8>().prop_map(Step::Retry),
-        1 => any::<u8>().prop_map(Step::Delete),
+        20 => any::<usize>().prop_map(Step::TurnAway),
+        40 => (1..1000_u16).prop_map(Step::Pass),
+        20 => any::<usize>().prop_map(Step::Leave),
+        20 => any::<u8>().prop_map(Step::Retry),
+        20 => any::<u8>().prop_map(Step::Delete),
+        20 => (1..60_u8).prop_map(Step::Hold),
+        30 => (1..60_u8).prop_map(Step::Release),
+        4 => Just(Step::Restart),
+        1 => Just(Step::Stop),
     ]
 }
 
@@ -43,17 +54,28 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     ]
 }
 
+/// A recipient that has not ended, as the spool would know it.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    due: i64,
+    attempts: u32,
+    flying: bool,
+}
+
 /// Watches a queue from outside.
 #[derive(Default)]
 struct Model {
     now: i64,
-    flying: Vec<(ConnectionId, Job)>,
+    flying: Vec<(ConnectionId, Queued)>,
     idle: BTreeSet<ConnectionId>,
     hops: HashMap<ConnectionId, String>,
-    /// When each recipient that is not in flight may start at the earliest.
-    due: BTreeMap<(MessageId, u32), i64>,
+    envelopes: BTreeMap<MessageId, Arc<Envelope>>,
+    known: BTreeMap<(MessageId, u32), Known>,
+    held: BTreeSet<MessageId>,
+    /// Messages that were deleted while something of them was in flight.
+    removing: BTreeSet<MessageId>,
+    stopped: bool,
     accepted: u8,
-    accepted_at: HashMap<MessageId, i64>,
     told_of_delay: BTreeSet<(MessageId, u32)>,
 }
 
@@ -61,10 +83,14 @@ const MAX_CONCURRENT: usize = 4;
 const MAX_PER_SERVER: usize = 2;
 
 impl Model {
-    fn took(&mut self, connection: ConnectionId, job: Job) {
+    fn took(&mut self, connection: ConnectionId, job: Queued) {
+        assert!(!self.held.contains(&job.id) && !self.stopped, "nothing starts");
         for recipient in &job.recipients {
-            let due = self.due.remove(&(job.id, recipient.index));
-            assert!(due.is_some_and(|due| due <= self.now), "{recipient:?} is in flight twice or too early");
+            let known = self.known.get_mut(&(job.id, recipient.index)).expect("it has not ended");
+            assert!(!known.flying, "{recipient:?} is in flight twice");
+            assert!(known.due <= self.now, "{recipient:?} is too early");
+            assert_eq!((recipient.attempts, known.attempts), (known.attempts, recipient.attempts));
+            known.flying = true;
         }
         self.flying.push((connection, job));
     }
@@ -97,14 +123,13 @@ impl Model {
 
     /// Somebody tells of what takes long.
     fn tell(&mut self, queue: &mut Queue) {
-        let delay_after = i64::try_from(DELAY_AFTER.unwrap().as_secs()).unwrap();
         queue.poll(at(self.now));
         self.perform(queue);
         while let Some(job) = queue.take_late() {
-            assert!(self.accepted_at[&job.id] + delay_after <= self.now, "too early");
             for recipient in &job.recipients {
-                assert!(self.due.contains_key(&(job.id, recipient.index)), "it is in flight or has ended");
-                assert!(self.told_of_delay.insert((job.id, recipient.index)), "it was told already");
+                let key = (job.id, recipient.index);
+                assert!(self.is_late(job.id) && !self.known[&key].flying, "{key:?}");
+                assert!(self.told_of_delay.insert(key), "{key:?} was told already");
                 let back = Settlement {
                     index: recipient.index,
                     attempts: recipient.attempts,
@@ -115,25 +140,65 @@ impl Model {
             queue.poll(at(self.now));
             self.perform(queue);
         }
-        let late = |(id, _): &&(MessageId, u32)| self.accepted_at[id] + delay_after <= self.now;
-        let waits = |(id, index): &&(MessageId, u32)| {
-            let status = queue.snapshot(*id).map(|message| message.recipients[*index as usize].0);
-            matches!(status, Some(RecipientStatus::Pending | RecipientStatus::Deferred))
-        };
-        let mut late = self.due.keys().filter(late).filter(waits);
-        let untold = late.find(|key| !self.told_of_delay.contains(key));
-        assert_eq!(untold, None);
+        for (key, known) in &self.known {
+            let waits = !known.flying && !self.held.contains(&key.0);
+            assert!(!waits || !self.is_late(key.0) || self.told_of_delay.contains(key), "{key:?} is untold");
+        }
+    }
+
+    fn is_late(&self, id: MessageId) -> bool {
+        schedule::after(self.envelopes[&id].received_at, DELAY_AFTER.unwrap()) <= at(self.now)
+    }
+
+    /// Every recipient is in exactly one place, and the queue knows of each what the model knows.
+    fn check(&self, queue: &Queue) {
+        let mut seen = 0;
+        for message in queue.page(None, usize::MAX) {
+            for (index, (status, attempts, due)) in (0..).zip(&message.recipients) {
+                let Some(known) = self.known.get(&(message.id, index)) else {
+                    assert!(status.is_end());
+                    continue;
+                };
+                seen += 1;
+                assert_eq!(*attempts, known.attempts);
+                let expected = if known.flying {
+                    (RecipientStatus::InProgress, None)
+                } else if self.held.contains(&message.id) {
+                    (RecipientStatus::Held, None)
+                } else if known.attempts == 0 {
+                    (RecipientStatus::Pending, None)
+                } else {
+                    (RecipientStatus::Deferred, Some(at(known.due)))
+                };
+                if *status == RecipientStatus::Deferred && expected.1 != *due {
+                    // An operator wanted it sooner.
+                    assert!(due.is_some_and(|due| due >= at(known.due)));
+                } else {
+                    assert_eq!((*status, *due), expected);
+                }
+            }
+        }
+        assert_eq!(seen, self.known.len(), "one is lost");
+        let counted: usize = MessageStatus::ALL.iter().map(|status| queue.count_of(*status)).sum();
+        assert_eq!(counted, queue.len());
     }
 
     fn finish(&mut self, queue: &mut Queue, n: usize, fate: Fate, outcome: Outcome) {
         let (connection, job) = self.flying.swap_remove(n % self.flying.len());
-        if let Fate::Due(due) = fate {
-            for recipient in &job.recipients {
-                self.due.insert((job.id, recipient.index), due.as_second());
+        for recipient in &job.recipients {
+            let place = (job.id, recipient.index);
+            match fate {
+                Fate::Due(due) if !self.removing.contains(&job.id) => {
+                    let attempts = recipient.attempts + 1;
+                    self.known.insert(place, Known { due: due.as_second(), attempts, flying: false });
+                }
+                _ => drop(self.known.remove(&place)),
             }
         }
-        settle(queue, &job, fate, at(self.now));
-        queue.report(connection, outcome, job.domain(), at(self.now));
+        if settle(queue, &job, fate, at(self.now)) {
+            self.held.remove(&job.id);
+        }
+        queue.report(connection, outcome, Some(&"0.test".parse().unwrap()), at(self.now));
         match queue.next(connection, at(self.now)) {
             Next::Job(job) => self.took(connection, job),
             Next::Idle => drop(self.idle.insert(connection)),
@@ -141,27 +206,67 @@ impl Model {
         }
     }
 
+    fn accept(&mut self, queue: &mut Queue, recipients: &[u8], priority: Priority) {
+        self.accepted += 1;
+        let domains: BTreeSet<_> = recipients.iter().map(|n| format!("u@{n}.test")).collect();
+        let addresses: Vec<_> = domains.iter().map(String::as_str).collect();
+        for index in 0..u32::try_from(addresses.len()).unwrap() {
+            let known = Known { due: self.now, attempts: 0, flying: false };
+            self.known.insert((id(self.accepted), index), known);
+        }
+        let mut envelope = Envelope::clone(&envelope(at(self.now), &addresses));
+        envelope.priority = priority;
+        envelope.reverse_path = "<a@home.test>".parse().unwrap();
+        let envelope = Arc::new(envelope);
+        self.envelopes.insert(id(self.accepted), Arc::clone(&envelope));
+        queue.accept(id(self.accepted), envelope, &Bytes::from_static(b"x\r\n").into(), at(self.now));
+    }
+
+    fn restart(&mut self, queue: &mut Queue) {
+        *queue = super::queue(MAX_CONCURRENT, MAX_PER_SERVER);
+        self.known.values_mut().for_each(|known| known.flying = false);
+        self.flying.clear();
+        self.idle.clear();
+        self.removing.clear();
+        self.hops.clear();
+        self.stopped = false;
+        for (id, envelope) in &self.envelopes {
+            let state = |index| match self.known.get(&(*id, index)) {
+                None => {
+                    RecipientState { status: Status::Ended(Ended::Delivered), ..RecipientState::default() }
+                }
+                Some(Known { attempts: 0, .. }) => RecipientState {
+                    told_of_delay: self.told_of_delay.contains(&(*id, index)),
+                    ..RecipientState::default()
+                },
+                Some(known) => RecipientState {
+                    status: Status::Deferred,
+                    attempts: known.attempts,
+                    next_attempt_at: Some(at(known.due)),
+                    told_of_delay: self.told_of_delay.contains(&(*id, index)),
+                    ..RecipientState::default()
+                },
+            };
+            let recipients: Vec<_> = (0..).take(envelope.recipients().len()).map(state).collect();
+            let stored =
+                Stored { envelope: Arc::clone(envelope), recipients, size: 3, held: self.held.contains(id) };
+            let outstanding = self.known.range((*id, 0)..=(*id, u32::MAX)).next().is_some();
+            assert_eq!(queue.restore(*id, &stored, at(self.now)), outstanding);
+        }
+    }
+
     fn run(&mut self, queue: &mut Queue, step: &Step) {
         match step {
-            Step::Accept(recipients) if self.accepted < 200 => {
-                self.accepted += 1;
-                let domains: BTreeSet<_> = recipients.iter().map(|n| format!("u@{n}.test")).collect();
-                let addresses: Vec<_> = domains.iter().map(String::as_str).collect();
-                for index in 0..u32::try_from(addresses.len()).unwrap() {
-                    self.due.insert((id(self.accepted), index), self.now);
-                }
-                self.accepted_at.insert(id(self.accepted), self.now);
-                let mut envelope = Arc::unwrap_or_clone(envelope(at(self.now), &addresses));
-                envelope.reverse_path = "<a@home.test>".parse().unwrap();
-                let envelope = Arc::new(envelope);
-                queue.accept(id(self.accepted), envelope, &Bytes::from_static(b"x\r\n").into(), at(self.now));
+            Step::Accept(recipients, priority) if self.accepted < 200 => {
+                self.accept(queue, recipients, *priority);
             }
             Step::TurnAway(n) if !self.flying.is_empty() => {
                 let (connection, job) = self.flying.swap_remove(n % self.flying.len());
                 if queue.put_back(connection, job.id, &job.recipients, at(self.now)) {
                     self.hops.remove(&connection);
                     for recipient in &job.recipients {
-                        self.due.insert((job.id, recipient.index), self.now);
+                        let known = self.known.get_mut(&(job.id, recipient.index)).unwrap();
+                        known.flying = false;
                     }
                 } else {
                     self.flying.push((connection, job));
@@ -183,22 +288,47 @@ impl Model {
                 }
             }
             Step::Retry(number) => {
-                let known = queue.retry(id(*number), at(self.now)).is_some();
-                let meant = self.due.range_mut((id(*number), 0)..=(id(*number), u32::MAX));
-                meant.filter(|_| known).for_each(|(_, due)| *due = self.now.min(*due));
+                let known =
+                    queue.retry(id(*number), at(self.now)).is_some() && !self.held.contains(&id(*number));
+                let meant = self.known.range_mut((id(*number), 0)..=(id(*number), u32::MAX));
+                meant.filter(|_| known).for_each(|(_, known)| known.due = self.now.min(known.due));
             }
             Step::Delete(number) => {
                 if let Some(job) = queue.delete(id(*number), at(self.now)) {
                     for recipient in &job.recipients {
-                        assert!(self.due.remove(&(job.id, recipient.index)).is_some());
+                        let known = self.known.remove(&(job.id, recipient.index));
+                        assert!(known.is_some_and(|known| !known.flying));
                     }
-                    settle(queue, &job, Fate::Ended(Ended::Removed), at(self.now));
+                    self.removing.insert(job.id);
+                    if settle(queue, &job, Fate::Ended(Ended::Removed), at(self.now)) {
+                        self.held.remove(&job.id);
+                    }
                 }
+            }
+            Step::Hold(number) => {
+                if let Some(new) = queue.hold(id(*number), at(self.now)) {
+                    assert_eq!(self.held.insert(id(*number)), new);
+                }
+            }
+            Step::Release(number) => {
+                let released = self.held.remove(&id(*number));
+                assert_eq!(queue.release(id(*number), at(self.now)).unwrap_or(false), released);
+            }
+            Step::Restart => self.restart(queue),
+            Step::Stop => {
+                queue.stop(at(self.now));
+                for action in queue.take_actions() {
+                    let Action::Close { connection } = action else { panic!("{action:?} after stop") };
+                    assert!(self.idle.remove(&connection));
+                    self.hops.remove(&connection);
+                }
+                self.stopped = true;
             }
             _ => {}
         }
         self.perform(queue);
         self.tell(queue);
+        self.check(queue);
     }
 }
 
@@ -218,10 +348,12 @@ proptest! {
         let mut model = Model::default();
         for step in &steps {
             model.run(&mut queue, step);
-            let counted: usize = MessageStatus::ALL.iter().map(|status| queue.count_of(*status)).sum();
-            prop_assert_eq!(counted, queue.len());
         }
         // From now on everything succeeds: then everything ends.
+        model.run(&mut queue, &Step::Restart);
+        for number in 0..=200 {
+            model.run(&mut queue, &Step::Release(number));
+        }
         for _ in 0..2000 {
             if queue.is_empty() {
                 break;
@@ -231,10 +363,10 @@ proptest! {
                 model.run(&mut queue, &Step::Finish(0, None, Outcome::Good));
             }
         }
-        prop_assert!(queue.is_empty());
+        prop_assert!(queue.is_empty() && model.known.is_empty());
         // Failures are forgotten, and tokens that nobody needs come.
         model.run(&mut queue, &Step::Pass(2 * 3600));
         prop_assert_eq!(queue.poll(at(model.now)), Timestamp::MAX);
-        prop_assert_eq!(queue.content, 0);
+        prop_assert_eq!((queue.fresh, queue.destinations.len()), (0, 0));
     }
 }
