@@ -13,7 +13,7 @@ use crate::{
 const KINDS: [&str; 5] = ["delivered", "deferred", "bounced", "removed", "delayed"];
 const VALUES: [&str; 10] = ["dsn", "host", "ip", "code", "reply", "attempt", "tls", "to", "reason", "times"];
 /// Values that say nothing only if there is nothing to say.
-const STRICT: [&str; 2] = ["to", "reason"];
+const STRICT: [&str; 3] = ["to", "reason", "tls"];
 
 pub(crate) struct Expected {
     events: Vec<(usize, String, Event)>,

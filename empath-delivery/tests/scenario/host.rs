@@ -1,7 +1,7 @@
 //! Hosts: what they are called, where they are, and what they do.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::IpAddr,
     path::PathBuf,
@@ -92,29 +92,28 @@ impl Names {
         if let Some(place) = self.place(name) {
             return Ok(place);
         }
-        let is_called = |host: &&String| *host == name || host.split('.').next() == Some(name);
         let addresses = match name.parse() {
             Ok(address) => vec![address],
-            Err(_) => {
-                let mut called: Vec<_> =
-                    self.addresses.keys().chain(&self.exchanges).filter(is_called).collect();
-                called.dedup();
-                match *called {
-                    [] => return Err(format!("no host of the zone is called {name}")),
-                    [host] => match self.addresses.get(host) {
-                        Some(addresses) => addresses.clone(),
-                        None => {
-                            let address = format!("192.0.2.{}", 100 + self.hosts.len());
-                            self.implied.push((host.clone(), format!("{host}. A {address}")));
-                            vec![address.parse().unwrap()]
-                        }
-                    },
-                    _ => return Err(format!("several hosts of the zone are called {name}")),
-                }
-            }
+            Err(_) => self.addresses_of(name)?,
         };
         self.hosts.push((name.to_owned(), addresses));
         Ok(self.hosts.len() - 1)
+    }
+
+    fn addresses_of(&mut self, name: &str) -> Result<Vec<IpAddr>, String> {
+        let is_called = |host: &&String| *host == name || host.split('.').next() == Some(name);
+        let known = self.addresses.keys().chain(&self.exchanges).filter(is_called);
+        let host = match *known.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>() {
+            [] => return Err(format!("no host of the zone is called {name}")),
+            [host] => host.clone(),
+            _ => return Err(format!("several hosts of the zone are called {name}")),
+        };
+        if let Some(addresses) = self.addresses.get(&host) {
+            return Ok(addresses.clone());
+        }
+        let address = format!("192.0.2.{}", 100 + self.hosts.len());
+        self.implied.push((host.clone(), format!("{host}. A {address}")));
+        Ok(vec![address.parse().unwrap()])
     }
 
     pub(crate) fn place(&self, name: &str) -> Option<usize> {

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use empath_common::{Clock, MessageId};
 use empath_delivery::{Metrics, Parts, Processor, Resolver, Settings};
 use empath_metrics::Registry;
-use empath_spool::{Content, Entry, Spool as _};
+use empath_spool::{Content, Entry, MemorySpool, Spool as _};
 use empath_testkit::{clock::VirtualClock, spool::HookedSpool};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
-    events::{Event, Record},
+    events::{Event, Record, shown},
     file::{Read, Scenario, Step, Wrong},
     message::Message,
     network::{Dns, Network, Wires},
@@ -20,6 +20,9 @@ use crate::{
 const MONTH: Duration = Duration::from_hours(31 * 24);
 /// How often it is looked whether everything is over.
 const PAUSE: Duration = Duration::from_secs(10);
+
+/// Lines of a host's transcript that are shown.
+const MOST_SHOWN: usize = 100;
 
 /// What has come of a scenario.
 pub(crate) struct Seen {
@@ -48,14 +51,16 @@ impl SeenHost {
 
 impl Seen {
     pub(crate) fn shown(&self) -> String {
-        let mut text: String = self.events.iter().map(|event| format!("    {event}\n")).collect();
+        let mut lines: Vec<_> = self.events.iter().map(ToString::to_string).collect();
         for host in &self.hosts {
-            let SeenHost { name, connections, messages, dials, .. } = host;
-            text += &format!("    {name} connections={connections} messages={messages} dials={dials}\n");
-            let lines: Vec<_> = host.transcript.lines().take(60).collect();
-            text.extend(lines.into_iter().map(|line| format!("        {line}\n")));
+            let SeenHost { name, connections, messages, dials, left, transcript } = host;
+            let left = left.map_or("never".into(), shown);
+            lines.push(format!(
+                "{name} connections={connections} messages={messages} dials={dials} left={left}"
+            ));
+            lines.extend(transcript.lines().take(MOST_SHOWN).map(|line| format!("    {line}")));
         }
-        text
+        lines.iter().map(|line| format!("    {line}\n")).collect()
     }
 }
 
@@ -63,7 +68,7 @@ pub(crate) async fn play(scenario: &Scenario) -> Read<Seen> {
     let start = Instant::now();
     let record = Record::new(start);
     let logging = tracing::subscriber::set_default(record.clone());
-    let spool = Arc::new(HookedSpool { memory: Default::default(), hooks: record.clone() });
+    let spool = Arc::new(HookedSpool { memory: MemorySpool::default(), hooks: record.clone() });
     let (network, dns) = (Arc::new(Network::new(&scenario.hosts, start)), Arc::new(Dns::default()));
     let clock: Arc<dyn Clock> = Arc::new(VirtualClock::start());
     let registry = Registry::default();
@@ -100,15 +105,14 @@ pub(crate) async fn play(scenario: &Scenario) -> Read<Seen> {
     }
     let is_over = || processor.queue_len() == 0 && spool.is_empty() && processor.connections() == 0;
     let mut wrong = Vec::new();
-    match scenario.expected.end {
-        Some(end) => sleep_until(start + end).await,
-        None => {
-            while !is_over() && start.elapsed() < MONTH {
-                sleep(PAUSE).await;
-            }
-            if !is_over() {
-                wrong.push("it did not end within a month".into());
-            }
+    if let Some(end) = scenario.expected.end {
+        sleep_until(start + end).await;
+    } else {
+        while !is_over() && start.elapsed() < MONTH {
+            sleep(PAUSE).await;
+        }
+        if !is_over() {
+            wrong.push("it did not end within a month".into());
         }
     }
     let quiet_home = scenario.is_home_quiet().then_some("home.test");
@@ -135,7 +139,7 @@ pub(crate) async fn play(scenario: &Scenario) -> Read<Seen> {
 /// As the daemon does: stored first.
 async fn accept(
     processor: &Processor,
-    spool: &empath_spool::MemorySpool,
+    spool: &MemorySpool,
     id: MessageId,
     message: &Message,
     clock: &dyn Clock,
