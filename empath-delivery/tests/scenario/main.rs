@@ -35,6 +35,7 @@
 //! mx1 connections=1 messages=0..2 left=+5m dials=1
 //! mx1 hears MAIL FROM:<alice@home.test>*
 //! mx1 never hears DATA
+//! mx1 gets Subject: content   A line of the content of a message that it took; `never gets` too.
 //! dns MX example.test asked=1
 //! ```
 //!

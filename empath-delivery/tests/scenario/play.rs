@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     events::{Event, Record, shown},
+    expect::Said,
     file::{Read, Scenario, Step, Wrong},
     message::Message,
     network::{Dns, Network, Wires},
@@ -19,7 +20,7 @@ use crate::{
 /// Nothing takes longer.
 const MONTH: Duration = Duration::from_hours(31 * 24);
 /// How often it is looked whether everything is over.
-const PAUSE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_mins(1);
 
 /// Lines of a host's transcript that are shown.
 const MOST_SHOWN: usize = 100;
@@ -40,12 +41,19 @@ pub(crate) struct SeenHost {
     pub(crate) dials: usize,
     pub(crate) left: Option<Duration>,
     transcript: String,
+    /// Of all messages, one below the other.
+    content: String,
 }
 
 impl SeenHost {
-    /// The lines of clients.
-    pub(crate) fn heard(&self) -> impl Iterator<Item = &str> {
-        self.transcript.lines().filter_map(|line| Some(line.split_once(" C: ")?.1))
+    /// What clients told it, line by line.
+    pub(crate) fn lines(&self, said: Said) -> Vec<&str> {
+        match said {
+            Said::Commands => {
+                self.transcript.lines().filter_map(|line| Some(line.split_once(" C: ")?.1)).collect()
+            }
+            Said::Content => self.content.lines().collect(),
+        }
     }
 }
 
@@ -53,7 +61,7 @@ impl Seen {
     pub(crate) fn shown(&self) -> String {
         let mut lines: Vec<_> = self.events.iter().map(ToString::to_string).collect();
         for host in &self.hosts {
-            let SeenHost { name, connections, messages, dials, left, transcript } = host;
+            let SeenHost { name, connections, messages, dials, left, transcript, .. } = host;
             let left = left.map_or("never".into(), shown);
             lines.push(format!(
                 "{name} connections={connections} messages={messages} dials={dials} left={left}"
@@ -123,6 +131,7 @@ pub(crate) async fn play(scenario: &Scenario) -> Read<Seen> {
     for (place, (name, _)) in scenario.hosts.all().iter().enumerate() {
         network.with(place, |host| {
             wrong.extend(host.peer.violations().into_iter().map(|what| format!("{name}: {what}")));
+            let content: Vec<_> = host.peer.messages().into_iter().map(|message| message.content).collect();
             hosts.push(SeenHost {
                 name: name.clone(),
                 connections: host.peer.connections(),
@@ -130,6 +139,7 @@ pub(crate) async fn play(scenario: &Scenario) -> Read<Seen> {
                 dials: host.dials,
                 left: host.left,
                 transcript: host.peer.transcript(),
+                content: String::from_utf8_lossy(&content.concat()).into_owned(),
             });
         });
     }
