@@ -150,10 +150,8 @@ pub(crate) fn behaviour(lines: &[Line<'_>]) -> Read<Behaviour> {
             ("refuse", "") => reach = Reach::Refuses,
             ("drop", "") => reach = Reach::Drops,
             ("unreachable", "") => reach = Reach::Unreachable,
-            ("offer", keywords) => {
-                script =
-                    script.offer(keywords.split(',').map(str::trim).filter(|keyword| !keyword.is_empty()));
-            }
+            ("offer", offered) => script = script.offer(keywords(offered)),
+            ("offer-in-tls", offered) => script = script.offer_in_tls(keywords(offered)),
             ("tls", certificate) => script = script.tls(identity(certificate).ok_or_else(wrong)?),
             ("C:", step) => rules.push(rule_at(number, step)?),
             ("S:", reply) if rule.act.is_none() => rule.replies.push(reply.into()),
@@ -179,6 +177,10 @@ pub(crate) fn behaviour(lines: &[Line<'_>]) -> Read<Behaviour> {
         };
     }
     Ok(Behaviour { reach, script: Arc::new(script) })
+}
+
+fn keywords(offered: &str) -> impl Iterator<Item = &str> {
+    offered.split(',').map(str::trim).filter(|keyword| !keyword.is_empty())
 }
 
 /// `mx1.example.test`, and maybe what is odd about it.

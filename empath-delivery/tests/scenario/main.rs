@@ -23,6 +23,7 @@
 //! refuse                     Refuses connections; `drop` answers nothing at all, `unreachable` has no route.
 //! offer PIPELINING, SIZE 90  What EHLO offers, instead of what `empath_testkit::peer` does.
 //! tls mx1.example.test       Offers STARTTLS, with a certificate for this name; `tls NAME expired`, `tls NAME stranger`.
+//! offer-in-tls SIZE          What EHLO offers inside TLS, if it is something else.
 //! S: 451 4.3.2 busy          The greeting. `close` closes, here after it; `stall` never answers; `delay 10s` answers late.
 //! C: RCPT <bob@example.test> The same at another step: EHLO HELO STARTTLS handshake MAIL RCPT DATA BDAT content . RSET QUIT idle.
 //! S: 550 5.1.1 who?
