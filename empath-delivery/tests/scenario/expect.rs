@@ -58,8 +58,8 @@ impl Expected {
                     return Err(Wrong(number, "dns TYPE NAME asked=N was expected".into()));
                 };
                 let wrong = || Wrong(number, format!("no such value: {asked}"));
-                let asked = asked.strip_prefix("asked=").ok_or_else(wrong)?;
-                expected.facts.push((number, Fact::Asked(kind.into(), name.into(), asked.into())));
+                let asked = number_or_range(number, asked.strip_prefix("asked=").ok_or_else(wrong)?)?;
+                expected.facts.push((number, Fact::Asked(kind.into(), name.into(), asked)));
             } else {
                 let host = hosts.place(subject);
                 let host = host.ok_or_else(|| Wrong(number, format!("no host is called {subject}")))?;
@@ -131,8 +131,12 @@ fn facts(number: usize, host: usize, text: &str) -> Read<Vec<(usize, Fact)>> {
         }
     }
     let fact = |word: &str| match word.split_once('=') {
-        Some((name @ ("connections" | "messages" | "dials" | "left"), value)) => {
-            Ok((number, Fact::Host(host, name.into(), value.into())))
+        Some(("left", at)) => {
+            let at = if at == "never" { at.into() } else { shown(time(number, at)?) };
+            Ok((number, Fact::Host(host, "left".into(), at)))
+        }
+        Some((name @ ("connections" | "messages" | "dials"), value)) => {
+            Ok((number, Fact::Host(host, name.into(), number_or_range(number, value)?)))
         }
         _ => Err(Wrong(number, format!("no such value: {word}"))),
     };
@@ -181,6 +185,12 @@ fn check(fact: &Fact, seen: &Seen, heard: &mut BTreeMap<(usize, Said), usize>) -
             (!is_number(expected, &asked)).then(|| format!("dns {kind} {name} asked is {asked}"))
         }
     }
+}
+
+fn number_or_range(number: usize, text: &str) -> Read<String> {
+    let (least, most) = text.split_once("..").unwrap_or((text, text));
+    let is_number = least.parse::<usize>().is_ok() && most.parse::<usize>().is_ok();
+    if is_number { Ok(text.to_owned()) } else { Err(Wrong(number, format!("not a number: {text}"))) }
 }
 
 /// `3`, or one of `2..4`.
