@@ -76,9 +76,11 @@ impl Failure {
 
     /// Whether this remains of the failures of two hosts, `later` being of the one that was tried later.
     ///
-    /// A host that turns us away for good must not bounce what another host may take another time.
+    /// A host that turns us away for good must not bounce what another host may take another time, and that a host is dead
+    /// says less than what another one has said of the mail.
     pub fn outweighs(&self, later: &Self) -> bool {
-        self.class == Class::Transient && later.class == Class::Permanent && later.scope == Scope::Host
+        let says_more = later.class == Class::Permanent || self.scope != Scope::Host;
+        self.class == Class::Transient && later.scope == Scope::Host && says_more
     }
 
     /// Every MX host is this host, or comes after it (RFC 5321 §5.1).
@@ -320,5 +322,12 @@ mod tests {
         assert!(!closed_to_us.outweighs(&closed_to_us));
         // A host that knows the recipient has the last word.
         assert!(!dead.outweighs(&reply(Stage::RcptTo, 550)));
+    }
+
+    #[test]
+    fn what_a_host_says_of_the_mail_remains_when_another_host_is_dead() {
+        let (dead, busy) = (at(Stage::Connect, FailureKind::Timeout), reply(Stage::RcptTo, 450));
+        assert!(busy.outweighs(&dead) && busy.outweighs(&reply(Stage::Greeting, 421)));
+        assert!(!dead.outweighs(&busy) && !busy.outweighs(&busy));
     }
 }

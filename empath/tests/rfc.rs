@@ -76,8 +76,9 @@ fn every_file_dialogue_and_test_that_is_named_exists() {
             named_dialogues += 1;
             let (start, end) = name.split_once('*').unwrap_or((name, ""));
             let exists = sources.iter().any(|path| {
-                let dialogue =
-                    path.strip_prefix("empath-smtp/tests/dialogues/").and_then(|d| d.strip_suffix(".txt"));
+                let folders = ["empath-smtp/tests/dialogues/", "empath-delivery/tests/scenarios/"];
+                let file = folders.iter().find_map(|folder| path.strip_prefix(folder));
+                let dialogue = file.and_then(|file| file.strip_suffix(".txt"));
                 dialogue.is_some_and(|dialogue| {
                     if name.contains('*') {
                         dialogue.starts_with(start) && dialogue.ends_with(end)
@@ -86,7 +87,7 @@ fn every_file_dialogue_and_test_that_is_named_exists() {
                     }
                 })
             });
-            assert!(exists, "{name} is a dialogue");
+            assert!(exists, "{name} is a dialogue or a scenario");
         }
     }
     assert!(named_files > 50 && named_tests > 50 && named_dialogues > 50);

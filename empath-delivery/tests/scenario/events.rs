@@ -103,15 +103,25 @@ fn told(report: &str) -> Vec<(String, String)> {
     let mut told = Vec::new();
     let mut recipient = String::new();
     for line in report.lines() {
-        if let Some((_, address)) =
-            line.strip_prefix("Final-Recipient: ").and_then(|line| line.split_once("; "))
-        {
-            recipient = address.to_owned();
+        if let Some(typed) = line.strip_prefix("Final-Recipient: ") {
+            recipient = unescaped(typed.split_once("; ").unwrap().1);
         } else if let Some(action) = line.strip_prefix("Action: ") {
             told.push((recipient.clone(), action.to_owned()));
         }
     }
     told
+}
+
+/// `b\x{F8}b@example.test` is `bøb@example.test` (RFC 6533 §3).
+fn unescaped(address: &str) -> String {
+    let mut parts = address.split("\\x{");
+    let mut text = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (code, rest) = part.split_once('}').unwrap();
+        text.push(u32::from_str_radix(code, 16).unwrap().try_into().unwrap());
+        text += rest;
+    }
+    text
 }
 
 impl Record {
@@ -166,7 +176,7 @@ fn event(at: Duration, fields: &BTreeMap<&'static str, String>) -> Option<Event>
     // mx1.example.test[192.0.2.1]:25, 192.0.2.1:25 or [2001:db8::1]:25
     if let Some(shown) = fields.get("host").filter(|host| *host != "none") {
         let (name, address) = shown.rsplit_once(':').unwrap().0.split_once('[').unwrap_or(("", shown));
-        let ip = address.rsplit_once("]").map_or(address, |(ip, _)| ip);
+        let ip = address.rsplit_once(']').map_or(address, |(ip, _)| ip);
         let ip = ip.parse::<std::net::SocketAddr>().map_or(ip.to_owned(), |address| address.ip().to_string());
         values.insert("host", if name.is_empty() { ip.clone() } else { name.to_owned() });
         values.insert("ip", ip);

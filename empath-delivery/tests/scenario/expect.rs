@@ -13,7 +13,7 @@ use crate::{
 const KINDS: [&str; 5] = ["delivered", "deferred", "bounced", "removed", "delayed"];
 const VALUES: [&str; 10] = ["dsn", "host", "ip", "code", "reply", "attempt", "tls", "to", "reason", "times"];
 /// Values that say nothing only if there is nothing to say.
-const STRICT: [&str; 2] = ["to", "reason"];
+const STRICT: [&str; 3] = ["to", "reason", "tls"];
 
 pub(crate) struct Expected {
     events: Vec<(usize, String, Event)>,
@@ -22,11 +22,18 @@ pub(crate) struct Expected {
     pub(crate) end: Option<Duration>,
 }
 
+/// What clients say to a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Said {
+    Commands,
+    Content,
+}
+
 enum Fact {
     /// A number or a time of a host.
     Host(usize, String, String),
-    Hears(usize, String),
-    NeverHears(usize, String),
+    /// A command, or a line of content, and whether it comes.
+    Line(usize, Said, bool, String),
     /// Type, name, and how often.
     Asked(String, String, String),
 }
@@ -51,8 +58,8 @@ impl Expected {
                     return Err(Wrong(number, "dns TYPE NAME asked=N was expected".into()));
                 };
                 let wrong = || Wrong(number, format!("no such value: {asked}"));
-                let asked = asked.strip_prefix("asked=").ok_or_else(wrong)?;
-                expected.facts.push((number, Fact::Asked(kind.into(), name.into(), asked.into())));
+                let asked = number_or_range(number, asked.strip_prefix("asked=").ok_or_else(wrong)?)?;
+                expected.facts.push((number, Fact::Asked(kind.into(), name.into(), asked)));
             } else {
                 let host = hosts.place(subject);
                 let host = host.ok_or_else(|| Wrong(number, format!("no host is called {subject}")))?;
@@ -117,15 +124,19 @@ fn words(text: &str) -> Vec<String> {
 }
 
 fn facts(number: usize, host: usize, text: &str) -> Read<Vec<(usize, Fact)>> {
-    if let Some(line) = text.strip_prefix("hears ") {
-        return Ok(vec![(number, Fact::Hears(host, line.into()))]);
-    }
-    if let Some(line) = text.strip_prefix("never hears ") {
-        return Ok(vec![(number, Fact::NeverHears(host, line.into()))]);
+    let (comes, rest) = text.strip_prefix("never ").map_or((true, text), |rest| (false, rest));
+    for (verb, said) in [("hears ", Said::Commands), ("gets ", Said::Content)] {
+        if let Some(line) = rest.strip_prefix(verb) {
+            return Ok(vec![(number, Fact::Line(host, said, comes, line.into()))]);
+        }
     }
     let fact = |word: &str| match word.split_once('=') {
-        Some((name @ ("connections" | "messages" | "dials" | "left"), value)) => {
-            Ok((number, Fact::Host(host, name.into(), value.into())))
+        Some(("left", at)) => {
+            let at = if at == "never" { at.into() } else { shown(time(number, at)?) };
+            Ok((number, Fact::Host(host, "left".into(), at)))
+        }
+        Some((name @ ("connections" | "messages" | "dials"), value)) => {
+            Ok((number, Fact::Host(host, name.into(), number_or_range(number, value)?)))
         }
         _ => Err(Wrong(number, format!("no such value: {word}"))),
     };
@@ -140,8 +151,8 @@ fn matches(expected: &Event, other: &Event) -> bool {
         && STRICT.iter().all(|name| expected.values.contains_key(name) == said(name).is_some())
 }
 
-/// Says what is otherwise. `heard` is how many lines of a host's transcript have been gone through.
-fn check(fact: &Fact, seen: &Seen, heard: &mut BTreeMap<usize, usize>) -> Option<String> {
+/// Says what is otherwise. `heard` is how many of the lines that a host is told have been gone through.
+fn check(fact: &Fact, seen: &Seen, heard: &mut BTreeMap<(usize, Said), usize>) -> Option<String> {
     match fact {
         Fact::Host(host, name, expected) => {
             let host = &seen.hosts[*host];
@@ -154,23 +165,32 @@ fn check(fact: &Fact, seen: &Seen, heard: &mut BTreeMap<usize, usize>) -> Option
             let is = if name == "left" { value == *expected } else { is_number(expected, &value) };
             (!is).then(|| format!("{} {name} is {value}", host.name))
         }
-        Fact::Hears(host, expected) => {
-            let (host, heard) = (&seen.hosts[*host], heard.entry(*host).or_default());
-            match host.heard().skip(*heard).position(|line| is_like(expected, line)) {
-                Some(place) => *heard += place + 1,
-                None => return Some(format!("{} does not hear this (any more)", host.name)),
+        Fact::Line(host, said, comes, expected) => {
+            let heard = heard.entry((*host, *said)).or_default();
+            let host = &seen.hosts[*host];
+            // What never comes doesn't come before or after anything.
+            let skipped = if *comes { *heard } else { 0 };
+            let lines = host.lines(*said);
+            let found = lines.iter().skip(skipped).position(|line| is_like(expected, line));
+            match (found, comes) {
+                (Some(place), true) => *heard += place + 1,
+                (Some(place), false) => return Some(format!("it was said: {}", lines[place])),
+                (None, true) => return Some(format!("{} does not hear this (any more)", host.name)),
+                (None, false) => {}
             }
             None
-        }
-        Fact::NeverHears(host, expected) => {
-            let said = seen.hosts[*host].heard().find(|line| is_like(expected, line));
-            said.map(|line| format!("it was said: {line}"))
         }
         Fact::Asked(kind, name, expected) => {
             let asked = seen.dns.asked(kind, name).to_string();
             (!is_number(expected, &asked)).then(|| format!("dns {kind} {name} asked is {asked}"))
         }
     }
+}
+
+fn number_or_range(number: usize, text: &str) -> Read<String> {
+    let (least, most) = text.split_once("..").unwrap_or((text, text));
+    let is_number = least.parse::<usize>().is_ok() && most.parse::<usize>().is_ok();
+    if is_number { Ok(text.to_owned()) } else { Err(Wrong(number, format!("not a number: {text}"))) }
 }
 
 /// `3`, or one of `2..4`.

@@ -1,7 +1,7 @@
 //! Hosts: what they are called, where they are, and what they do.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::IpAddr,
     path::PathBuf,
@@ -92,29 +92,28 @@ impl Names {
         if let Some(place) = self.place(name) {
             return Ok(place);
         }
-        let is_called = |host: &&String| *host == name || host.split('.').next() == Some(name);
         let addresses = match name.parse() {
             Ok(address) => vec![address],
-            Err(_) => {
-                let mut called: Vec<_> =
-                    self.addresses.keys().chain(&self.exchanges).filter(is_called).collect();
-                called.dedup();
-                match *called {
-                    [] => return Err(format!("no host of the zone is called {name}")),
-                    [host] => match self.addresses.get(host) {
-                        Some(addresses) => addresses.clone(),
-                        None => {
-                            let address = format!("192.0.2.{}", 100 + self.hosts.len());
-                            self.implied.push((host.clone(), format!("{host}. A {address}")));
-                            vec![address.parse().unwrap()]
-                        }
-                    },
-                    _ => return Err(format!("several hosts of the zone are called {name}")),
-                }
-            }
+            Err(_) => self.addresses_of(name)?,
         };
         self.hosts.push((name.to_owned(), addresses));
         Ok(self.hosts.len() - 1)
+    }
+
+    fn addresses_of(&mut self, name: &str) -> Result<Vec<IpAddr>, String> {
+        let is_called = |host: &&String| *host == name || host.split('.').next() == Some(name);
+        let known = self.addresses.keys().chain(&self.exchanges).filter(is_called);
+        let host = match *known.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>() {
+            [] => return Err(format!("no host of the zone is called {name}")),
+            [host] => host.clone(),
+            _ => return Err(format!("several hosts of the zone are called {name}")),
+        };
+        if let Some(addresses) = self.addresses.get(&host) {
+            return Ok(addresses.clone());
+        }
+        let address = format!("192.0.2.{}", 100 + self.hosts.len());
+        self.implied.push((host.clone(), format!("{host}. A {address}")));
+        Ok(vec![address.parse().unwrap()])
     }
 
     pub(crate) fn place(&self, name: &str) -> Option<usize> {
@@ -151,10 +150,8 @@ pub(crate) fn behaviour(lines: &[Line<'_>]) -> Read<Behaviour> {
             ("refuse", "") => reach = Reach::Refuses,
             ("drop", "") => reach = Reach::Drops,
             ("unreachable", "") => reach = Reach::Unreachable,
-            ("offer", keywords) => {
-                script =
-                    script.offer(keywords.split(',').map(str::trim).filter(|keyword| !keyword.is_empty()));
-            }
+            ("offer", offered) => script = script.offer(keywords(offered)),
+            ("offer-in-tls", offered) => script = script.offer_in_tls(keywords(offered)),
             ("tls", certificate) => script = script.tls(identity(certificate).ok_or_else(wrong)?),
             ("C:", step) => rules.push(rule_at(number, step)?),
             ("S:", reply) if rule.act.is_none() => rule.replies.push(reply.into()),
@@ -180,6 +177,10 @@ pub(crate) fn behaviour(lines: &[Line<'_>]) -> Read<Behaviour> {
         };
     }
     Ok(Behaviour { reach, script: Arc::new(script) })
+}
+
+fn keywords(offered: &str) -> impl Iterator<Item = &str> {
+    offered.split(',').map(str::trim).filter(|keyword| !keyword.is_empty())
 }
 
 /// `mx1.example.test`, and maybe what is odd about it.
@@ -209,7 +210,6 @@ fn rule_at(number: usize, step: &str) -> Read<Rule> {
         "MAIL" => At::MailFrom,
         "RCPT" => At::RcptTo,
         "DATA" => At::Data,
-        "BDAT" => At::Chunk,
         "content" => At::Content,
         "." => At::EndOfData,
         "RSET" => At::Rset,

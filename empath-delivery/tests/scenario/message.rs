@@ -87,7 +87,7 @@ fn about_recipient<'a>(number: usize, words: impl Iterator<Item = &'a str>) -> R
         let wrong = || Wrong(number, format!("not a parameter of a recipient: {word}"));
         match word.split_once('=') {
             Some(("NOTIFY", notify)) => {
-                asked.notify = Some(Notify::parse(notify.as_bytes()).ok_or_else(wrong)?)
+                asked.notify = Some(Notify::parse(notify.as_bytes()).ok_or_else(wrong)?);
             }
             Some(("ORCPT", path)) => {
                 asked.orcpt = Some(OriginalRecipient::parse(path.as_bytes()).ok_or_else(wrong)?);

@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Duration};
 use empath_common::{Clock, MessageId};
 use empath_delivery::{Metrics, Parts, Processor, Resolver, Settings};
 use empath_metrics::Registry;
-use empath_spool::{Content, Entry, Spool as _};
+use empath_spool::{Content, Entry, MemorySpool, Spool as _};
 use empath_testkit::{clock::VirtualClock, spool::HookedSpool};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
-    events::{Event, Record},
+    events::{Event, Record, shown},
+    expect::Said,
     file::{Read, Scenario, Step, Wrong},
     message::Message,
     network::{Dns, Network, Wires},
@@ -19,7 +20,10 @@ use crate::{
 /// Nothing takes longer.
 const MONTH: Duration = Duration::from_hours(31 * 24);
 /// How often it is looked whether everything is over.
-const PAUSE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_mins(1);
+
+/// Lines of a host's transcript that are shown.
+const MOST_SHOWN: usize = 100;
 
 /// What has come of a scenario.
 pub(crate) struct Seen {
@@ -37,25 +41,34 @@ pub(crate) struct SeenHost {
     pub(crate) dials: usize,
     pub(crate) left: Option<Duration>,
     transcript: String,
+    /// Of all messages, one below the other.
+    content: String,
 }
 
 impl SeenHost {
-    /// The lines of clients.
-    pub(crate) fn heard(&self) -> impl Iterator<Item = &str> {
-        self.transcript.lines().filter_map(|line| Some(line.split_once(" C: ")?.1))
+    /// What clients told it, line by line.
+    pub(crate) fn lines(&self, said: Said) -> Vec<&str> {
+        match said {
+            Said::Commands => {
+                self.transcript.lines().filter_map(|line| Some(line.split_once(" C: ")?.1)).collect()
+            }
+            Said::Content => self.content.lines().collect(),
+        }
     }
 }
 
 impl Seen {
     pub(crate) fn shown(&self) -> String {
-        let mut text: String = self.events.iter().map(|event| format!("    {event}\n")).collect();
+        let mut lines: Vec<_> = self.events.iter().map(ToString::to_string).collect();
         for host in &self.hosts {
-            let SeenHost { name, connections, messages, dials, .. } = host;
-            text += &format!("    {name} connections={connections} messages={messages} dials={dials}\n");
-            let lines: Vec<_> = host.transcript.lines().take(60).collect();
-            text.extend(lines.into_iter().map(|line| format!("        {line}\n")));
+            let SeenHost { name, connections, messages, dials, left, transcript, .. } = host;
+            let left = left.map_or("never".into(), shown);
+            lines.push(format!(
+                "{name} connections={connections} messages={messages} dials={dials} left={left}"
+            ));
+            lines.extend(transcript.lines().take(MOST_SHOWN).map(|line| format!("    {line}")));
         }
-        text
+        lines.iter().map(|line| format!("    {line}\n")).collect()
     }
 }
 
@@ -63,7 +76,7 @@ pub(crate) async fn play(scenario: &Scenario) -> Read<Seen> {
     let start = Instant::now();
     let record = Record::new(start);
     let logging = tracing::subscriber::set_default(record.clone());
-    let spool = Arc::new(HookedSpool { memory: Default::default(), hooks: record.clone() });
+    let spool = Arc::new(HookedSpool { memory: MemorySpool::default(), hooks: record.clone() });
     let (network, dns) = (Arc::new(Network::new(&scenario.hosts, start)), Arc::new(Dns::default()));
     let clock: Arc<dyn Clock> = Arc::new(VirtualClock::start());
     let registry = Registry::default();
@@ -100,15 +113,14 @@ pub(crate) async fn play(scenario: &Scenario) -> Read<Seen> {
     }
     let is_over = || processor.queue_len() == 0 && spool.is_empty() && processor.connections() == 0;
     let mut wrong = Vec::new();
-    match scenario.expected.end {
-        Some(end) => sleep_until(start + end).await,
-        None => {
-            while !is_over() && start.elapsed() < MONTH {
-                sleep(PAUSE).await;
-            }
-            if !is_over() {
-                wrong.push("it did not end within a month".into());
-            }
+    if let Some(end) = scenario.expected.end {
+        sleep_until(start + end).await;
+    } else {
+        while !is_over() && start.elapsed() < MONTH {
+            sleep(PAUSE).await;
+        }
+        if !is_over() {
+            wrong.push("it did not end within a month".into());
         }
     }
     let quiet_home = scenario.is_home_quiet().then_some("home.test");
@@ -119,6 +131,7 @@ pub(crate) async fn play(scenario: &Scenario) -> Read<Seen> {
     for (place, (name, _)) in scenario.hosts.all().iter().enumerate() {
         network.with(place, |host| {
             wrong.extend(host.peer.violations().into_iter().map(|what| format!("{name}: {what}")));
+            let content: Vec<_> = host.peer.messages().into_iter().map(|message| message.content).collect();
             hosts.push(SeenHost {
                 name: name.clone(),
                 connections: host.peer.connections(),
@@ -126,6 +139,7 @@ pub(crate) async fn play(scenario: &Scenario) -> Read<Seen> {
                 dials: host.dials,
                 left: host.left,
                 transcript: host.peer.transcript(),
+                content: String::from_utf8_lossy(&content.concat()).into_owned(),
             });
         });
     }
@@ -135,7 +149,7 @@ pub(crate) async fn play(scenario: &Scenario) -> Read<Seen> {
 /// As the daemon does: stored first.
 async fn accept(
     processor: &Processor,
-    spool: &empath_spool::MemorySpool,
+    spool: &MemorySpool,
     id: MessageId,
     message: &Message,
     clock: &dyn Clock,
