@@ -77,9 +77,10 @@ impl Failure {
     /// Whether this remains of the failures of two hosts, `later` being of the one that was tried later.
     ///
     /// A host that turns us away for good must not bounce what another host may take another time, and that a host is dead
-    /// says less than what another one has said of the mail.
+    /// says less than what another one has said, of the mail or of itself.
     pub fn outweighs(&self, later: &Self) -> bool {
-        let says_more = later.class == Class::Permanent || self.scope != Scope::Host;
+        let answered = self.reply.is_some() && later.reply.is_none();
+        let says_more = later.class == Class::Permanent || self.scope != Scope::Host || answered;
         self.class == Class::Transient && later.scope == Scope::Host && says_more
     }
 
@@ -329,5 +330,7 @@ mod tests {
         let (dead, busy) = (at(Stage::Connect, FailureKind::Timeout), reply(Stage::RcptTo, 450));
         assert!(busy.outweighs(&dead) && busy.outweighs(&reply(Stage::Greeting, 421)));
         assert!(!dead.outweighs(&busy) && !busy.outweighs(&busy));
+        let full = reply(Stage::Greeting, 451);
+        assert!(full.outweighs(&dead) && !dead.outweighs(&full));
     }
 }

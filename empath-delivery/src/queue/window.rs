@@ -40,9 +40,10 @@ impl Window {
         }
     }
 
-    /// A connection failed, while there were so many.
+    /// A connection failed, while there were so many. Two are left: a recipient whose host never answers must not hold up
+    /// the others.
     pub(super) fn fail(&mut self, connections: usize) {
-        self.shrink(self.size.min(connections) / 2);
+        self.shrink((self.size.min(connections) / 2).max(START.min(self.size)));
     }
 
     /// The destination wants no more than `others` connections at present.
@@ -94,6 +95,10 @@ mod tests {
         for _ in 0..10 {
             window.fail(8);
         }
+        assert_eq!(window.size(10), START);
+        // One that was too many stays away.
+        window.turn_away(1);
+        window.fail(8);
         assert_eq!(window.size(10), 1);
     }
 

@@ -85,12 +85,11 @@ impl Hooks for Record {
     fn commit(&self, memory: &MemorySpool, batch: Batch) -> Committed {
         for entry in &batch.0 {
             if let Entry::Accepted { id, envelope, content } = entry {
-                let text = String::from_utf8_lossy(content.in_memory().unwrap()).into_owned();
                 self.reports.lock().unwrap().push(Report {
                     at: self.start.elapsed(),
                     id: id.to_string(),
                     to: envelope.recipients()[0].as_str().to_owned(),
-                    told: told(&text),
+                    told: told(content.in_memory().unwrap()),
                 });
             }
         }
@@ -99,10 +98,15 @@ impl Hooks for Record {
 }
 
 /// Who is named by a report, and what it says of them.
-fn told(report: &str) -> Vec<(String, String)> {
+fn told(report: &[u8]) -> Vec<(String, String)> {
+    let mail = mailparse::parse_mail(report).unwrap();
+    let mut parts = mail.subparts.iter();
+    let Some(status) = parts.find(|part| part.ctype.mimetype.ends_with("delivery-status")) else {
+        return Vec::new();
+    };
     let mut told = Vec::new();
     let mut recipient = String::new();
-    for line in report.lines() {
+    for line in String::from_utf8(status.get_body_raw().unwrap()).unwrap().lines() {
         if let Some(typed) = line.strip_prefix("Final-Recipient: ") {
             recipient = unescaped(typed.split_once("; ").unwrap().1);
         } else if let Some(action) = line.strip_prefix("Action: ") {
