@@ -12,6 +12,7 @@ use bytes::Bytes;
 use empath_common::{Envelope, MessageId, ReversePath};
 use empath_delivery::{
     Config,
+    config::CircuitBreaker,
     queue::{Action, Fate, Limits, Next, Queue, Queued, Settlement},
     route::Routes,
 };
@@ -42,7 +43,7 @@ fn queue() -> Queue {
             expire_after,
             delay_after: None,
             rate: None,
-            breaker: Default::default(),
+            breaker: CircuitBreaker::default(),
         },
     )
 }

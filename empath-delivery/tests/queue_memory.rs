@@ -9,6 +9,7 @@ use cap::Cap;
 use empath_common::{Envelope, MessageId, ReversePath};
 use empath_delivery::{
     Config,
+    config::CircuitBreaker,
     queue::{Limits, Queue},
     route::Routes,
 };
@@ -35,7 +36,7 @@ fn queue(content_memory: usize) -> Queue {
             expire_after,
             delay_after: None,
             rate: None,
-            breaker: Default::default(),
+            breaker: CircuitBreaker::default(),
         },
     )
 }

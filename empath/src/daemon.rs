@@ -4,7 +4,7 @@ mod descriptors;
 mod memory;
 mod own;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use empath_common::{Clock, Hook, Hooks, Problem, SystemClock};
 use empath_control::{ControlServer, SocketError};
@@ -118,6 +118,29 @@ struct Tasks {
     running: JoinSet<()>,
 }
 
+/// The delivery of a host with these addresses.
+fn processor(
+    config: &Config,
+    addresses: &[SocketAddr],
+    parts: empath_delivery::Parts,
+) -> Result<Processor, StartError> {
+    let settings = empath_delivery::Settings {
+        delivery: config.delivery.clone(),
+        dsn: config.dsn.clone(),
+        hostname: config.hostname(),
+        own_names: config.smtp.local_domains.clone(),
+        own_addresses: own::addresses(addresses),
+        // The queue holds what intake has counted: at most half, so that mail for a dead host leaves room for new mail.
+        content_memory: config.smtp.limits.content_memory.as_usize() / 2,
+    };
+    let processor = Processor::start(settings, parts);
+    if config.spool.backend == empath_spool::Backend::File {
+        let path = config.spool.path.join("frozen");
+        processor.keep_frozen_in(path.clone()).map_err(|source| StartError::Frozen { path, source })?;
+    }
+    Ok(processor)
+}
+
 impl Daemon {
     /// Opens and binds everything; serves only when all of it has succeeded.
     async fn start(config: &Config) -> Result<Self, StartError> {
@@ -159,17 +182,8 @@ impl Daemon {
             space.look().await;
             hooks.insert(0, Arc::new(space.clone()));
         }
-        let addresses: Vec<_> = listeners.iter().map(Listener::address).collect();
-        let delivery = empath_delivery::Settings {
-            delivery: config.delivery.clone(),
-            dsn: config.dsn.clone(),
-            hostname: hostname.clone(),
-            own_names: config.smtp.local_domains.clone(),
-            own_addresses: own::addresses(&addresses),
-            // The queue holds what intake has counted: at most half, so that mail for a dead host leaves room for new mail.
-            content_memory: config.smtp.limits.content_memory.as_usize() / 2,
-        };
         let resolver = Arc::new(Resolver::counted(&config.delivery.dns, &registry)?);
+        let addresses: Vec<_> = listeners.iter().map(Listener::address).collect();
         let parts = empath_delivery::Parts {
             spool: Arc::clone(&spool),
             resolver: Arc::clone(&resolver),
@@ -179,11 +193,7 @@ impl Daemon {
             metrics: empath_delivery::Metrics::new(&registry),
             rng: fastrand::Rng::new(),
         };
-        let processor = Processor::start(delivery, parts);
-        if config.spool.backend == empath_spool::Backend::File {
-            let path = config.spool.path.join("frozen");
-            processor.keep_frozen_in(path.clone()).map_err(|source| StartError::Frozen { path, source })?;
-        }
+        let processor = processor(config, &addresses, parts)?;
         // Before anything new is accepted: what it finds is what a former process has left.
         let recovery = processor.recover();
 
