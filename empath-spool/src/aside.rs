@@ -22,6 +22,9 @@ pub(crate) fn set_aside(shared: &Shared, id: MessageId) -> Result<(), LoadError>
     let Some(message) = shared.index().message(id) else {
         return Ok(());
     };
+    if reader::is_lost(shared, id, message.accepted) {
+        return Ok(());
+    }
     let kept = keep(shared, id, &message);
     match kept {
         Ok(copy) => {

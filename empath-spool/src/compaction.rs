@@ -154,7 +154,7 @@ impl Compaction {
                 }
                 Err(_) if shared.index().message_and_gaps(id).as_ref() != Some(&known) => continue,
                 Err(Failure::Io(failure)) => return self.give_up(shared, number, &failure.to_string(), now),
-                Err(failure) => match bury(shared, id, &known.0, failure) {
+                Err(failure) => match bury(shared, id, &known, failure) {
                     Ok(records) => records,
                     Err(failure) => return self.give_up(shared, number, &failure.to_string(), now),
                 },
@@ -208,20 +208,27 @@ impl Compaction {
     }
 }
 
-/// A message that is damaged where it stands: a copy goes to `damaged/`, and the message with it, as it would at the next
-/// start.
+/// A message that is damaged where it stands: a copy goes to `damaged/`. Where its envelope can be read it stays, without
+/// its content, for its sender to be told when its turn comes; else nobody can be told, and it goes as it would at the
+/// next start.
 fn bury(
     shared: &Shared,
     id: MessageId,
-    message: &Message,
+    known: &Known,
     failure: Failure,
 ) -> io::Result<Vec<(Record, Effect)>> {
     let failure = failure.about(id);
-    let copy = aside::keep(shared, id, message)?;
+    let copy = aside::keep(shared, id, &known.0)?;
     shared.metrics.damaged.increment();
-    tracing::error!(message_id = %id, error = %failure, copy = %copy.display(), "a message is damaged and was taken out");
-    let removed = encoding::encode(Entry::Removed(id), 0).last(true);
-    Ok(vec![(removed, Effect::Removed(id))])
+    tracing::error!(message_id = %id, error = %failure, copy = %copy.display(), "a message is damaged; what there is of it was set aside");
+    let left = reader::envelope(shared, id, known.0.accepted).and_then(|envelope| {
+        let accepted = encoding::encode_lost(id, &envelope, 0);
+        with_progress(shared, id, known, Damaged::Passed, accepted)
+    });
+    Ok(left.unwrap_or_else(|_| {
+        let removed = encoding::encode(Entry::Removed(id), 0).last(true);
+        vec![(removed, Effect::Removed(id))]
+    }))
 }
 
 /// What was read, or what is left of it where it is damaged.
@@ -241,8 +248,19 @@ fn again(
 ) -> Result<Vec<(Record, Effect)>, Failure> {
     let (header, octets, body) = reader::whole(shared, id, known.0.accepted)?;
     header.verify_body(&body)?;
+    with_progress(shared, id, known, damaged, Record::again(octets, body, 0))
+}
+
+/// The records of a message of which this is the first.
+fn with_progress(
+    shared: &Shared,
+    id: MessageId,
+    known: &Known,
+    damaged: Damaged,
+    accepted: Record,
+) -> Result<Vec<(Record, Effect)>, Failure> {
     let sum = reader::condensed(shared, id, known, damaged)?;
-    let accepted = Record::again(octets, body, 0).last(sum.is_empty());
+    let accepted = accepted.last(sum.is_empty());
     let progress = (!sum.is_empty()).then(|| condensed(id, &sum, 1));
     Ok([(accepted, Effect::Accepted(id))].into_iter().chain(progress).collect())
 }

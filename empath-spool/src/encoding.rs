@@ -27,6 +27,7 @@ mod accepted {
     pub(super) const ENVID: u16 = 10;
     pub(super) const NOTIFICATION: u16 = 11;
     pub(super) const PRIORITY: u16 = 12;
+    pub(super) const LOST: u16 = 13;
     pub(super) const NAME: u16 = 1;
     pub(super) const VALUE: u16 = 2;
 }
@@ -81,6 +82,15 @@ pub(crate) fn encode(entry: Entry, place: u32) -> Record {
             put(out, ID, &id.to_bytes());
         }),
     }
+}
+
+/// Encodes an `Accepted` whose content was damaged.
+pub(crate) fn encode_lost(id: MessageId, envelope: &Envelope, place: u32) -> Record {
+    Record::new(Kind::Accepted, place, bytes::Bytes::new(), |out| {
+        put(out, ID, &id.to_bytes());
+        put_envelope(out, envelope);
+        put(out, accepted::LOST, &[1]);
+    })
 }
 
 /// Encodes the one `Progress` that says what all of a message's come to.
@@ -248,6 +258,17 @@ pub(crate) fn large(head: &[u8]) -> Result<Option<LargeContent>, FieldError> {
         }
     }
     Ok(None)
+}
+
+/// Whether the content of an `Accepted` record was damaged, and is in `damaged/` alone.
+pub(crate) fn is_lost(head: &[u8]) -> Result<bool, FieldError> {
+    for field in fields(head) {
+        let field = field?;
+        if field.number == accepted::LOST {
+            return Ok(field.byte()? != 0);
+        }
+    }
+    Ok(false)
 }
 
 /// Empty is the null reverse-path or the bare `<Postmaster>`.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use empath_common::MessageId;
+use empath_common::{Envelope, MessageId};
 
 use crate::{
     Content, LoadError, Progress, RecipientState, Stored,
@@ -31,6 +31,7 @@ pub(crate) enum Failure {
     Fields,
     Other,
     Large,
+    Lost,
     Io(io::Error),
 }
 
@@ -60,6 +61,7 @@ impl Failure {
             Self::Fields => "a record has fields that make no sense",
             Self::Other => "its record is about another message",
             Self::Large => "its content in large/ is missing",
+            Self::Lost => "its content was damaged and is in damaged/",
         };
         LoadError::Damaged { id, reason }
     }
@@ -172,7 +174,11 @@ fn load_or(shared: &Shared, id: MessageId, damaged: Damaged) -> Result<Stored, L
 pub(crate) fn content(shared: &Shared, id: MessageId) -> Result<Content, LoadError> {
     read(shared, id, |(message, _)| {
         let (header, octets, body) = whole(shared, id, message.accepted)?;
-        match encoding::large(octets.get(HEADER..).unwrap_or_default())? {
+        let head = octets.get(HEADER..).unwrap_or_default();
+        if encoding::is_lost(head)? {
+            return Err(Failure::Lost);
+        }
+        match encoding::large(head)? {
             None => {
                 header.verify_body(&body)?;
                 Ok(body.into())
@@ -182,6 +188,20 @@ pub(crate) fn content(shared: &Shared, id: MessageId) -> Result<Content, LoadErr
                 Ok(Content::large(Arc::new(large.map_err(missing)?)))
             }
         }
+    })
+}
+
+/// The envelope that a record says.
+pub(crate) fn envelope(shared: &Shared, id: MessageId, at: At) -> Result<Envelope, Failure> {
+    let (_, octets) = head(shared, id, at)?;
+    Ok(encoding::envelope(octets.get(HEADER..).unwrap_or_default())?)
+}
+
+/// Whether nothing is left of a message but its envelope.
+pub(crate) fn is_lost(shared: &Shared, id: MessageId, at: At) -> bool {
+    let head = head(shared, id, at);
+    head.is_ok_and(|(_, octets)| {
+        encoding::is_lost(octets.get(HEADER..).unwrap_or_default()).unwrap_or_default()
     })
 }
 

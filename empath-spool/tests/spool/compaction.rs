@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::FileExt as _, path::Path, time::Duration};
 
 use crate::support::{accepted, assert_whole, commit, config, deferred, id, metrics, open, segments};
-use empath_spool::{Batch, Entry, FileSpool, Spool, Status};
+use empath_spool::{Batch, Entry, FileSpool, LoadError, Spool, Status};
 
 const SEGMENT: u64 = 64 << 10;
 const SIZE: usize = 3000;
@@ -150,6 +150,40 @@ async fn a_damaged_message_in_the_oldest_segment_is_set_aside_and_keeps_no_space
     assert_kept(&spool, 1..2).await;
     let kept = spool.quarantine().unwrap().list().unwrap();
     assert_eq!(kept.iter().flat_map(|kept| &kept.messages).collect::<Vec<_>>(), [&id(0)]);
+}
+
+/// Its sender is still to be told.
+#[tokio::test]
+async fn of_a_message_whose_content_is_damaged_the_envelope_and_the_history_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(directory.path());
+    commit(&spool, accepted(0, SIZE)).await;
+    commit(&spool, deferred(0, 1, 1)).await;
+    let before = spool.load(id(0)).await.unwrap();
+    let oldest = segments(directory.path()).remove(0);
+    let head = fs::read(&oldest).unwrap().windows(4).position(|part| part == b"bob0").unwrap() as u64;
+    fs::OpenOptions::new().write(true).open(&oldest).unwrap().write_all_at(&[0], head + 1500).unwrap();
+    for number in 1..500 {
+        commit(&spool, accepted(number, SIZE)).await;
+        commit(&spool, Entry::Removed(id(number))).await;
+    }
+    shrunk(directory.path(), 1, "one message of which the envelope can be read").await;
+    assert!(!oldest.exists());
+    for start in 0..2 {
+        let after = spool.load(id(0)).await.unwrap();
+        assert_eq!((&after.envelope, &after.recipients), (&before.envelope, &before.recipients), "{start}");
+        let content = spool.content(id(0)).await;
+        assert!(matches!(content, Err(LoadError::Damaged { .. })), "{start}: {content:?}");
+        // It was set aside when it was found, once and for all.
+        spool.set_aside(id(0)).await.unwrap();
+        let kept = spool.quarantine().unwrap().list().unwrap();
+        assert_eq!(kept.iter().flat_map(|kept| &kept.messages).collect::<Vec<_>>(), [&id(0)]);
+        spool.close().await;
+        drop(spool);
+        let report;
+        (spool, report) = open(directory.path());
+        assert_eq!((report.messages, report.damaged), (1, vec![]));
+    }
 }
 
 #[tokio::test]
