@@ -93,6 +93,9 @@ impl Lane {
             Ok(content) => {
                 let Self { shared, next_hop, commits, .. } = self;
                 let keys = shared.drop_duplicates(job, next_hop, &content, commits).await;
+                if job.recipients.is_empty() {
+                    return Some(Outcome::Unknown);
+                }
                 let mut attempted = self.attempt(job, &content).await;
                 if attempted.is_unreadable() && content.is_damaged().await {
                     attempted.unreadable_is(&self.lost(job.id).await);
@@ -111,7 +114,7 @@ impl Lane {
             }
         };
         if attempted.results.is_empty() {
-            // Nothing but duplicates; or given up, and the next start finds it as it was.
+            // Given up, and the next start finds it as it was.
             return Some(Outcome::Unknown);
         }
         let outcome = attempted.outcome;

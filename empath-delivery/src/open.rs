@@ -187,8 +187,13 @@ impl Open {
                 Ok(Self { connection, peer, since: Instant::now(), messages: 0, active })
             }
             Err(failure) => {
+                // A host that doesn't meet our terms is there, and may meet those of other mail.
+                let unsuitable = matches!(
+                    failure.kind,
+                    FailureKind::Tls(_) | FailureKind::Unsupported(_) | FailureKind::Refused(_)
+                );
                 let failure = failure.into();
-                if is_no_answer(&failure) {
+                if !unsuitable && is_no_answer(&failure) {
                     shared.is_ill(*address);
                 }
                 Err((failure, peer(None)))

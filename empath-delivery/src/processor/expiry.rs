@@ -18,26 +18,28 @@ use crate::{
 /// report.
 const AGAIN: Duration = Duration::from_mins(1);
 
-/// Ends what was in the queue for too long, and tells of what is late. One after the other: it is never urgent.
+/// How many do this at the same time: what is in their hands can't be delivered meanwhile.
+pub(super) const AT_ONCE: usize = 32;
+
+/// Ends what was in the queue for too long, and tells of what is late, one after the other.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut commits = Commits::default();
     // Delays that nobody could be told of, and when to try again.
     let (mut untold, mut again_at) = (Vec::<(MessageId, Vec<u32>)>::new(), Instant::now());
     while !shared.stopping.is_cancelled() {
-        while !shared.stopping.is_cancelled()
-            && let Some(job) = shared.update(Queue::take_expired)
-        {
-            if let Some(job) = shared.opened(job, &mut commits).await {
-                shared.expire(&job, &mut commits).await;
-            }
-        }
-        while !shared.stopping.is_cancelled()
-            && let Some(job) = shared.update(Queue::take_late)
-        {
-            let Some(job) = shared.opened(job, &mut commits).await else { continue };
-            if !shared.tell_of_delay(&job, &mut commits).await {
-                again_at = Instant::now() + AGAIN;
-                untold.push((job.id, job.recipients.iter().map(|recipient| recipient.index).collect()));
+        while !shared.stopping.is_cancelled() {
+            if let Some(job) = shared.update(Queue::take_expired) {
+                if let Some(job) = shared.opened(job, &mut commits).await {
+                    shared.expire(&job, &mut commits).await;
+                }
+            } else if let Some(job) = shared.update(Queue::take_late) {
+                let Some(job) = shared.opened(job, &mut commits).await else { continue };
+                if !shared.tell_of_delay(&job, &mut commits).await {
+                    again_at = Instant::now() + AGAIN;
+                    untold.push((job.id, job.recipients.iter().map(|recipient| recipient.index).collect()));
+                }
+            } else {
+                break;
             }
         }
         commits.settled(&shared).await;

@@ -195,7 +195,9 @@ impl Processor {
             weak.upgrade().and_then(|shared| shared.lock().queue.oldest())
         });
         shared.spawn(keep_time(Arc::clone(&shared)));
-        shared.spawn(expiry::run(Arc::clone(&shared)));
+        for _ in 0..expiry::AT_ONCE {
+            shared.spawn(expiry::run(Arc::clone(&shared)));
+        }
         shared.spawn(untaken::run(Arc::clone(&shared)));
         Self(shared)
     }

@@ -99,17 +99,25 @@ impl Shared {
     pub(super) async fn end(
         self: &Arc<Self>,
         job: &Job,
-        progress: Progress,
+        mut progress: Progress,
         news: &News,
         content: &Content,
         commits: &mut Commits,
     ) -> Result<Told, CommitError> {
         let now = self.now();
+        let mut report = self.report(job, news, content, now).await;
+        if self.lock().queue.is_removing(job.id) {
+            // It was removed meanwhile, which is durable and stays so: nothing waits again, and of that nobody is told.
+            let waiting = |update: &&mut RecipientUpdate| !matches!(update.status, Status::Ended(_));
+            for update in progress.updates.iter_mut().filter(waiting) {
+                (update.status, update.next_attempt_at) = (Status::Ended(Ended::Removed), None);
+            }
+            report = report.filter(|_| !news.arrived.is_empty());
+        }
         let settlements: Vec<_> = progress.updates.iter().map(settlement).collect();
         let ending =
             settlements.iter().filter(|settlement| matches!(settlement.fate, Fate::Ended(_))).count();
         let last = self.lock().queue.would_end(job.id, ending);
-        let report = self.report(job, news, content, now).await;
         let mut batch = Vec::with_capacity(2);
         if let Some((id, envelope, content)) = &report {
             batch.push(Entry::Accepted { id: *id, envelope: Arc::clone(envelope), content: content.clone() });

@@ -128,6 +128,15 @@ impl Entry {
         self.make_ready_where(|_, due| chosen(due))
     }
 
+    /// Whoever waits or is ready is due now, whatever keeps it from starting. Nothing is while the message is held.
+    pub(super) fn hasten(&mut self, now: Moment) {
+        for recipient in self.recipients.as_mut_slice().iter_mut().filter(|_| !self.held) {
+            if matches!(recipient.place, Place::Waiting | Place::Ready) {
+                recipient.due = recipient.due.min(now);
+            }
+        }
+    }
+
     /// Waiting recipients without any attempt become ready.
     pub(super) fn make_untried_ready(&mut self) -> Vec<u32> {
         self.make_ready_where(|attempts, _| attempts == 0)
@@ -182,6 +191,28 @@ impl Entry {
         let recipients = (0..).zip(self.recipients.as_slice());
         let unlisted = recipients.filter(|(_, one)| one.place == Place::Ready && !one.listed);
         unlisted.map(|(index, _)| index).collect()
+    }
+
+    /// Recipients that are ready and stand in no lane go in flight.
+    pub(super) fn claim_unlisted(&mut self) -> Vec<JobRecipient> {
+        let unlisted = self.unlisted();
+        let recipients = self.recipients.as_mut_slice();
+        unlisted
+            .into_iter()
+            .filter_map(|index| Some(recipients.get_mut(index as usize)?.fly(index)))
+            .collect()
+    }
+
+    /// Notes that recipients stand in no lane any more; returns those that are still ready.
+    pub(super) fn unlist(&mut self, indexes: &[u32]) -> Vec<u32> {
+        let recipients = self.recipients.as_mut_slice();
+        let ready = |index: &&u32| {
+            recipients.get_mut(**index as usize).is_some_and(|recipient| {
+                recipient.listed = false;
+                recipient.place == Place::Ready
+            })
+        };
+        indexes.iter().filter(ready).copied().collect()
     }
 
     /// A recipient leaves its lane, and goes in flight if it is still ready and where it goes is not frozen.

@@ -29,6 +29,9 @@ impl Queue {
         let after = entry.status();
         count(&mut self.counts, before, Some(after));
         self.ready(id, &due, now);
+        if released && expired {
+            self.expire_unlisted(id, now);
+        }
         self.rearm(id, now);
         Some(released)
     }

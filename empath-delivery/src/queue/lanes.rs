@@ -109,6 +109,13 @@ impl Lanes {
         }
     }
 
+    /// Takes all that is ready out of a lane.
+    pub(super) fn drain(&mut self, next_hop: &NextHop, now: Timestamp) -> Vec<Ready> {
+        let drained = self.by_next_hop.get_mut(next_hop).map(Lane::drain).unwrap_or_default();
+        self.forget(next_hop, now);
+        drained
+    }
+
     /// Gives ready jobs of a lane to idle and new connections, as far as limits allow.
     pub(super) fn dispatch(
         &mut self,
@@ -169,6 +176,8 @@ impl Lanes {
         }
         self.take_out(id, now);
         self.grant(now, begin, actions);
+        // Connections of the lane that idled while its breaker let nothing through are not asked by anybody else.
+        self.dispatch(&next_hop, now, begin, actions);
         Next::Close
     }
 

@@ -63,9 +63,9 @@ impl Queue {
         range.take(limit).map(|(id, entry)| self.seen(*id, entry)).collect()
     }
 
-    /// How next hops are chosen. A change counts for whoever gets into a lane from now on.
-    pub fn routes(&mut self) -> &mut Routes {
-        &mut self.routes
+    /// How next hops are chosen.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// What keeps a recipient from starting; `None` unless it is ready.

@@ -21,6 +21,7 @@ mod moment;
 mod pace;
 mod rate;
 mod ready;
+mod reroute;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -157,6 +158,7 @@ impl Queue {
         self.ready(id, &untried, now);
         if expired {
             self.expire(id, now, |attempts| attempts > 0);
+            self.expire_unlisted(id, now);
         } else {
             self.fire(id, now);
         }
@@ -239,6 +241,7 @@ impl Queue {
     /// Makes the waiting recipients of a message due now. How many there were; `None` if there is no such message.
     pub fn retry(&mut self, id: MessageId, now: Timestamp) -> Option<usize> {
         let entry = self.messages.get_mut(&id)?;
+        entry.hasten(now.into());
         let recipients = entry.make_ready(|_| true);
         self.ready(id, &recipients, now);
         self.hurry(id, now);
@@ -316,6 +319,12 @@ impl Queue {
 
     fn expire(&mut self, id: MessageId, now: Timestamp, chosen: impl Fn(u32) -> bool) {
         let job = self.claim(id, now, chosen);
+        self.expired.extend(job.filter(|job| !job.recipients.is_empty()));
+    }
+
+    /// What could be tried once more and is not, for its domain is frozen, has expired all the same.
+    fn expire_unlisted(&mut self, id: MessageId, now: Timestamp) {
+        let job = self.claim_with(id, now, Entry::claim_unlisted);
         self.expired.extend(job.filter(|job| !job.recipients.is_empty()));
     }
 

@@ -190,3 +190,53 @@ async fn nobody_is_told_of_delays_where_that_is_off() {
         assert!(!reports(&home).concat().contains("delayed"));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_of_the_delay_of_what_was_deleted_and_it_stays_deleted() {
+    let stalls = Peer::start(Script::new().on(At::Greeting, Act::Stall)).await.unwrap();
+    let mut one = Peer::start(Script::new().on(At::RcptTo, Act::reply("451 4.7.1 later"))).await.unwrap();
+    let home = Peer::start(Script::new()).await.unwrap();
+    let mut config = routes(&[("one.test", &one), ("stall.test", &stalls), ("home.test", &home)]);
+    config.smtp_timeouts.greeting = 100 * HOUR;
+    let mut world = World::new(config);
+    let received = world.clock.now();
+    let id = world.accept("alice@home.test", &["bob@one.test", "carol@stall.test"]).await;
+    world.at(received + 4 * HOUR - SECOND).await;
+    *world.spool.hooks.slow.lock().unwrap() = Some(10 * SECOND);
+    // The news is on its way...
+    world.at(received + 4 * HOUR + SECOND).await;
+    // ...when an operator deletes the message.
+    let this = empath_delivery::Filter { id: Some(id), ..Default::default() };
+    assert_eq!(world.processor.delete(&this).await.unwrap().changed, 1);
+    *world.spool.hooks.slow.lock().unwrap() = None;
+    world.at(received + 4 * HOUR + Duration::from_mins(1)).await;
+    one.restart_with(Script::new()).await.unwrap();
+    world.processor.shutdown(SECOND).await;
+    world.restart().await;
+    world.at(world.clock.now() + 5 * HOUR).await;
+    assert_eq!((one.messages().len(), reports(&home).len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_can_go_while_many_senders_are_told_that_theirs_is_late() {
+    let mut one = Peer::start(Script::new()).await.unwrap();
+    let home = Peer::start(Script::new()).await.unwrap();
+    let mut config = routes(&[("one.test", &one), ("home.test", &home)]);
+    config.circuit_breaker.timeout = 3 * HOUR;
+    let mut world = World::new(config);
+    let received = world.clock.now();
+    one.stop().await;
+    for _ in 0..200 {
+        world.accept("alice@home.test", &["bob@one.test"]).await;
+    }
+    world.at(received + 4 * HOUR - SECOND).await;
+    one.restart().await.unwrap();
+    // A disk that is slow: a second for each envelope.
+    *world.spool.hooks.slow.lock().unwrap() = Some(SECOND);
+    world.at(received + 4 * HOUR + SECOND).await;
+    world.processor.retry(&empath_delivery::Filter::default()).await;
+    let begun = tokio::time::Instant::now();
+    crate::world::until(async || one.messages().len() >= 150).await;
+
+    assert!(begun.elapsed() < Duration::from_mins(2), "{:?}", begun.elapsed());
+}

@@ -82,3 +82,17 @@ async fn a_message_is_no_duplicate_of_itself() {
     world.done().await;
     assert_eq!(to(&one), ["ann@one.test"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_of_nothing_but_duplicates_costs_no_connection() {
+    let one = Peer::start(Script::new()).await.unwrap();
+    let mut world = world(&one, Some(HOUR));
+    world.accept_content("alice@home.test", &["ann@one.test"], HELLO).await;
+    world.done().await;
+    assert_eq!((one.connections(), one.open_connections()), (1, 1));
+    world.accept_content("alice@home.test", &["ann@one.test"], HELLO).await;
+    world.done().await;
+    world.accept_content("alice@home.test", &["ann@one.test"], OTHER).await;
+    world.done().await;
+    assert_eq!((one.connections(), to(&one).len()), (1, 2), "{}", one.transcript());
+}

@@ -268,3 +268,25 @@ async fn a_host_that_never_greets_costs_exactly_its_timeout() {
     world.at(start + Duration::from_millis(123_001)).await;
     assert_eq!(world.recipient(id).await.status, RecipientStatus::Deferred);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_host_whose_certificate_displeases_one_domain_is_no_worse_for_another() {
+    let authority = Authority::new();
+    let first = Arc::new(Peer::unlisted(Script::new().tls(Authority::new().sign("mx1.test"))));
+    let second = Arc::new(Peer::unlisted(Script::new().tls(authority.sign("mx2.test"))));
+    let names = crate::names::Names::new(
+        "strict.test. MX 10 mx1.test.\nstrict.test. MX 20 mx2.test.\nfree.test. MX 10 mx1.test.\n\
+         free.test. MX 20 mx2.test.\nmx1.test. A 192.0.2.1\nmx2.test. A 192.0.2.2\n",
+    );
+    let (_directory, mut config) = trusting(&authority);
+    let strict = DomainConfig { require_tls: true, ..DomainConfig::default() };
+    config.domains.insert("strict.test".parse().unwrap(), strict);
+    let pipes = Pipes::at(&[("192.0.2.1:25", &first), ("192.0.2.2:25", &second)]);
+    let mut world = World::over_names(pipes, config, &names);
+    world.accept("alice@home.test", &["ann@strict.test"]).await;
+    world.done().await;
+    assert_eq!((to(&first).len(), to(&second).len()), (0, 1));
+    world.accept("alice@home.test", &["bob@free.test"]).await;
+    world.done().await;
+    assert_eq!(to(&first), ["bob@free.test"], "the better MX was there");
+}

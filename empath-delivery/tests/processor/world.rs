@@ -43,6 +43,8 @@ pub(crate) struct Failing {
     pub(crate) damaged: AtomicBool,
     /// Envelopes are not given back: by a disk that may mend, or for good.
     pub(crate) unreadable: Mutex<Option<Unreadable>>,
+    /// Envelopes are given back this late.
+    pub(crate) slow: Mutex<Option<Duration>>,
     /// Some message was set aside.
     pub(crate) set_aside: AtomicBool,
 }
@@ -56,6 +58,12 @@ pub(crate) enum Unreadable {
 
 impl Hooks for Failing {
     fn load<'a>(&'a self, memory: &'a MemorySpool, id: MessageId) -> Loading<'a, Stored> {
+        if let Some(slow) = *self.slow.lock().unwrap() {
+            return Box::pin(async move {
+                sleep(slow).await;
+                memory.load(id).await
+            });
+        }
         let failure = match *self.unreadable.lock().unwrap() {
             None => return memory.load(id),
             Some(Unreadable::Io) => LoadError::Io { id, source: io::Error::other("bad block") },
@@ -117,6 +125,12 @@ impl Pipes {
     }
 }
 
+impl Pipes {
+    pub(crate) fn at(peers: &[(&str, &Arc<Peer>)]) -> Self {
+        Self(peers.iter().map(|(address, peer)| (address.parse().unwrap(), Arc::clone(peer))).collect())
+    }
+}
+
 impl Dial for Pipes {
     fn dial(&self, address: SocketAddr) -> Dialing<'_> {
         let connected = self.0.get(&address).map(|peer| {
@@ -160,6 +174,12 @@ impl World {
     pub(crate) fn with_names(config: Config, names: &Arc<Names>) -> Self {
         let resolver = Resolver::over(Arc::clone(names) as _, &config.dns, &Registry::default());
         Self::of((Arc::new(Tcp), resolver), config, DsnConfig::default(), Vec::new())
+    }
+
+    /// Both.
+    pub(crate) fn over_names(pipes: Pipes, config: Config, names: &Arc<Names>) -> Self {
+        let resolver = Resolver::over(Arc::clone(names) as _, &config.dns, &Registry::default());
+        Self::of((Arc::new(pipes), resolver), config, DsnConfig::default(), Vec::new())
     }
 
     fn of(

@@ -51,7 +51,7 @@ impl Operations {
         let to: Override =
             host.parse().map_err(|error| Failure::new(FailureCode::BadRequest, format!("{error}")))?;
         let set = DnsOverride { domain: domain.clone(), host: to.to_string() };
-        let refused = self.processor.set_override(domain, to);
+        let refused = self.processor.set_override(&domain, to);
         refused.map_err(|error| Failure::new(FailureCode::Refused, error.to_string()))?;
         answers.send(&set).await
     }

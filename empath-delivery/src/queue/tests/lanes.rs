@@ -374,3 +374,121 @@ fn what_is_removed_while_it_is_turned_away_is_not_put_back() {
     let (second, job) = run.flying.pop().unwrap();
     assert!(!run.queue.put_back(second, job.id, &job.recipients, at(0)));
 }
+
+/// As many connections as the destination bears are idle when it goes down for a while; mail comes meanwhile.
+fn down_and_up_again() -> Run {
+    let mut config = Config::default();
+    config.connection_pool.max_per_server = 20;
+    let mut run = Run::new(&config);
+    run.accept(100, "one.test");
+    run.deliver_all();
+    assert_eq!((run.queue.connections(), run.queue.idle_connections()), (20, 20));
+    run.next = 0;
+    for _ in 0..5 {
+        run.accept(1, "one.test");
+        run.finish(Outcome::Failed, FAILED);
+    }
+    run.accept(50, "one.test");
+    assert!(run.flying.is_empty(), "the breaker is open");
+    run.now = 60_000;
+    run.queue.poll(run.now());
+    run.take();
+    assert_eq!(run.flying.len(), 3, "the probes");
+    run
+}
+
+#[test]
+fn mail_that_waited_for_a_breaker_goes_over_connections_that_were_idle_meanwhile() {
+    let mut run = down_and_up_again();
+    run.deliver_all();
+    for _ in 0..1000 {
+        run.tick();
+        if run.now > 24 * 3_600_000 {
+            break;
+        }
+    }
+    let waiting =
+        (1..=55).filter(|n| run.queue.snapshot(id(*n)).is_some_and(|m| m.recipients[0].1 == 0)).count();
+    assert_eq!(
+        waiting,
+        0,
+        "{:?}, {} idle",
+        run.queue.obstacle(id(55), 0, run.now()),
+        run.queue.idle_connections()
+    );
+}
+
+#[test]
+fn an_override_applies_to_mail_that_waits_behind_an_open_breaker() {
+    let mut run = broken();
+    let over = "relay.test:2525".parse().unwrap();
+    let domain = "one.test".parse().unwrap();
+    run.queue.reroute(&domain, at(1), |routes| routes.set_override(domain.clone(), over)).unwrap();
+    for number in 1..=20 {
+        run.queue.retry(id(number), at(1));
+    }
+    let hops: Vec<_> = run
+        .queue
+        .take_actions()
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Open { next_hop, .. } => Some(next_hop.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert!(!hops.is_empty() && hops.iter().all(|hop| hop == "smtp:relay.test:2525"), "{hops:?}");
+    // Nor does the rest go to the host that is dead.
+    run.now = 60_000;
+    run.queue.poll(run.now());
+    let jobs = run.queue.take_actions().into_iter().filter_map(|action| match action {
+        Action::Open { next_hop, job, .. } => Some((next_hop.to_string(), job.id.to_bytes()[0])),
+        _ => None,
+    });
+    let elsewhere: Vec<_> = jobs.filter(|(hop, _)| hop != "smtp:relay.test:2525").collect();
+    assert!(elsewhere.is_empty(), "{elsewhere:?}, and of the last is said {:?}", run.obstacle(20));
+}
+
+#[test]
+fn news_of_a_delay_does_not_undo_a_retry_that_waits() {
+    let mut run = Run::new(&Config::default());
+    for _ in 0..2 {
+        run.accept(1, "one.test");
+    }
+    // Both connections are busy for long, a third message is deferred and wanted now.
+    let mut envelope = Envelope::clone(&envelope(at(0), &["u@one.test"]));
+    envelope.reverse_path = "<a@home.test>".parse().unwrap();
+    let state = RecipientState {
+        status: Status::Deferred,
+        attempts: 3,
+        next_attempt_at: Some(at(100_000)),
+        ..RecipientState::default()
+    };
+    restore(&mut run.queue, 50, &Arc::new(envelope), &[state], at(0));
+    run.queue.retry(id(50), at(10));
+    run.now = 4 * 3_600_000;
+    run.queue.poll(run.now());
+    let late = run.queue.take_late().unwrap();
+    let recipient = late.recipients[0];
+    run.queue.settle(
+        late.id,
+        &[Settlement { index: 0, attempts: 3, fate: Fate::Due(recipient.due) }],
+        run.now(),
+    );
+    run.queue.poll(run.now());
+    run.take();
+    run.deliver_all();
+    assert!(
+        run.queue.snapshot(id(50)).is_none(),
+        "an operator wanted it to go: {:?}",
+        run.queue.snapshot(id(50)).unwrap().recipients
+    );
+}
+
+#[test]
+fn what_was_never_tried_and_is_frozen_expires_after_a_restart_too() {
+    let mut queue = queue(1, 1);
+    queue.freeze(&"one.test".parse().unwrap());
+    restore(&mut queue, 1, &envelope(at(0), &["a@one.test"]), &[RecipientState::default()], at(6 * 86_400));
+    let due = queue.poll(at(6 * 86_400));
+    assert!(queue.take_expired().is_some() || due < Timestamp::MAX, "it stays for ever");
+}

@@ -22,6 +22,8 @@ enum Step {
     Delete(u8),
     Hold(u8),
     Release(u8),
+    Freeze(u8),
+    Thaw(u8),
     /// Whatever is not in flight is forgotten and read back from what was stored.
     Restart,
     Stop,
@@ -75,17 +77,20 @@ struct Model {
     /// Messages that were deleted while something of them was in flight.
     removing: BTreeSet<MessageId>,
     stopped: bool,
+    frozen: BTreeSet<u8>,
     accepted: u8,
     told_of_delay: BTreeSet<(MessageId, u32)>,
 }
 
-const MAX_CONCURRENT: usize = 4;
-const MAX_PER_SERVER: usize = 2;
+const MAX_CONCURRENT: usize = 10;
+const MAX_PER_SERVER: usize = 6;
 
 impl Model {
     fn took(&mut self, connection: ConnectionId, job: Queued) {
         assert!(!self.held.contains(&job.id) && !self.stopped, "nothing starts");
         for recipient in &job.recipients {
+            let path = self.envelopes[&job.id].recipients()[recipient.index as usize].to_string();
+            assert!(!self.frozen.iter().any(|n| path.contains(&format!("@{n}.test"))), "frozen");
             let known = self.known.get_mut(&(job.id, recipient.index)).expect("it has not ended");
             assert!(!known.flying, "{recipient:?} is in flight twice");
             assert!(known.due <= self.now, "{recipient:?} is too early");
@@ -314,6 +319,15 @@ impl Model {
                 let released = self.held.remove(&id(*number));
                 assert_eq!(queue.release(id(*number), at(self.now)).unwrap_or(false), released);
             }
+            Step::Freeze(n) => {
+                queue.freeze(&format!("{n}.test").parse().unwrap());
+                self.frozen.insert(*n);
+            }
+            Step::Thaw(n) => {
+                queue.thaw(&format!("{n}.test").parse().unwrap());
+                self.frozen.remove(n);
+                self.envelopes.keys().for_each(|id| queue.thawed(*id, at(self.now)));
+            }
             Step::Restart => self.restart(queue),
             Step::Stop => {
                 queue.stop(at(self.now));
@@ -368,5 +382,70 @@ proptest! {
         model.run(&mut queue, &Step::Pass(2 * 3600));
         prop_assert_eq!(queue.poll(at(model.now)), Timestamp::MAX);
         prop_assert_eq!((queue.fresh, queue.destinations.len()), (0, 0));
+    }
+}
+
+/// Few destinations, so that their lanes have many connections.
+fn few() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        60 => (prop::collection::vec(0..3_u8, 1..3), prop::sample::select(&Priority::ALL[..]))
+            .prop_map(|(recipients, priority)| Step::Accept(recipients, priority)),
+        120 => (any::<usize>(), prop::option::weighted(0.3, 1..500_u16), outcome())
+            .prop_map(|(n, due, outcome)| Step::Finish(n, due, outcome)),
+        10 => any::<usize>().prop_map(Step::TurnAway),
+        20 => (1..100_u16).prop_map(Step::Pass),
+        5 => any::<usize>().prop_map(Step::Leave),
+        5 => any::<u8>().prop_map(Step::Retry),
+        2 => any::<u8>().prop_map(Step::Delete),
+        3 => (1..60_u8).prop_map(Step::Hold),
+        5 => (1..60_u8).prop_map(Step::Release),
+        4 => (0..3_u8).prop_map(Step::Freeze),
+        6 => (0..3_u8).prop_map(Step::Thaw),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn whatever_is_ready_starts_without_new_mail(
+        steps in prop::collection::vec(few(), 1..200), limited: bool, leaves: bool, threshold in 1..4_u32,
+        calls in 1..4_u32, uneven: bool,
+    ) {
+        let mut config = Config { max_concurrent: MAX_CONCURRENT, ..Config::default() };
+        config.connection_pool.max_per_server = MAX_PER_SERVER;
+        config.circuit_breaker.failure_threshold = threshold;
+        config.circuit_breaker.half_open_max_calls = calls;
+        if limited {
+            config.rate_limits.global_per_second = Some(1);
+            let slow = DomainConfig { rate_limit: Some(2), rate_burst: Some(1), ..DomainConfig::default() };
+            config.domains.insert("0.test".parse().unwrap(), slow);
+        }
+        for (name, most) in [("1.test", 1), ("2.test", 6)].into_iter().filter(|_| uneven) {
+            let mx_override = Some("h.test".parse().unwrap());
+            let one = DomainConfig { mx_override, max_connections: Some(most), ..DomainConfig::default() };
+            config.domains.insert(name.parse().unwrap(), one);
+        }
+        let mut queue = configured(&config);
+        let mut model = Model::default();
+        for step in &steps {
+            model.run(&mut queue, step);
+        }
+        // From now on everything succeeds and nothing new comes: then everything ends.
+        (0..3).for_each(|number| model.run(&mut queue, &Step::Thaw(number)));
+        (0..=200).for_each(|number| model.run(&mut queue, &Step::Release(number)));
+        for _ in 0..100 {
+            if queue.is_empty() {
+                break;
+            }
+            while !model.flying.is_empty() {
+                model.run(&mut queue, &Step::Finish(0, None, Outcome::Good));
+            }
+            while leaves && !model.idle.is_empty() {
+                model.run(&mut queue, &Step::Leave(0));
+            }
+            model.run(&mut queue, &Step::Pass(500));
+        }
+        let (len, idle) = (queue.len(), queue.idle_connections());
+        prop_assert!(queue.is_empty() && model.known.is_empty(), "{len} are stuck, {idle} connections idle");
     }
 }
