@@ -139,6 +139,10 @@ impl From<client::Failure> for Failure {
             FailureKind::Refused(reply) if stage == Stage::StartTls && reply.code.get() != 421 => {
                 Self::new(Scope::Host, (4, 7, 4), detail)
             }
+            // What the configuration names speaks no LMTP: mail doesn't bounce for our own mistakes.
+            FailureKind::Refused(reply) if stage == Stage::Lhlo && reply.code.get() != 421 => {
+                Self::new(Scope::Host, (4, 3, 5), detail)
+            }
             FailureKind::Tls(_) => Self::new(Scope::Host, (4, 7, 5), detail),
             _ if stage == Stage::Handshake => Self::new(Scope::Host, (4, 7, 5), detail),
             FailureKind::Refused(reply) => refused(stage, reply, detail),
@@ -162,7 +166,9 @@ fn refused(stage: Stage, reply: Reply, detail: String) -> Failure {
     let class = if reply.code.is_permanent() && !too_many { Class::Permanent } else { Class::Transient };
     let scope = match stage {
         _ if reply.code.get() == 421 => Scope::Host,
-        Stage::Connect | Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Handshake => Scope::Host,
+        Stage::Connect | Stage::Greeting | Stage::Ehlo | Stage::Lhlo | Stage::StartTls | Stage::Handshake => {
+            Scope::Host
+        }
         Stage::RcptTo => Scope::Recipient,
         Stage::MailFrom | Stage::Data | Stage::Content | Stage::EndOfData | Stage::Rset => Scope::Message,
     };
@@ -264,6 +270,8 @@ mod tests {
             (reply(Stage::Greeting, 554), TryNextHost, Bounce, "5.0.0"),
             (reply(Stage::Greeting, 421), TryNextHost, Defer, "4.0.0"),
             (reply(Stage::Ehlo, 550), TryNextHost, Bounce, "5.0.0"),
+            (reply(Stage::Lhlo, 500), TryNextHost, Defer, "4.3.5"),
+            (reply(Stage::Lhlo, 421), TryNextHost, Defer, "4.0.0"),
             (reply(Stage::MailFrom, 550), Bounce, Bounce, "5.0.0"),
             (reply(Stage::MailFrom, 451), TryNextHost, Defer, "4.0.0"),
             (reply(Stage::RcptTo, 550), Bounce, Bounce, "5.0.0"),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use empath_common::Domain;
+use empath_smtp::client::Target;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -26,8 +27,9 @@ pub(crate) struct Own {
 /// One address to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
-    pub(crate) host: HostAddr,
-    pub(crate) address: SocketAddr,
+    /// A Unix socket has none.
+    pub(crate) host: Option<HostAddr>,
+    pub(crate) target: Target,
 }
 
 /// Most addresses that are tried in one attempt, whatever the number of hosts. The rest is as if it were not there.
@@ -46,7 +48,7 @@ pub(crate) struct Hosts<'a> {
     /// A host of which one family of addresses was not known yet when its turn came.
     late: Option<Domain>,
     /// What was handed out: an address that two hosts share is tried once.
-    tried: HashSet<SocketAddr>,
+    tried: HashSet<Target>,
     /// The preference whose hosts were looked up last.
     preference: Option<u16>,
     port: u16,
@@ -64,6 +66,7 @@ impl<'a> Hosts<'a> {
         own: &'a Own,
         rng: &mut fastrand::Rng,
     ) -> Result<Self, Failure> {
+        let mut addresses = VecDeque::new();
         let (hosts, port, configured) = match next_hop {
             NextHop::Mx(domain, _) => {
                 let mut mx = resolver.mx(domain).await.map_err(|error| Failure::from(&error))?;
@@ -73,13 +76,17 @@ impl<'a> Hosts<'a> {
                 (mx.into_iter().map(host).collect(), mx_port, false)
             }
             NextHop::Host { host, port, configured, .. } => ([(0, host.clone())].into(), *port, *configured),
+            NextHop::Unix(path, _) => {
+                addresses.push_back(Candidate { host: None, target: Target::Unix(path.clone()) });
+                (VecDeque::new(), mx_port, true)
+            }
             NextHop::Maildir(_) => (VecDeque::new(), mx_port, true),
         };
         Ok(Self {
             resolver,
             own,
             rest: hosts,
-            addresses: VecDeque::new(),
+            addresses,
             late: None,
             tried: HashSet::new(),
             preference: None,
@@ -98,7 +105,7 @@ impl<'a> Hosts<'a> {
     pub(crate) async fn next(&mut self) -> Option<Result<Candidate, Failure>> {
         loop {
             while let Some(candidate) = self.addresses.pop_front() {
-                if self.tried.insert(candidate.address) {
+                if self.tried.insert(candidate.target.clone()) {
                     return Some(Ok(candidate));
                 }
             }
@@ -143,7 +150,7 @@ impl<'a> Hosts<'a> {
 
     fn hand_out(&mut self, host: &HostAddr, addresses: Vec<IpAddr>) {
         let room = MAX_TRIED.saturating_sub(self.tried.len());
-        let candidate = |ip| Candidate { host: host.clone(), address: self.address(ip) };
+        let candidate = |ip| Candidate { host: Some(host.clone()), target: self.address(ip).into() };
         self.addresses = addresses.into_iter().map(candidate).take(room).collect();
     }
 

@@ -9,7 +9,7 @@ use empath_common::{Domain, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{TlsPolicy, limits::NOTHING};
+use super::{LmtpServer, TlsPolicy, limits::NOTHING};
 use crate::maildir;
 
 /// What is different for a domain.
@@ -57,6 +57,13 @@ pub struct DomainConfig {
     /// Files have the content exactly as received, CRLF included, below a `Return-Path` field (RFC 5321 §4.4).
     /// Default: none.
     pub maildir: Option<PathBuf>,
+    /// Deliver to this LMTP server (RFC 2033), for example Dovecot, instead of looking for MX records.
+    ///
+    /// `127.0.0.1:24`, `[::1]:24`, `host:24` or `unix:/run/dovecot/lmtp`; the path of a socket is relative to the configuration
+    /// file. The server answers for each recipient, and what it takes has arrived. Over TCP it is encrypted as `tls` says;
+    /// over a Unix socket never. Default: none.
+    #[schemars(with = "Option<String>")]
+    pub lmtp: Option<LmtpServer>,
 }
 
 impl Default for DomainConfig {
@@ -72,11 +79,21 @@ impl Default for DomainConfig {
             rate_limit: None,
             rate_burst: None,
             maildir: None,
+            lmtp: None,
         }
     }
 }
 
 impl DomainConfig {
+    /// Paths, which may be relative to the configuration file.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let socket = match &mut self.lmtp {
+            Some(LmtpServer::Unix(path)) => Some(path),
+            _ => None,
+        };
+        self.maildir.iter_mut().chain(socket)
+    }
+
     /// What is wrong with the values.
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -92,13 +109,26 @@ impl DomainConfig {
         if self.rate_burst == Some(0) {
             problems.push(Problem::new("rate_burst", "nothing could be delivered; give at least 1"));
         }
-        if let Some(template) = &self.maildir {
-            if self.mx_override.is_some() {
-                problems.push(Problem::new("maildir", "give either maildir or mx_override"));
-            }
-            if let Err(wrong) = maildir::check_template(template) {
-                problems.push(Problem::new("maildir", wrong.to_string()));
-            }
+        let ways = [
+            ("mx_override", self.mx_override.is_some()),
+            ("maildir", self.maildir.is_some()),
+            ("lmtp", self.lmtp.is_some()),
+        ];
+        let mut given = ways.into_iter().filter(|(_, given)| *given).map(|(key, _)| key);
+        if let Some(first) = given.next() {
+            problems.extend(
+                given.map(|key| Problem::new(key, format!("contradicts {first}: give one of the two"))),
+            );
+        }
+        let is_required = self.require_tls || self.tls == Some(TlsPolicy::Required);
+        if matches!(self.lmtp, Some(LmtpServer::Unix(_))) && is_required {
+            problems
+                .push(Problem::new("lmtp", "a Unix socket is never encrypted: leave out that it must be"));
+        }
+        if let Some(template) = &self.maildir
+            && let Err(wrong) = maildir::check_template(template)
+        {
+            problems.push(Problem::new("maildir", wrong.to_string()));
         }
         problems
     }

@@ -5,6 +5,7 @@ mod delays;
 mod domains;
 mod dsn;
 mod limits;
+mod lmtp;
 mod pool;
 mod retry;
 mod tls;
@@ -25,6 +26,7 @@ pub use dsn::DsnConfig;
 pub use empath_common::{DomainPattern, DomainPatternError};
 pub(crate) use limits::BURST;
 pub use limits::{CircuitBreaker, RateLimits};
+pub use lmtp::{LmtpServer, LmtpServerError};
 pub use pool::ConnectionPool;
 pub use retry::Retry;
 pub use tls::{TlsConfig, TlsPolicy};
@@ -255,6 +257,7 @@ mod tests {
         let domain = DomainConfig {
             mx_override: Some("127.0.0.1:25".parse().unwrap()),
             maildir: Some("./{user}".into()),
+            lmtp: Some("unix:/run/lmtp".parse().unwrap()),
             max_connections: Some(0),
             tls: Some(TlsPolicy::Disabled),
             require_tls: true,
@@ -285,6 +288,8 @@ mod tests {
                 "domains[\"*.test\"].rate_limit",
                 "domains[\"*.test\"].rate_burst",
                 "domains[\"*.test\"].maildir",
+                "domains[\"*.test\"].lmtp",
+                "domains[\"*.test\"].lmtp",
                 "domains[\"*.test\"].maildir",
             ]
         );

@@ -93,6 +93,7 @@ impl Names {
             return Ok(place);
         }
         let addresses = match name.parse() {
+            _ if name.starts_with("unix:") => Vec::new(),
             Ok(address) => vec![address],
             Err(_) => self.addresses_of(name)?,
         };
@@ -147,6 +148,7 @@ pub(crate) fn behaviour(lines: &[Line<'_>]) -> Read<Behaviour> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         let rule = rules.last_mut().ok_or_else(wrong)?;
         match (word, rest.trim()) {
+            ("lmtp", "") => script = script.lmtp(),
             ("refuse", "") => reach = Reach::Refuses,
             ("drop", "") => reach = Reach::Drops,
             ("unreachable", "") => reach = Reach::Unreachable,
@@ -201,9 +203,9 @@ fn rule_at(number: usize, step: &str) -> Read<Rule> {
         }
         None => (step, None),
     };
-    let recipient = step.strip_prefix("RCPT <").and_then(|path| path.strip_suffix('>'));
+    let about = |verb| step.strip_prefix(verb)?.strip_suffix('>').map(str::to_owned);
     let at = match step {
-        "EHLO" => At::Ehlo,
+        "EHLO" | "LHLO" => At::Ehlo,
         "HELO" => At::Helo,
         "STARTTLS" => At::StartTls,
         "handshake" => At::Handshake,
@@ -215,9 +217,10 @@ fn rule_at(number: usize, step: &str) -> Read<Rule> {
         "RSET" => At::Rset,
         "QUIT" => At::Quit,
         "idle" => At::Idle,
-        step => match recipient {
-            Some(address) => At::Recipient(address.to_owned()),
-            None => return Err(Wrong(number, format!("no step of the dialogue: {step}"))),
+        step => match (about("RCPT <"), about(". <")) {
+            (Some(address), _) => At::Recipient(address),
+            (None, Some(address)) => At::Delivery(address),
+            (None, None) => return Err(Wrong(number, format!("no step of the dialogue: {step}"))),
         },
     };
     Ok(Rule { at, replies: Vec::new(), act: None, only })

@@ -1,7 +1,6 @@
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
-    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -16,8 +15,8 @@ use tokio::{
 };
 
 use super::{
-    Block, Dial, Expected, Extensions, Failure, FailureKind, Feature, Framing, GarbledReason, Outgoing, Sent,
-    Source, Stage, Step, Timeouts, Tls, Transaction,
+    Block, Dial, Expected, Extensions, Failure, FailureKind, Feature, Framing, GarbledReason, Hello,
+    Outgoing, Protocol, Sent, Source, Stage, Step, Target, Timeouts, Tls, Transaction,
     content::Feed,
     reply::{RawReply, ReplyParser},
     stream::Stream,
@@ -36,7 +35,8 @@ const UNEXPECTED: FailureKind = FailureKind::Garbled(GarbledReason::Unexpected);
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
-    peer: SocketAddr,
+    peer: Target,
+    protocol: Protocol,
     timeouts: Arc<Timeouts>,
     offered: Extensions,
     tls: Option<TlsSession>,
@@ -52,21 +52,22 @@ pub struct Connection {
 
 impl Connection {
     /// Connects, waits for the greeting and says EHLO, or HELO to a server that doesn't know it
-    /// (RFC 5321 §3.2). `helo` is our name or address literal.
+    /// (RFC 5321 §3.2); LHLO over LMTP.
     pub async fn open(
         dial: &dyn Dial,
-        address: SocketAddr,
-        helo: &str,
+        target: &Target,
+        hello: Hello<'_>,
         timeouts: Arc<Timeouts>,
     ) -> Result<Self, Failure> {
-        let stream = match timeout(timeouts.connect, dial.dial(address)).await {
+        let stream = match timeout(timeouts.connect, dial.dial(target)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(Stage::Connect.failed(error.into())),
             Err(_) => return Err(Stage::Connect.failed(FailureKind::Timeout)),
         };
         let mut connection = Self {
             stream: Stream::Clear(stream),
-            peer: address,
+            peer: target.clone(),
+            protocol: hello.protocol,
             timeouts,
             offered: Extensions::default(),
             tls: None,
@@ -77,7 +78,7 @@ impl Connection {
             deadline: None,
         };
         positive(Stage::Greeting, connection.read(Stage::Greeting).await)?;
-        connection.hello(helo).await?;
+        connection.hello(hello).await?;
         Ok(connection)
     }
 
@@ -87,7 +88,7 @@ impl Connection {
         mut self,
         tls: &Tls,
         expected: &Expected<'_>,
-        helo: &str,
+        hello: Hello<'_>,
     ) -> Result<Self, Failure> {
         if !self.offered.starttls {
             self.quit().await;
@@ -106,15 +107,22 @@ impl Connection {
         let stream = stream.map_err(|kind| Stage::Handshake.failed(kind))?;
         self.tls = Some(tls::session(stream.get_ref().1, None));
         self.stream = Stream::Tls(Box::new(stream));
-        self.hello(helo).await?;
+        self.hello(hello).await?;
         Ok(self)
     }
 
-    async fn hello(&mut self, helo: &str) -> Result<(), Failure> {
-        let reply = self.say(Stage::Ehlo, format!("EHLO {helo}\r\n").as_bytes()).await;
+    async fn hello(&mut self, Hello { protocol, name }: Hello<'_>) -> Result<(), Failure> {
+        if protocol == Protocol::Lmtp {
+            // RFC 2033 §4.1: there is nothing older to fall back to.
+            let reply = self.say(Stage::Lhlo, format!("LHLO {name}\r\n").as_bytes()).await;
+            self.offered = positive(Stage::Lhlo, reply)?.extensions();
+            self.idle = true;
+            return Ok(());
+        }
+        let reply = self.say(Stage::Ehlo, format!("EHLO {name}\r\n").as_bytes()).await;
         self.offered = match reply {
             Ok(reply) if reply.code.is_permanent() => {
-                let reply = self.say(Stage::Ehlo, format!("HELO {helo}\r\n").as_bytes()).await;
+                let reply = self.say(Stage::Ehlo, format!("HELO {name}\r\n").as_bytes()).await;
                 positive(Stage::Ehlo, reply)?;
                 Extensions::default()
             }
@@ -140,16 +148,21 @@ impl Connection {
         self.tls.as_ref()
     }
 
-    /// The server's address.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
+    /// Where the server listens.
+    pub fn peer(&self) -> &Target {
+        &self.peer
+    }
+
+    /// What is spoken.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// Gives one message to the server, with the content that was surveyed. Two pieces of it are in memory at a time.
     pub async fn send(&mut self, message: &Outgoing, content: impl Source) -> Sent {
         let framing = if self.offered.chunking { Framing::Chunks } else { Framing::Dots };
         let mut feed = Feed::new(content, framing);
-        let mut transaction = Transaction::new(message, self.offered);
+        let mut transaction = Transaction::new(message, self.offered, self.protocol);
         if !std::mem::replace(&mut self.idle, false) {
             transaction.failed(Stage::MailFrom, FailureKind::Closed);
         }

@@ -23,6 +23,8 @@ pub enum Stage {
     Greeting,
     /// EHLO, or HELO after EHLO was not understood.
     Ehlo,
+    /// LHLO, which LMTP has in place of EHLO (RFC 2033 §4.1).
+    Lhlo,
     /// STARTTLS (RFC 3207).
     StartTls,
     /// The TLS handshake.
@@ -119,6 +121,7 @@ impl fmt::Display for Stage {
             Self::Connect => "connect",
             Self::Greeting => "greeting",
             Self::Ehlo => "EHLO",
+            Self::Lhlo => "LHLO",
             Self::StartTls => "STARTTLS",
             Self::Handshake => "TLS handshake",
             Self::MailFrom => "MAIL FROM",

@@ -106,13 +106,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             let verb = line.split([' ', '\r']).next().unwrap_or_default().to_ascii_uppercase();
             // What follows BDAT is its chunk.
             if !self.pipelining && verb != "BDAT"
-                || matches!(verb.as_str(), "EHLO" | "HELO" | "STARTTLS" | "DATA" | "QUIT")
+                || matches!(verb.as_str(), "EHLO" | "LHLO" | "HELO" | "STARTTLS" | "DATA" | "QUIT")
             {
                 self.check_waits(&line).await;
             }
             match verb.as_str() {
-                "EHLO" => self.ehlo().await?,
-                "HELO" => {
+                "EHLO" if !self.script.lmtp => self.ehlo().await?,
+                "LHLO" if self.script.lmtp => self.ehlo().await?,
+                "HELO" if !self.script.lmtp => {
                     self.answer(&At::Helo, "250 peer.test").await?;
                 }
                 "STARTTLS" if self.script.identity.is_some() && !self.encrypted => {
@@ -237,7 +238,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     async fn received(&mut self, content: Vec<u8>) -> io::Result<()> {
         let script = self.script.clone();
         let mail = self.mail.take();
-        if self.answer(&At::EndOfData, "250 2.0.0 Ok: queued").await? == Answered::AsUsual
+        if script.lmtp {
+            if let Some(mail) = mail {
+                self.deliver(ReceivedMessage { content, ..mail }).await?;
+            }
+        } else if self.answer(&At::EndOfData, "250 2.0.0 Ok: queued").await? == Answered::AsUsual
             && let Some(mail) = mail
         {
             self.log.received(ReceivedMessage { content, ..mail });
@@ -246,6 +251,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Some(act) => self.perform(act, "").await.map(|_| ()),
             None => Ok(()),
         }
+    }
+
+    /// One reply for each recipient (RFC 2033 §4.2). The message is one for those who get it.
+    async fn deliver(&mut self, mut mail: ReceivedMessage) -> io::Result<()> {
+        let mut taken = Vec::new();
+        for to in std::mem::take(&mut mail.to) {
+            if self.answer(&At::Delivery(to.clone()), "250 2.0.0 Saved").await? == Answered::AsUsual {
+                taken.push(to);
+            }
+        }
+        if !taken.is_empty() {
+            self.log.received(ReceivedMessage { to: taken, ..mail });
+        }
+        Ok(())
     }
 
     /// The content, unstuffed, up to the end of data: CRLF.CRLF and nothing else.

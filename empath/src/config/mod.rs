@@ -12,6 +12,7 @@ use std::{
 };
 
 use empath_common::{Domain, Problem};
+use empath_delivery::config::DomainConfig;
 use empath_smtp::server::Tls;
 use empath_spool::Backend;
 use jiff::Timestamp;
@@ -152,14 +153,16 @@ impl Config {
     pub fn local_domains_without_delivery(&self) -> impl Iterator<Item = &Domain> {
         self.smtp.local_domains.iter().filter(|domain| {
             let config = self.delivery.domain(domain);
-            config.is_none_or(|config| config.maildir.is_none() && config.mx_override.is_none())
+            config.is_none_or(|config| {
+                config.maildir.is_none() && config.lmtp.is_none() && config.mx_override.is_none()
+            })
         })
     }
 
     /// Makes relative paths absolute, and takes from the system what it is to say.
     fn resolve(&mut self, dir: &Path) {
         self.hostname = self.hostname.take().or_else(system_name);
-        let maildirs = self.delivery.domains.values_mut().filter_map(|domain| domain.maildir.as_mut());
+        let domains = self.delivery.domains.values_mut().flat_map(DomainConfig::paths);
         let modules = self.modules.iter_mut().map(|module| &mut module.path);
         let certificates = self.smtp.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
         let paths = [&mut self.control_socket, &mut self.spool.path]
@@ -167,7 +170,7 @@ impl Config {
             .chain(&mut self.smtp.client_ca)
             .chain(&mut self.delivery.tls.ca_file)
             .chain(&mut self.smtp.auth.users_file);
-        for path in paths.chain(certificates).chain(maildirs).chain(modules) {
+        for path in paths.chain(certificates).chain(domains).chain(modules) {
             // An empty path stays what it is: an error.
             if !path.as_os_str().is_empty() {
                 *path = dir.join(&path);
