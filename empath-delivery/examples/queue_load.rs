@@ -42,7 +42,7 @@ fn queue() -> Queue {
             expire_after,
             delay_after: None,
             rate: None,
-            breaker: Default::default(),
+            breaker: empath_delivery::config::CircuitBreaker::default(),
         },
     )
 }

@@ -11,7 +11,7 @@ use empath_metrics::Gauge;
 use empath_smtp::client::{
     self, Connection, Dial, Expected, FailureKind, Hello, Stage, Target, Timeouts, Tls,
 };
-use tokio::time::Instant;
+use tokio::{task::spawn_blocking, time::Instant};
 
 use crate::{
     attempt::Outbound,
@@ -108,7 +108,31 @@ impl Network {
         Connection::open(&*self.dial, target, hello, Arc::clone(timeouts)).await
     }
 
-    /// Connects to a host, for mail to `domain`.
+    /// Connects to a host, for mail to `domain`, and shows it who we are where that is asked.
+    async fn enter(
+        &self,
+        candidate: &Candidate,
+        terms: &Terms,
+        domain: &Domain,
+        manners: (&str, &Arc<Timeouts>),
+    ) -> Result<Connection, Failure> {
+        // Read each time: it may have changed.
+        let credentials = match terms.credentials.clone() {
+            None => None,
+            Some(auth) => match spawn_blocking(move || auth.credentials()).await {
+                Ok(Ok(credentials)) => Some(credentials),
+                Ok(Err(error)) => return Err(Failure::without_password(&error)),
+                Err(_) => return Err(Failure::local("the password could not be read")),
+            },
+        };
+        let connection = self.connect(candidate, terms, domain, manners).await?;
+        match credentials {
+            None => Ok(connection),
+            Some(credentials) => Ok(connection.authenticate(credentials).await?),
+        }
+    }
+
+    /// Connects to a host, encrypted as the terms want it.
     async fn connect(
         &self,
         Candidate { host, target }: &Candidate,
@@ -182,7 +206,7 @@ impl Open {
         let (terms, shared) = (outbound.terms, outbound.shared);
         let timeouts = if hasty { &shared.hasty } else { outbound.timeouts };
         let manners = (outbound.hostname.as_str(), timeouts);
-        match outbound.network.connect(candidate, terms, domain, manners).await {
+        match outbound.network.enter(candidate, terms, domain, manners).await {
             Ok(mut connection) => {
                 shared.is_well(target);
                 shared.metrics.pool_misses.increment();
@@ -192,7 +216,6 @@ impl Open {
                 Ok(Self { connection, peer, since: Instant::now(), messages: 0, active })
             }
             Err(failure) => {
-                let failure = failure.into();
                 if is_no_answer(&failure) {
                     shared.is_ill(target);
                 }

@@ -14,7 +14,10 @@ use empath_common::{Domain, ForwardPath, Host};
 use empath_smtp::client::Protocol;
 
 use crate::{
-    config::{BURST, Config, DomainConfig, DomainPattern, HostAddr, LmtpServer, Override, TlsPolicy},
+    config::{
+        BURST, Config, DomainConfig, DomainPattern, HostAddr, LmtpServer, Override, Server, Smarthost,
+        SmarthostAuth, TlsPolicy,
+    },
     queue::Rate,
 };
 
@@ -37,6 +40,8 @@ pub enum NextHop {
         /// How it is spoken to.
         terms: Arc<Terms>,
     },
+    /// Hosts that take mail for everywhere, best first.
+    Smarthost(Arc<[Server]>, Arc<Terms>),
     /// An LMTP server at a Unix socket.
     Unix(Arc<Path>, Arc<Terms>),
     /// Maildirs on this machine, by the template of their paths.
@@ -55,18 +60,28 @@ pub struct Terms {
     pub verified: bool,
     /// The name that certificates must have, if not the host's.
     pub name: Option<Domain>,
+    /// Who we are there, unless it is not asked.
+    pub credentials: Option<Arc<SmarthostAuth>>,
     /// Whether commands may be pipelined.
     pub pipelining: bool,
     /// Whether content may go in chunks.
     pub chunking: bool,
 }
 
-/// As it is shown: `mx:example.test`, `smtp:127.0.0.1:2525`, `lmtp:127.0.0.1:24`, `lmtp:unix:/run/lmtp`, `maildir`.
+/// As it is shown: `mx:example.test`, `smtp:127.0.0.1:2525`, `lmtp:127.0.0.1:24`, `lmtp:unix:/run/lmtp`,
+/// `smarthost:relay.test:587,backup.test:587`, `maildir`.
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mx(domain, _) => write!(f, "mx:{domain}"),
             Self::Host { host, port, terms, .. } => write!(f, "{}:{host}:{port}", scheme(terms)),
+            Self::Smarthost(servers, _) => {
+                f.write_str("smarthost")?;
+                let mut separators = std::iter::once(":").chain(std::iter::repeat(","));
+                servers.iter().try_for_each(|Server { host, port }| {
+                    write!(f, "{}{host}:{port}", separators.next().unwrap_or_default())
+                })
+            }
             Self::Unix(path, terms) => write!(f, "{}:unix:{}", scheme(terms), path.display()),
             Self::Maildir(_) => f.write_str("maildir"),
         }
@@ -153,6 +168,8 @@ impl Routes {
                 Some(NextHop::Maildir(template.as_path().into()))
             } else if let Some(server) = &domain.lmtp {
                 Some(lmtp(server, &terms))
+            } else if let Some(to) = &domain.smarthost {
+                Some(smarthost(to, &terms))
             } else {
                 domain.mx_override.as_ref().map(|to| routes.configured(to, &terms))
             };
@@ -276,6 +293,11 @@ fn lmtp(server: &LmtpServer, terms: &Terms) -> NextHop {
     }
 }
 
+fn smarthost(to: &Smarthost, terms: &Terms) -> NextHop {
+    let credentials = to.auth.clone().map(Arc::new);
+    NextHop::Smarthost(to.servers(), Arc::new(Terms { credentials, ..terms.clone() }))
+}
+
 impl Policy {
     fn route(&self, domain: Option<&Domain>, otherwise: impl FnOnce(Arc<Terms>) -> NextHop) -> Route {
         let mut next_hop = self.next_hop.clone().unwrap_or_else(|| otherwise(Arc::clone(&self.terms)));
@@ -295,7 +317,7 @@ impl Terms {
         let (tls, verified) = config.security(domain);
         let [pipelining, chunking] =
             domain.map_or([true, true], |domain| [domain.pipelining, domain.chunking]);
-        Self { protocol: Protocol::Smtp, tls, verified, name: None, pipelining, chunking }
+        Self { protocol: Protocol::Smtp, tls, verified, name: None, credentials: None, pipelining, chunking }
     }
 }
 

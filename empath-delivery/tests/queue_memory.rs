@@ -35,7 +35,7 @@ fn queue(content_memory: usize) -> Queue {
             expire_after,
             delay_after: None,
             rate: None,
-            breaker: Default::default(),
+            breaker: empath_delivery::config::CircuitBreaker::default(),
         },
     )
 }

@@ -8,6 +8,7 @@ mod limits;
 mod lmtp;
 mod pool;
 mod retry;
+mod smarthost;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ pub use limits::{CircuitBreaker, RateLimits};
 pub use lmtp::{LmtpServer, LmtpServerError};
 pub use pool::ConnectionPool;
 pub use retry::Retry;
+pub use smarthost::{PasswordError, Server, Smarthost, SmarthostAuth};
 pub use tls::{TlsConfig, TlsPolicy};
 
 /// How accepted messages are delivered.
@@ -111,7 +113,8 @@ impl Config {
     /// verified.
     pub(crate) fn security(&self, domain: Option<&DomainConfig>) -> (TlsPolicy, bool) {
         let policy = match domain {
-            Some(domain) if domain.require_tls => TlsPolicy::Required,
+            // Credentials are for nobody else to see.
+            Some(domain) if domain.require_tls || domain.has_credentials() => TlsPolicy::Required,
             domain => domain.and_then(|domain| domain.tls).unwrap_or(self.tls.default_policy),
         };
         let accept = domain.and_then(|domain| domain.accept_invalid_certs);

@@ -185,3 +185,32 @@ fn domains_with_other_terms_never_share_a_connection() {
     assert_eq!(expects("any.test"), (false, None));
     assert_eq!(expects("named.test"), (true, None));
 }
+
+#[test]
+fn a_smarthost_is_one_next_hop_for_all_its_domains_and_another_with_credentials() {
+    let auth = |user: &str| SmarthostAuth { user: user.into(), password_file: "/secret".into() };
+    let to = |auth: Option<SmarthostAuth>| {
+        let hosts = vec!["relay.test".parse().unwrap(), "192.0.2.1:2525".parse().unwrap()];
+        DomainConfig { smarthost: Some(Smarthost { hosts, auth }), ..DomainConfig::default() }
+    };
+    let mut routes = routes(&[
+        ("*", to(None)),
+        ("a.test", to(Some(auth("alice")))),
+        ("b.test", to(Some(auth("bob")))),
+        ("*.c.test", to(Some(auth("alice")))),
+    ]);
+    let next_hop = |routes: &Routes, path: &str| routes.route(&path.parse().unwrap()).next_hop;
+    let anybody = next_hop(&routes, "<u@x.test>");
+    assert_eq!(anybody.to_string(), "smarthost:relay.test:587,192.0.2.1:2525");
+    assert_eq!(anybody, next_hop(&routes, "<u@y.example>"));
+    let (alice, bob) = (next_hop(&routes, "<u@a.test>"), next_hop(&routes, "<u@b.test>"));
+    assert_eq!(alice, next_hop(&routes, "<u@x.c.test>"));
+    assert!(alice != bob && alice != anybody && bob != anybody);
+    let NextHop::Smarthost(_, terms) = alice else { panic!("no smarthost") };
+    assert_eq!((terms.tls, terms.verified), (TlsPolicy::Required, true));
+
+    // The host of an override is another one: it is not shown who we are.
+    routes.set_override("a.test".parse().unwrap(), "hub.test".parse().unwrap()).unwrap();
+    let NextHop::Host { terms, .. } = next_hop(&routes, "<u@a.test>") else { panic!("no host") };
+    assert_eq!(terms.credentials, None);
+}

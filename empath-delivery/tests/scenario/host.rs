@@ -41,7 +41,7 @@ pub(crate) enum Reach {
     Unreachable,
 }
 
-/// An authority that is trusted, its certificate as a file, and one that nobody knows.
+/// An authority that is trusted, its certificate as a file, one that nobody knows, and a file with a password beside it.
 pub(crate) struct Authorities {
     known: Authority,
     stranger: Authority,
@@ -55,6 +55,7 @@ pub(crate) fn authorities() -> &'static Authorities {
         let (known, directory) = (Authority::new(), tempfile::tempdir().unwrap());
         let file = directory.path().join("roots.pem");
         fs::write(&file, known.pem()).unwrap();
+        fs::write(file.with_file_name("secret"), "sesame\n").unwrap();
         Authorities { known, stranger: Authority::new(), file, _directory: directory }
     })
 }
@@ -148,6 +149,10 @@ pub(crate) fn behaviour(lines: &[Line<'_>]) -> Read<Behaviour> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         let rule = rules.last_mut().ok_or_else(wrong)?;
         match (word, rest.trim()) {
+            ("login", login) => {
+                let (user, password) = login.split_once(' ').ok_or_else(wrong)?;
+                script = script.login(user, password);
+            }
             ("lmtp", "") => script = script.lmtp(),
             ("refuse", "") => reach = Reach::Refuses,
             ("drop", "") => reach = Reach::Drops,
@@ -208,6 +213,7 @@ fn rule_at(number: usize, step: &str) -> Read<Rule> {
         "EHLO" | "LHLO" => At::Ehlo,
         "HELO" => At::Helo,
         "STARTTLS" => At::StartTls,
+        "AUTH" => At::Auth,
         "handshake" => At::Handshake,
         "MAIL" => At::MailFrom,
         "RCPT" => At::RcptTo,

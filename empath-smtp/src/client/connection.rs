@@ -7,16 +7,20 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::rand;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::BytesMut;
 use empath_common::{Reply, TlsSession};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
+    task::spawn_blocking,
     time::{Instant, timeout},
 };
 
 use super::{
-    Block, Dial, Expected, Extensions, Failure, FailureKind, Feature, Framing, GarbledReason, Hello,
-    Outgoing, Protocol, Sent, Source, Stage, Step, Target, Timeouts, Tls, Transaction,
+    Block, Credentials, Dial, Expected, Extensions, Failure, FailureKind, Feature, Framing, GarbledReason,
+    Hello, Outgoing, Protocol, Sent, Source, Stage, Step, Target, Timeouts, Tls, Transaction,
+    auth::Exchange,
     content::Feed,
     reply::{RawReply, ReplyParser},
     stream::Stream,
@@ -25,6 +29,9 @@ use crate::tls;
 
 /// Octets of replies that are read at a time, and at most kept while something is being written.
 const INPUT: usize = 8 * 1024;
+
+/// Random octets in a nonce.
+const NONCE: usize = 18;
 
 const UNEXPECTED: FailureKind = FailureKind::Garbled(GarbledReason::Unexpected);
 
@@ -109,6 +116,44 @@ impl Connection {
         self.stream = Stream::Tls(Box::new(stream));
         self.hello(hello).await?;
         Ok(self)
+    }
+
+    /// Shows who we are, which it never does in clear text. After a failure nothing can be said on it any more.
+    pub async fn authenticate(mut self, credentials: Credentials) -> Result<Self, Failure> {
+        let failed = |kind| Stage::Auth.failed(kind);
+        if self.tls.is_none() {
+            self.quit().await;
+            return Err(failed(FailureKind::Unsupported(Feature::StartTls)));
+        }
+        let mut nonce = [0; NONCE];
+        // Without randomness no connection could have been encrypted.
+        rand::fill(&mut nonce).map_err(|_| failed(FailureKind::Io(io::ErrorKind::Other)))?;
+        let begun = Exchange::begin(credentials, &self.offered, &STANDARD.encode(nonce));
+        let (mut exchange, mut line) = match begun {
+            Ok(begun) => begun,
+            Err(kind) => {
+                self.quit().await;
+                return Err(failed(kind));
+            }
+        };
+        self.idle = false;
+        loop {
+            line.push_str("\r\n");
+            let reply = self.say(Stage::Auth, line.as_bytes()).await;
+            let challenge = match reply {
+                Ok(raw) if raw.code.get() == 334 => raw,
+                reply => {
+                    positive(Stage::Auth, reply)?;
+                    exchange.accepted().map_err(failed)?;
+                    self.idle = true;
+                    return Ok(self);
+                }
+            };
+            // The keys of SCRAM take as long as the server says.
+            let respond = spawn_blocking(move || exchange.respond(challenge.challenge()));
+            let response = respond.await.map_err(|_| failed(FailureKind::Io(io::ErrorKind::Other)))?;
+            (exchange, line) = response.map_err(failed)?;
+        }
     }
 
     async fn hello(&mut self, Hello { protocol, name }: Hello<'_>) -> Result<(), Failure> {

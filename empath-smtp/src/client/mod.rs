@@ -5,6 +5,7 @@
 //!   reply parser
 //! - The driver: [`Connection`], over what a [`Dial`] has connected, encrypted with [`Tls`] on demand
 
+mod auth;
 mod connection;
 mod content;
 mod dial;
@@ -20,6 +21,8 @@ mod timeouts;
 mod tls;
 mod transaction;
 
+pub use crate::sasl::Secret;
+pub use auth::{Credentials, Mechanisms};
 pub use connection::Connection;
 pub use content::{Block, Framing, Outbound, Source};
 pub use dial::{BoxStream, Carrier, Dial, Dialing, Sockets, Target};

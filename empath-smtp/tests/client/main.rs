@@ -1,6 +1,7 @@
 //! The client's connection against the scripted peer.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod auth;
 mod chunks;
 mod pace;
 mod tls;

@@ -12,6 +12,8 @@ pub struct Script {
     /// Most connections at the same time.
     pub(super) most: usize,
     pub(super) lmtp: bool,
+    /// The name and the password that it wants before mail.
+    pub(super) login: Option<(String, String)>,
     rules: Vec<Rule>,
 }
 
@@ -37,6 +39,8 @@ pub enum At {
     StartTls,
     /// The client has begun the TLS handshake; anything but a delay comes in place of it.
     Handshake,
+    /// The end of AUTH.
+    Auth,
     /// MAIL.
     MailFrom,
     /// Any RCPT.
@@ -113,6 +117,7 @@ impl Script {
             identity: None,
             most: usize::MAX,
             lmtp: false,
+            login: None,
         }
     }
 
@@ -138,6 +143,13 @@ impl Script {
     #[must_use]
     pub fn lmtp(self) -> Self {
         Self { lmtp: true, ..self }
+    }
+
+    /// Takes mail only after AUTH with this name and password, by PLAIN or LOGIN. Which of them is offered is one of the
+    /// keywords.
+    #[must_use]
+    pub fn login(self, user: &str, password: &str) -> Self {
+        Self { login: Some((user.into(), password.into())), ..self }
     }
 
     /// Greets connections that are more than this many at the same time with 421, and closes them.

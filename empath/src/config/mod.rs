@@ -153,9 +153,7 @@ impl Config {
     pub fn local_domains_without_delivery(&self) -> impl Iterator<Item = &Domain> {
         self.smtp.local_domains.iter().filter(|domain| {
             let config = self.delivery.domain(domain);
-            config.is_none_or(|config| {
-                config.maildir.is_none() && config.lmtp.is_none() && config.mx_override.is_none()
-            })
+            config.is_none_or(|config| !config.has_next_hop())
         })
     }
 
