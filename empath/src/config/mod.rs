@@ -236,11 +236,27 @@ mod tests {
 
     #[test]
     fn a_local_domain_that_nothing_delivers_is_noticed() {
-        let text = r#"Empath(smtp: (local_domains: ["a.test", "b.test", "x.c.test", "d.test"]), delivery: (domains: {
-            "b.test": (mx_override: "127.0.0.1:24"), "*.c.test": (maildir: "{local}"), "d.test": () }))"#;
+        let text = r#"Empath(smtp: (local_domains: ["a.test", "b.test", "x.c.test", "d.test", "e.test"]), delivery: (domains: {
+            "b.test": (mx_override: "127.0.0.1:24"), "*.c.test": (maildir: "{local}"), "d.test": (),
+            "e.test": (lmtp: "unix:/run/lmtp") }))"#;
         let config: Config = read::read(text, |_| Vec::new()).unwrap();
         let found: Vec<_> = config.local_domains_without_delivery().map(Domain::as_str).collect();
         assert_eq!(found, ["a.test", "d.test"]);
+    }
+
+    #[test]
+    fn paths_of_domains_start_at_the_file() {
+        let text = r#"Empath(delivery: (domains: {
+            "a.test": (maildir: "mail/{local}"), "b.test": (lmtp: "unix:run/lmtp"), "c.test": (lmtp: "unix:/run/lmtp"),
+            "d.test": (smarthost: (hosts: ["relay.test"], auth: (user: "u", password_file: "secret"))) }))"#;
+        let mut config: Config = read::read(text, |_| Vec::new()).unwrap();
+        config.resolve(Path::new("/etc/empath"));
+        let paths: Vec<_> = config.delivery.domains.values_mut().flat_map(DomainConfig::paths).collect();
+        let expected =
+            ["/etc/empath/mail/{local}", "/etc/empath/run/lmtp", "/run/lmtp", "/etc/empath/secret"];
+        assert_eq!(paths, expected.map(Path::new));
+        let server = config.delivery.domains.values().find_map(|domain| domain.lmtp.as_ref()).unwrap();
+        assert_eq!(server.to_string(), "unix:/etc/empath/run/lmtp");
     }
 
     #[test]
