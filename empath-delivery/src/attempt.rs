@@ -1,10 +1,10 @@
 //! One attempt: a job over the hosts of its next hop until every recipient has a result.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use empath_common::{Domain, Envelope, ForwardPath, MessageId, Reply};
 use empath_metrics::Gauge;
-use empath_smtp::client::{self, FailureKind, Limits, Stage, Survey};
+use empath_smtp::client::{self, FailureKind, Limits, Protocol, Stage, Survey, Target};
 use empath_spool::Content;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -99,7 +99,7 @@ impl<'a> Attempt<'a> {
     async fn run(&mut self, outbound: &Outbound<'_>, open: &mut Option<Open>, rng: &mut fastrand::Rng) {
         let mut used = None;
         if let Some(mut reused) = open.take() {
-            used = Some(reused.connection.peer());
+            used = Some(reused.connection.peer().clone());
             let reusable = self.transfer(&mut reused, true).await;
             if self.begun() {
                 outbound.shared.metrics.pool_hits.increment();
@@ -126,7 +126,7 @@ impl<'a> Attempt<'a> {
         &mut self,
         outbound: &Outbound<'_>,
         open: &mut Option<Open>,
-        used: Option<SocketAddr>,
+        used: Option<Target>,
         rng: &mut fastrand::Rng,
     ) {
         let started = Instant::now();
@@ -144,7 +144,7 @@ impl<'a> Attempt<'a> {
                     self.fail(&failure, None);
                     continue;
                 }
-                Some(Ok(turn)) if Some(turn.candidate.address) == used => continue,
+                Some(Ok(turn)) if used.as_ref() == Some(&turn.candidate.target) => continue,
                 Some(Ok(turn)) => turn,
             };
             if !self.host(&candidate, hasty, outbound, open, started).await {
@@ -220,6 +220,11 @@ impl<'a> Attempt<'a> {
                 return false;
             }
             let delivered = sent.recipients.iter().any(Result::is_ok);
+            // RFC 2033 §1: what an LMTP server has taken is in its place.
+            let arrived = match open.connection.protocol() {
+                Protocol::Smtp => Arrived::Relayed,
+                Protocol::Lmtp => Arrived::Delivered,
+            };
             let several = round.len() > 1;
             for result in &sent.recipients {
                 self.attempted.hear(result);
@@ -231,7 +236,7 @@ impl<'a> Attempt<'a> {
                         recipient: left.recipient,
                         result: Ok(reply),
                         peer: Some(Arc::clone(&open.peer)),
-                        arrived: Some(Arrived::Relayed).filter(|_| !sent.notifies),
+                        arrived: Some(arrived).filter(|_| !sent.notifies),
                     }),
                     // RFC 5321 §4.5.3.1.10: the server takes the rest in another transaction. Each takes some.
                     Err(failure) if delivered && sent.reusable && is_too_many(&failure) => again.push(left),

@@ -119,7 +119,7 @@ pub(crate) fn is_no_answer(failure: &Failure) -> bool {
 /// What a connection that did not come about says about the host. One that never wants us is not ill.
 pub(crate) fn turned_down(failure: &Failure) -> Outcome {
     match &failure.reply {
-        _ if failure.class == Class::Permanent => Outcome::Unknown,
+        _ if failure.class == Class::Permanent || failure.scope == Scope::Destination => Outcome::Unknown,
         Some(reply) if reply.code.get() == 421 => Outcome::TurnedAway,
         _ => Outcome::Failed,
     }

@@ -3,7 +3,7 @@
 use empath_common::{EnhancedStatus, Escaped, Reply};
 use empath_smtp::client::{self, FailureKind, Feature, Stage};
 
-use crate::{maildir::MaildirError, resolve::ResolveError};
+use crate::{config::PasswordError, maildir::MaildirError, resolve::ResolveError};
 
 /// Why a recipient did not get the message in one try.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +94,11 @@ impl Failure {
         Self::new(Scope::Destination, (4, 3, 5), "the configured next hop is this host itself")
     }
 
+    /// There is no password for a host that wants one: mail doesn't bounce for our own mistakes.
+    pub fn without_password(error: &PasswordError) -> Self {
+        Self::new(Scope::Destination, (4, 3, 5), error.to_string())
+    }
+
     /// One MX host could not be resolved to addresses; the others may.
     pub fn of_host(error: &ResolveError) -> Self {
         match error {
@@ -139,8 +144,18 @@ impl From<client::Failure> for Failure {
             FailureKind::Refused(reply) if stage == Stage::StartTls && reply.code.get() != 421 => {
                 Self::new(Scope::Host, (4, 7, 4), detail)
             }
+            // What the configuration names speaks no LMTP: mail doesn't bounce for our own mistakes.
+            FailureKind::Refused(reply) if stage == Stage::Lhlo && reply.code.get() != 421 => {
+                Self::new(Scope::Host, (4, 3, 5), detail)
+            }
             FailureKind::Tls(_) => Self::new(Scope::Host, (4, 7, 5), detail),
             _ if stage == Stage::Handshake => Self::new(Scope::Host, (4, 7, 5), detail),
+            // RFC 4954 §6. The password may be mended: nothing bounces for it.
+            FailureKind::Refused(reply) if stage == Stage::Auth && reply.code.get() != 421 => {
+                Self { reply: Some(reply), ..Self::new(Scope::Host, (4, 7, 8), detail) }
+            }
+            FailureKind::Impostor => Self::new(Scope::Host, (4, 7, 8), detail),
+            FailureKind::Unsupported(Feature::Auth) => Self::new(Scope::Host, (4, 7, 4), detail),
             FailureKind::Refused(reply) => refused(stage, reply, detail),
             // 4.4.1: no answer from the host. 4.4.2: a connection that failed.
             FailureKind::Timeout | FailureKind::Closed | FailureKind::Io(_) => {
@@ -162,7 +177,13 @@ fn refused(stage: Stage, reply: Reply, detail: String) -> Failure {
     let class = if reply.code.is_permanent() && !too_many { Class::Permanent } else { Class::Transient };
     let scope = match stage {
         _ if reply.code.get() == 421 => Scope::Host,
-        Stage::Connect | Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Handshake => Scope::Host,
+        Stage::Connect
+        | Stage::Greeting
+        | Stage::Ehlo
+        | Stage::Lhlo
+        | Stage::Auth
+        | Stage::StartTls
+        | Stage::Handshake => Scope::Host,
         Stage::RcptTo => Scope::Recipient,
         Stage::MailFrom | Stage::Data | Stage::Content | Stage::EndOfData | Stage::Rset => Scope::Message,
     };
@@ -264,6 +285,13 @@ mod tests {
             (reply(Stage::Greeting, 554), TryNextHost, Bounce, "5.0.0"),
             (reply(Stage::Greeting, 421), TryNextHost, Defer, "4.0.0"),
             (reply(Stage::Ehlo, 550), TryNextHost, Bounce, "5.0.0"),
+            (reply(Stage::Auth, 535), TryNextHost, Defer, "4.7.8"),
+            (reply(Stage::Auth, 454), TryNextHost, Defer, "4.7.8"),
+            (reply(Stage::Auth, 421), TryNextHost, Defer, "4.0.0"),
+            (at(Stage::Auth, FailureKind::Impostor), TryNextHost, Defer, "4.7.8"),
+            (at(Stage::Auth, FailureKind::Unsupported(Feature::Auth)), TryNextHost, Defer, "4.7.4"),
+            (reply(Stage::Lhlo, 500), TryNextHost, Defer, "4.3.5"),
+            (reply(Stage::Lhlo, 421), TryNextHost, Defer, "4.0.0"),
             (reply(Stage::MailFrom, 550), Bounce, Bounce, "5.0.0"),
             (reply(Stage::MailFrom, 451), TryNextHost, Defer, "4.0.0"),
             (reply(Stage::RcptTo, 550), Bounce, Bounce, "5.0.0"),

@@ -7,10 +7,11 @@ use std::{
 };
 
 use empath_common::Domain;
+use empath_smtp::client::Target;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    config::HostAddr,
+    config::{HostAddr, Server},
     failure::{Failure, Scope},
     resolve::{self, Addresses, MxHost, PrivateAddresses, Resolver},
     route::NextHop,
@@ -26,8 +27,9 @@ pub(crate) struct Own {
 /// One address to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
-    pub(crate) host: HostAddr,
-    pub(crate) address: SocketAddr,
+    /// A Unix socket has none.
+    pub(crate) host: Option<HostAddr>,
+    pub(crate) target: Target,
 }
 
 /// Most addresses that are tried in one attempt, whatever the number of hosts. The rest is as if it were not there.
@@ -40,16 +42,15 @@ pub(crate) struct Hosts<'a> {
     resolver: &'a Resolver,
     own: &'a Own,
     /// With their preferences.
-    rest: VecDeque<(u16, HostAddr)>,
+    rest: VecDeque<(u16, Server)>,
     /// Addresses of the host whose turn it is.
     addresses: VecDeque<Candidate>,
     /// A host of which one family of addresses was not known yet when its turn came.
-    late: Option<Domain>,
+    late: Option<(Domain, u16)>,
     /// What was handed out: an address that two hosts share is tried once.
-    tried: HashSet<SocketAddr>,
+    tried: HashSet<Target>,
     /// The preference whose hosts were looked up last.
     preference: Option<u16>,
-    port: u16,
     configured: bool,
     /// Whether some host was handed out, or could not be.
     begun: bool,
@@ -64,26 +65,35 @@ impl<'a> Hosts<'a> {
         own: &'a Own,
         rng: &mut fastrand::Rng,
     ) -> Result<Self, Failure> {
-        let (hosts, port, configured) = match next_hop {
+        let mut addresses = VecDeque::new();
+        let (hosts, configured) = match next_hop {
             NextHop::Mx(domain, _) => {
                 let mut mx = resolver.mx(domain).await.map_err(|error| Failure::from(&error))?;
                 cut(&mut mx, &own.names)?;
                 resolve::shuffle_equals(&mut mx, rng);
-                let host = |mx: MxHost| (mx.preference, HostAddr::Name(mx.name));
-                (mx.into_iter().map(host).collect(), mx_port, false)
+                let host =
+                    |mx: MxHost| (mx.preference, Server { host: HostAddr::Name(mx.name), port: mx_port });
+                (mx.into_iter().map(host).collect(), false)
             }
-            NextHop::Host { host, port, configured, .. } => ([(0, host.clone())].into(), *port, *configured),
-            NextHop::Maildir(_) => (VecDeque::new(), mx_port, true),
+            NextHop::Host { host, port, configured, .. } => {
+                ([(0, Server { host: host.clone(), port: *port })].into(), *configured)
+            }
+            // As if each were the only MX host of its preference.
+            NextHop::Smarthost(servers, _) => ((0..).zip(servers.iter().cloned()).collect(), true),
+            NextHop::Unix(path, _) => {
+                addresses.push_back(Candidate { host: None, target: Target::Unix(path.clone()) });
+                (VecDeque::new(), true)
+            }
+            NextHop::Maildir(_) => (VecDeque::new(), true),
         };
         Ok(Self {
             resolver,
             own,
             rest: hosts,
-            addresses: VecDeque::new(),
+            addresses,
             late: None,
             tried: HashSet::new(),
             preference: None,
-            port,
             configured,
             begun: false,
         })
@@ -98,20 +108,20 @@ impl<'a> Hosts<'a> {
     pub(crate) async fn next(&mut self) -> Option<Result<Candidate, Failure>> {
         loop {
             while let Some(candidate) = self.addresses.pop_front() {
-                if self.tried.insert(candidate.address) {
+                if self.tried.insert(candidate.target.clone()) {
                     return Some(Ok(candidate));
                 }
             }
             if self.tried.len() >= MAX_TRIED {
                 return None;
             }
-            if let Some(name) = self.late.take() {
+            if let Some((name, port)) = self.late.take() {
                 // The other family has no addresses, or not in time: what there was has been tried.
                 let Ok(addresses) = self.resolver.addresses(&name).await else { continue };
-                if self.are_ours(&addresses) {
+                if self.are_ours(&addresses, port) {
                     self.rest.clear();
                 } else {
-                    self.hand_out(&HostAddr::Name(name), addresses);
+                    self.hand_out(&HostAddr::Name(name), port, addresses);
                 }
                 continue;
             }
@@ -121,15 +131,15 @@ impl<'a> Hosts<'a> {
             if new && self.equals_are_ours(preference).await {
                 return self.end(first);
             }
-            let (_, host) = self.rest.pop_front()?;
-            let addresses = match self.look_up(&host).await {
+            let (_, Server { host, port }) = self.rest.pop_front()?;
+            let addresses = match self.look_up(&host, port).await {
                 Ok(addresses) => addresses,
                 Err(failure) => return Some(Err(failure)),
             };
-            if self.are_ours(&addresses) {
+            if self.are_ours(&addresses, port) {
                 return self.end(first);
             }
-            self.hand_out(&host, addresses);
+            self.hand_out(&host, port, addresses);
         }
     }
 
@@ -141,18 +151,14 @@ impl<'a> Hosts<'a> {
         first.then_some(Err(failure))
     }
 
-    fn hand_out(&mut self, host: &HostAddr, addresses: Vec<IpAddr>) {
+    fn hand_out(&mut self, host: &HostAddr, port: u16, addresses: Vec<IpAddr>) {
         let room = MAX_TRIED.saturating_sub(self.tried.len());
-        let candidate = |ip| Candidate { host: host.clone(), address: self.address(ip) };
+        let candidate = |ip| Candidate { host: Some(host.clone()), target: address(ip, port).into() };
         self.addresses = addresses.into_iter().map(candidate).take(room).collect();
     }
 
-    fn address(&self, ip: IpAddr) -> SocketAddr {
-        SocketAddr::new(ip.to_canonical(), self.port)
-    }
-
-    fn are_ours(&self, addresses: &[IpAddr]) -> bool {
-        addresses.iter().any(|ip| self.own.addresses.contains(&self.address(*ip)))
+    fn are_ours(&self, addresses: &[IpAddr], port: u16) -> bool {
+        addresses.iter().any(|ip| self.own.addresses.contains(&address(*ip, port)))
     }
 
     /// Whether one of several hosts of this preference is ourselves by its address: then none of them is tried. One whose
@@ -162,34 +168,34 @@ impl<'a> Hosts<'a> {
         if count < 2 || self.own.addresses.is_empty() {
             return false;
         }
-        let equals: Vec<_> = self.rest.drain(..count).map(|(_, host)| host).collect();
-        for host in &equals {
+        let equals: Vec<_> = self.rest.drain(..count).map(|(_, server)| server).collect();
+        for server in &equals {
             // All are under way before the first is waited for.
-            if let HostAddr::Name(name) = host {
+            if let HostAddr::Name(name) = &server.host {
                 self.resolver.prepare(name);
             }
         }
         let patience = Instant::now() + EQUALS_PATIENCE;
         let (mut quick, mut slow) = (Vec::new(), Vec::new());
-        for host in equals {
-            let HostAddr::Name(name) = &host else { continue };
+        for server in equals {
+            let HostAddr::Name(name) = &server.host else { continue };
             match timeout_at(patience, self.resolver.addresses(name)).await {
-                Ok(Ok(addresses)) if self.are_ours(&addresses) => return true,
-                Ok(_) => quick.push((preference, host)),
-                Err(_) => slow.push((preference, host)),
+                Ok(Ok(addresses)) if self.are_ours(&addresses, server.port) => return true,
+                Ok(_) => quick.push((preference, server)),
+                Err(_) => slow.push((preference, server)),
             }
         }
-        for host in quick.into_iter().chain(slow).rev() {
-            self.rest.push_front(host);
+        for server in quick.into_iter().chain(slow).rev() {
+            self.rest.push_front(server);
         }
         false
     }
 
-    async fn look_up(&mut self, host: &HostAddr) -> Result<Vec<IpAddr>, Failure> {
+    async fn look_up(&mut self, host: &HostAddr, port: u16) -> Result<Vec<IpAddr>, Failure> {
         match host {
             HostAddr::Name(name) => match self.resolver.first_addresses(name).await {
                 Ok(Addresses { usable, complete }) => {
-                    self.late = Some(name.clone()).filter(|_| !complete);
+                    self.late = Some((name.clone(), port)).filter(|_| !complete);
                     Ok(usable)
                 }
                 Err(error) if self.configured => Err(Failure::of_configured_host(&error)),
@@ -204,6 +210,10 @@ impl<'a> Hosts<'a> {
             }
         }
     }
+}
+
+fn address(ip: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.to_canonical(), port)
 }
 
 /// Drops ourselves from the list and every host that is not better than we are (RFC 5321 §5.1).

@@ -142,7 +142,10 @@ impl Lane {
         let Self { shared, id, next_hop, open, rng, active, .. } = self;
         let terms = match &*next_hop {
             NextHop::Maildir(template) => return file(shared, template, job, content).await,
-            NextHop::Mx(_, terms) | NextHop::Host { terms, .. } => terms,
+            NextHop::Mx(_, terms)
+            | NextHop::Host { terms, .. }
+            | NextHop::Unix(_, terms)
+            | NextHop::Smarthost(_, terms) => terms,
         };
         let outbound = Outbound {
             next_hop,

@@ -2,15 +2,16 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use empath_common::{Domain, TlsSession};
 use empath_metrics::Gauge;
-use empath_smtp::client::{self, Connection, Dial, Expected, FailureKind, Stage, Timeouts, Tls};
-use tokio::time::Instant;
+use empath_smtp::client::{
+    self, Connection, Dial, Expected, FailureKind, Hello, Stage, Target, Timeouts, Tls,
+};
+use tokio::{task::spawn_blocking, time::Instant};
 
 use crate::{
     attempt::Outbound,
@@ -38,14 +39,14 @@ pub(crate) struct Network {
 
 /// Hosts that offer STARTTLS and can't do it, and until when that is believed.
 #[derive(Default)]
-struct Broken(Mutex<HashMap<SocketAddr, Instant>>);
+struct Broken(Mutex<HashMap<Target, Instant>>);
 
 /// The host at the other end.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
-    /// As it is shown: `mx1.example.test[192.0.2.1]:25`.
+    /// As it is shown: `mx1.example.test[192.0.2.1]:25`, `unix:/run/lmtp`.
     pub(crate) shown: String,
-    pub(crate) host: HostAddr,
+    pub(crate) host: Option<HostAddr>,
     pub(crate) tls: Option<TlsSession>,
 }
 
@@ -75,19 +76,19 @@ impl Drop for Active {
 }
 
 impl Broken {
-    fn has(&self, address: SocketAddr) -> bool {
+    fn has(&self, target: &Target) -> bool {
         let hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        hosts.get(&address).is_some_and(|until| *until > Instant::now())
+        hosts.get(target).is_some_and(|until| *until > Instant::now())
     }
 
-    fn add(&self, address: SocketAddr) {
+    fn add(&self, target: &Target) {
         let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if hosts.len() >= MAX_CLEAR {
             hosts.retain(|_, until| *until > now);
         }
         if hosts.len() < MAX_CLEAR {
-            hosts.insert(address, now + CLEAR_FOR);
+            hosts.insert(target.clone(), now + CLEAR_FOR);
         }
     }
 }
@@ -100,37 +101,63 @@ impl Network {
     /// Connects to a host in clear text.
     pub(crate) async fn greet(
         &self,
-        address: SocketAddr,
-        helo: &str,
+        target: &Target,
+        hello: Hello<'_>,
         timeouts: &Arc<Timeouts>,
     ) -> Result<Connection, client::Failure> {
-        Connection::open(&*self.dial, address, helo, Arc::clone(timeouts)).await
+        Connection::open(&*self.dial, target, hello, Arc::clone(timeouts)).await
     }
 
-    /// Connects to a host, for mail to `domain`.
-    async fn connect(
+    /// Connects to a host, for mail to `domain`, and shows it who we are where that is asked.
+    async fn enter(
         &self,
-        Candidate { host, address }: &Candidate,
+        candidate: &Candidate,
         terms: &Terms,
         domain: &Domain,
-        (helo, timeouts): (&str, &Arc<Timeouts>),
+        manners: (&str, &Arc<Timeouts>),
+    ) -> Result<Connection, Failure> {
+        // Read each time: it may have changed.
+        let credentials = match terms.credentials.clone() {
+            None => None,
+            Some(auth) => match spawn_blocking(move || auth.credentials()).await {
+                Ok(Ok(credentials)) => Some(credentials),
+                Ok(Err(error)) => return Err(Failure::without_password(&error)),
+                Err(_) => return Err(Failure::local("the password could not be read")),
+            },
+        };
+        let connection = self.connect(candidate, terms, domain, manners).await?;
+        match credentials {
+            None => Ok(connection),
+            Some(credentials) => Ok(connection.authenticate(credentials).await?),
+        }
+    }
+
+    /// Connects to a host, encrypted as the terms want it.
+    async fn connect(
+        &self,
+        Candidate { host, target }: &Candidate,
+        terms: &Terms,
+        domain: &Domain,
+        (name, timeouts): (&str, &Arc<Timeouts>),
     ) -> Result<Connection, client::Failure> {
-        let in_clear = || self.greet(*address, helo, timeouts);
+        let hello = Hello { protocol: terms.protocol, name };
+        let in_clear = || self.greet(target, hello, timeouts);
         let connection = in_clear().await?;
         let wanted = match terms.tls {
             TlsPolicy::Disabled => false,
-            TlsPolicy::Opportunistic => connection.offered().starttls && !self.broken.has(*address),
+            TlsPolicy::Opportunistic => connection.offered().starttls && !self.broken.has(target),
             TlsPolicy::Required => true,
         };
         if !wanted {
             return Ok(connection);
         }
         let name = match (&terms.name, host) {
-            (Some(name), _) | (None, HostAddr::Name(name)) => name.to_string(),
-            (None, HostAddr::Ip(ip)) => ip.to_string(),
+            (Some(name), _) | (None, Some(HostAddr::Name(name))) => name.to_string(),
+            (None, Some(HostAddr::Ip(ip))) => ip.to_string(),
+            (None, None) => domain.to_string(),
         };
         let expected = Expected { name: &name, verified: terms.verified };
-        let failure = match connection.start_tls(&self.tls, &expected, helo).await {
+        let failure = match connection.start_tls(&self.tls, &expected, hello).await {
             Ok(connection) => return Ok(connection),
             Err(failure) => failure,
         };
@@ -142,8 +169,8 @@ impl Network {
         if required {
             return Err(failure);
         }
-        self.broken.add(*address);
-        log::in_clear(&shown(host, *address), &failure);
+        self.broken.add(target);
+        log::in_clear(&shown(host.as_ref(), target), &failure);
         in_clear().await
     }
 }
@@ -151,16 +178,18 @@ impl Network {
 /// Whether the server can't do what it offers. One that has no time for us, or doesn't offer it, is another matter.
 fn is_broken(client::Failure { stage, kind }: &client::Failure) -> bool {
     match (stage, kind) {
-        (_, FailureKind::Unsupported(_)) | (Stage::Ehlo, FailureKind::Refused(_)) => false,
+        (_, FailureKind::Unsupported(_)) | (Stage::Ehlo | Stage::Lhlo, FailureKind::Refused(_)) => false,
         (_, FailureKind::Refused(reply)) => reply.code.get() != 421,
         _ => true,
     }
 }
 
-fn shown(host: &HostAddr, address: SocketAddr) -> String {
-    match host {
-        HostAddr::Name(name) => format!("{name}[{}]:{}", address.ip(), address.port()),
-        HostAddr::Ip(_) => address.to_string(),
+fn shown(host: Option<&HostAddr>, target: &Target) -> String {
+    match (host, target) {
+        (Some(HostAddr::Name(name)), Target::Tcp(address)) => {
+            format!("{name}[{}]:{}", address.ip(), address.port())
+        }
+        (_, target) => target.to_string(),
     }
 }
 
@@ -172,14 +201,14 @@ impl Open {
         domain: &Domain,
         hasty: bool,
     ) -> Result<Self, (Failure, Arc<Peer>)> {
-        let Candidate { host, address } = candidate;
-        let peer = |tls| Arc::new(Peer { shown: shown(host, *address), host: host.clone(), tls });
+        let Candidate { host, target } = candidate;
+        let peer = |tls| Arc::new(Peer { shown: shown(host.as_ref(), target), host: host.clone(), tls });
         let (terms, shared) = (outbound.terms, outbound.shared);
         let timeouts = if hasty { &shared.hasty } else { outbound.timeouts };
         let manners = (outbound.hostname.as_str(), timeouts);
-        match outbound.network.connect(candidate, terms, domain, manners).await {
+        match outbound.network.enter(candidate, terms, domain, manners).await {
             Ok(mut connection) => {
-                shared.is_well(*address);
+                shared.is_well(target);
                 shared.metrics.pool_misses.increment();
                 connection.forgo(!terms.pipelining, !terms.chunking);
                 let active = Active::new(outbound.active);
@@ -187,14 +216,10 @@ impl Open {
                 Ok(Self { connection, peer, since: Instant::now(), messages: 0, active })
             }
             Err(failure) => {
-                // A host that doesn't meet our terms is there, and may meet those of other mail.
-                let unsuitable = matches!(
-                    failure.kind,
-                    FailureKind::Tls(_) | FailureKind::Unsupported(_) | FailureKind::Refused(_)
-                );
-                let failure = failure.into();
-                if !unsuitable && is_no_answer(&failure) {
-                    shared.is_ill(*address);
+                // A host that doesn't meet our terms is there, and may meet those of other mail: only where the network or
+                // the host itself failed it is sick (RFC 3463 §3.5).
+                if is_no_answer(&failure) && failure.status.subject == 4 {
+                    shared.is_ill(target);
                 }
                 Err((failure, peer(None)))
             }
@@ -227,16 +252,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn broken_tls_is_remembered_for_an_hour_and_of_so_many_hosts() {
         let broken = Broken::default();
-        let address = |n: u32| SocketAddr::from((n.to_be_bytes(), 25));
-        broken.add(address(0));
-        assert!(broken.has(address(0)) && !broken.has(address(1)));
+        let address = |n: u32| Target::Tcp((n.to_be_bytes(), 25).into());
+        broken.add(&address(0));
+        assert!(broken.has(&address(0)) && !broken.has(&address(1)));
         tokio::time::advance(CLEAR_FOR).await;
-        assert!(!broken.has(address(0)));
+        assert!(!broken.has(&address(0)));
         for n in 1..=10_001 {
-            broken.add(address(n));
+            broken.add(&address(n));
         }
         // The one that had expired has made room, and one was too many.
-        assert!(broken.has(address(10_000)) && !broken.has(address(10_001)));
+        assert!(broken.has(&address(10_000)) && !broken.has(&address(10_001)));
         assert_eq!(broken.0.lock().unwrap().len(), MAX_CLEAR);
     }
 }

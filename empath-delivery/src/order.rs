@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use empath_smtp::client::Protocol;
+
 use crate::{
     attempt::Outbound,
     failure::Failure,
@@ -20,6 +22,7 @@ pub(crate) struct Order<'a> {
     last: VecDeque<Candidate>,
     shared: &'a Arc<Shared>,
     connection: ConnectionId,
+    protocol: Protocol,
 }
 
 /// A host whose turn it is.
@@ -32,10 +35,10 @@ pub(crate) struct Turn {
 impl<'a> Order<'a> {
     /// The hosts of the next hop, best first.
     pub(crate) async fn of(outbound: &'a Outbound<'_>, rng: &mut fastrand::Rng) -> Result<Self, Failure> {
-        let Outbound { next_hop, config, resolver, own, shared, connection, .. } = outbound;
+        let Outbound { next_hop, terms, config, resolver, own, shared, connection, .. } = outbound;
         let _resolving = shared.resolving(*connection);
         let hosts = Hosts::of(next_hop, config.mx_port, resolver, own, rng).await?;
-        Ok(Self { hosts, last: VecDeque::new(), shared, connection: *connection })
+        Ok(Self { hosts, last: VecDeque::new(), shared, connection: *connection, protocol: terms.protocol })
     }
 
     /// The next address, or why a host has none.
@@ -46,7 +49,7 @@ impl<'a> Order<'a> {
                 Some(Err(failure)) => return Some(Err(failure)),
                 Some(Ok(candidate)) => {
                     let hasty = self.hosts.has_more() || !self.last.is_empty();
-                    if !(hasty && self.shared.is_sick(candidate.address)) {
+                    if !(hasty && self.shared.is_sick(&candidate.target, self.protocol)) {
                         return Some(Ok(Turn { candidate, hasty }));
                     }
                     self.put_last(candidate);

@@ -11,9 +11,13 @@ use std::{
 };
 
 use empath_common::{Domain, ForwardPath, Host};
+use empath_smtp::client::Protocol;
 
 use crate::{
-    config::{BURST, Config, DomainConfig, DomainPattern, HostAddr, Override, TlsPolicy},
+    config::{
+        BURST, Config, DomainConfig, DomainPattern, HostAddr, LmtpServer, Override, Server, Smarthost,
+        SmarthostAuth, TlsPolicy,
+    },
     queue::Rate,
 };
 
@@ -25,7 +29,7 @@ const MAX_OVERRIDES: usize = 1000;
 pub enum NextHop {
     /// The MX hosts of a domain.
     Mx(Domain, Arc<Terms>),
-    /// One host: an `mx_override` or an address literal.
+    /// One host: an `mx_override`, an address literal, or an LMTP server.
     Host {
         /// Which.
         host: HostAddr,
@@ -36,6 +40,10 @@ pub enum NextHop {
         /// How it is spoken to.
         terms: Arc<Terms>,
     },
+    /// Hosts that take mail for everywhere, best first.
+    Smarthost(Arc<[Server]>, Arc<Terms>),
+    /// An LMTP server at a Unix socket.
+    Unix(Arc<Path>, Arc<Terms>),
     /// Maildirs on this machine, by the template of their paths.
     Maildir(Arc<Path>),
 }
@@ -44,26 +52,46 @@ pub enum NextHop {
 /// that asks for other terms.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Terms {
+    /// What is spoken.
+    pub protocol: Protocol,
     /// Whether connections are encrypted.
     pub tls: TlsPolicy,
     /// Whether certificates are verified, which is so under `Required` only.
     pub verified: bool,
     /// The name that certificates must have, if not the host's.
     pub name: Option<Domain>,
+    /// Who we are there, unless it is not asked.
+    pub credentials: Option<Arc<SmarthostAuth>>,
     /// Whether commands may be pipelined.
     pub pipelining: bool,
     /// Whether content may go in chunks.
     pub chunking: bool,
 }
 
-/// As it is shown: `mx:example.test`, `smtp:127.0.0.1:2525`, `maildir`.
+/// As it is shown: `mx:example.test`, `smtp:127.0.0.1:2525`, `lmtp:127.0.0.1:24`, `lmtp:unix:/run/lmtp`,
+/// `smarthost:relay.test:587,backup.test:587`, `maildir`.
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mx(domain, _) => write!(f, "mx:{domain}"),
-            Self::Host { host, port, .. } => write!(f, "smtp:{host}:{port}"),
+            Self::Host { host, port, terms, .. } => write!(f, "{}:{host}:{port}", scheme(terms)),
+            Self::Smarthost(servers, _) => {
+                f.write_str("smarthost")?;
+                let mut separators = std::iter::once(":").chain(std::iter::repeat(","));
+                servers.iter().try_for_each(|Server { host, port }| {
+                    write!(f, "{}{host}:{port}", separators.next().unwrap_or_default())
+                })
+            }
+            Self::Unix(path, terms) => write!(f, "{}:unix:{}", scheme(terms), path.display()),
             Self::Maildir(_) => f.write_str("maildir"),
         }
+    }
+}
+
+fn scheme(terms: &Terms) -> &'static str {
+    match terms.protocol {
+        Protocol::Smtp => "smtp",
+        Protocol::Lmtp => "lmtp",
     }
 }
 
@@ -136,10 +164,14 @@ impl Routes {
         };
         for (pattern, domain) in &config.domains {
             let terms = Arc::new(Terms::of(config, Some(domain)));
-            let next_hop = match (&domain.maildir, &domain.mx_override) {
-                (Some(template), _) => Some(NextHop::Maildir(template.as_path().into())),
-                (None, Some(to)) => Some(routes.configured(to, &terms)),
-                (None, None) => None,
+            let next_hop = if let Some(template) = &domain.maildir {
+                Some(NextHop::Maildir(template.as_path().into()))
+            } else if let Some(server) = &domain.lmtp {
+                Some(lmtp(server, &terms))
+            } else if let Some(to) = &domain.smarthost {
+                Some(smarthost(to, &terms))
+            } else {
+                domain.mx_override.as_ref().map(|to| routes.configured(to, &terms))
             };
             let max_connections = domain.max_connections.unwrap_or(max_per_server);
             let rate = rate(config, Some(domain));
@@ -247,6 +279,25 @@ impl Routes {
     }
 }
 
+fn lmtp(server: &LmtpServer, terms: &Terms) -> NextHop {
+    let terms = Terms { protocol: Protocol::Lmtp, ..terms.clone() };
+    match server {
+        LmtpServer::Host { host, port } => {
+            NextHop::Host { host: host.clone(), port: *port, configured: true, terms: Arc::new(terms) }
+        }
+        LmtpServer::Unix(path) => {
+            // Nobody stands between its ends.
+            let terms = Terms { tls: TlsPolicy::Disabled, verified: false, ..terms };
+            NextHop::Unix(path.as_path().into(), Arc::new(terms))
+        }
+    }
+}
+
+fn smarthost(to: &Smarthost, terms: &Terms) -> NextHop {
+    let credentials = to.auth.clone().map(Arc::new);
+    NextHop::Smarthost(to.servers(), Arc::new(Terms { credentials, ..terms.clone() }))
+}
+
 impl Policy {
     fn route(&self, domain: Option<&Domain>, otherwise: impl FnOnce(Arc<Terms>) -> NextHop) -> Route {
         let mut next_hop = self.next_hop.clone().unwrap_or_else(|| otherwise(Arc::clone(&self.terms)));
@@ -266,7 +317,7 @@ impl Terms {
         let (tls, verified) = config.security(domain);
         let [pipelining, chunking] =
             domain.map_or([true, true], |domain| [domain.pipelining, domain.chunking]);
-        Self { tls, verified, name: None, pipelining, chunking }
+        Self { protocol: Protocol::Smtp, tls, verified, name: None, credentials: None, pipelining, chunking }
     }
 }
 
@@ -281,171 +332,4 @@ fn rate(config: &Config, domain: Option<&DomainConfig>) -> Option<Rate> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn routes(domains: &[(&str, DomainConfig)]) -> Routes {
-        let mut config = Config { mx_port: 2025, ..Config::default() };
-        for (pattern, domain) in domains {
-            config.domains.insert(pattern.parse().unwrap(), domain.clone());
-        }
-        Routes::new(&config, "mx.home.test".parse().unwrap())
-    }
-
-    fn over(host: &str) -> DomainConfig {
-        DomainConfig { mx_override: Some(host.parse().unwrap()), ..DomainConfig::default() }
-    }
-
-    fn shown(routes: &Routes, path: &str) -> String {
-        routes.route(&path.parse().unwrap()).next_hop.to_string()
-    }
-
-    #[test]
-    fn the_longest_match_alone_applies() {
-        let routes = routes(&[
-            ("*", over("any.test")),
-            ("*.test", over("192.0.2.1:26")),
-            ("*.b.test", over("[::1]:27")),
-            ("a.b.test", over("exact.test:28")),
-            ("plain.test", DomainConfig { max_connections: Some(9), ..DomainConfig::default() }),
-        ]);
-        let table = [
-            ("<u@a.b.test>", "smtp:exact.test:28"),
-            ("<u@A.B.TEST>", "smtp:exact.test:28"),
-            ("<u@x.b.test>", "smtp:[::1]:27"),
-            ("<u@y.x.b.test>", "smtp:[::1]:27"),
-            ("<u@b.test>", "smtp:192.0.2.1:26"),
-            ("<u@xb.test>", "smtp:192.0.2.1:26"),
-            ("<u@test>", "smtp:any.test:2025"),
-            ("<u@example.org>", "smtp:any.test:2025"),
-            ("<u@[192.0.2.9]>", "smtp:any.test:2025"),
-            // The exact key wins with all that it says, also with what it leaves out.
-            ("<u@plain.test>", "mx:plain.test"),
-        ];
-        for (path, next_hop) in table {
-            assert_eq!(shown(&routes, path), next_hop, "{path}");
-        }
-        assert_eq!(routes.route(&"<u@plain.test>".parse().unwrap()).max_connections, 9);
-        assert_eq!(routes.route(&"<u@other.test>".parse().unwrap()).max_connections, 5);
-    }
-
-    #[test]
-    fn without_configuration_the_address_decides() {
-        let routes = routes(&[]);
-        assert_eq!(shown(&routes, "<u@example.test>"), "mx:example.test");
-        assert_eq!(shown(&routes, "<u@[192.0.2.9]>"), "smtp:192.0.2.9:2025");
-        assert_eq!(shown(&routes, "<u@[IPv6:2001:db8::1]>"), "smtp:[2001:db8::1]:2025");
-        assert_eq!(shown(&routes, "<Postmaster>"), "mx:mx.home.test");
-    }
-
-    #[test]
-    fn the_bare_postmaster_is_a_local_recipient() {
-        let maildir = || DomainConfig { maildir: Some("/m/{address}".into()), ..DomainConfig::default() };
-        let local = ["one.test", "two.test"].map(|name| name.parse().unwrap());
-        for (domains, next_hop, domain) in [
-            (vec![("mx.home.test", maildir()), ("one.test", over("hub.test"))], "maildir", "mx.home.test"),
-            (vec![("two.test", maildir())], "maildir", "two.test"),
-            (vec![("one.test", over("hub.test")), ("two.test", maildir())], "smtp:hub.test:2025", "one.test"),
-            (vec![("*", over("hub.test"))], "smtp:hub.test:2025", "mx.home.test"),
-            (vec![("elsewhere.test", maildir())], "mx:mx.home.test", "mx.home.test"),
-        ] {
-            let routes = routes(&domains).with_local(&local);
-            assert_eq!(shown(&routes, "<Postmaster>"), next_hop);
-            assert_eq!(routes.postmaster_domain().as_str(), domain);
-        }
-    }
-
-    #[test]
-    fn an_override_counts_more_than_the_configuration_and_is_for_one_domain_alone() {
-        let limited = DomainConfig { max_connections: Some(9), ..over("192.0.2.1:26") };
-        let mut routes = routes(&[("a.test", limited)]);
-        let domain: Domain = "A.test".parse().unwrap();
-        routes.set_override(domain.clone(), "hub.test".parse().unwrap()).unwrap();
-        assert_eq!(shown(&routes, "<u@a.test>"), "smtp:hub.test:2025");
-        assert_eq!(routes.route(&"<u@a.test>".parse().unwrap()).max_connections, 9);
-        assert_eq!(shown(&routes, "<u@b.a.test>"), "mx:b.a.test");
-        assert_eq!(routes.remove_override(&domain).unwrap().to_string(), "hub.test");
-        assert_eq!(routes.remove_override(&domain), None);
-        assert_eq!(shown(&routes, "<u@a.test>"), "smtp:192.0.2.1:26");
-
-        for i in 0..MAX_OVERRIDES {
-            let name = format!("d{i}.test").parse().unwrap();
-            routes.set_override(name, "hub.test".parse().unwrap()).unwrap();
-        }
-        let one_more = routes.set_override(domain, "hub.test".parse().unwrap());
-        assert_eq!(one_more, Err(TooManyOverrides));
-        let again = routes.set_override("d1.test".parse().unwrap(), "other.test".parse().unwrap());
-        assert_eq!(again, Ok(()));
-    }
-
-    #[test]
-    fn the_limit_of_a_domain_takes_the_place_of_the_common_one() {
-        let limited = DomainConfig { rate_limit: Some(60), rate_burst: Some(2), ..over("relay.test") };
-        let burst = DomainConfig { rate_burst: Some(3), ..over("relay.test") };
-        let mut config = Config::default();
-        config.domains.insert("a.test".parse().unwrap(), limited);
-        config.domains.insert("*.b.test".parse().unwrap(), burst);
-        let limit = |config: &Config, path: &str| {
-            let routes = Routes::new(config, "mx.home.test".parse().unwrap());
-            let limit = routes.route(&path.parse().unwrap()).limit?;
-            Some((limit.domain.to_string(), limit.rate.interval.as_millis(), limit.rate.burst))
-        };
-        let named = |domain: &str, milliseconds, burst| Some((domain.to_owned(), milliseconds, burst));
-        assert_eq!(limit(&config, "<u@a.test>"), named("a.test", 1000, 2));
-        assert_eq!(limit(&config, "<u@c.test>"), None);
-        config.rate_limits.per_domain_per_second = Some(4);
-        assert_eq!(limit(&config, "<u@a.test>"), named("a.test", 1000, 2));
-        // Each domain under a pattern has a limit of its own.
-        assert_eq!(limit(&config, "<u@x.b.test>"), named("x.b.test", 250, 3));
-        assert_eq!(limit(&config, "<u@c.test>"), named("c.test", 250, 10));
-        assert_eq!(limit(&config, "<Postmaster>"), named("mx.home.test", 250, 10));
-        assert_eq!(limit(&config, "<u@[192.0.2.1]>"), None);
-    }
-
-    #[test]
-    fn mail_for_two_domains_under_one_maildir_template_travels_together() {
-        let maildir = DomainConfig { maildir: Some("/m/{address}".into()), ..DomainConfig::default() };
-        let routes = routes(&[("*.test", maildir)]);
-        let (a, b) =
-            (routes.route(&"<u@a.test>".parse().unwrap()), routes.route(&"<u@b.test>".parse().unwrap()));
-        assert_eq!(a, b);
-        assert_eq!(a.next_hop.to_string(), "maildir");
-    }
-
-    #[test]
-    fn domains_with_other_terms_never_share_a_connection() {
-        let to = || Some("127.0.0.1:25".parse().unwrap());
-        let plain = DomainConfig { mx_override: to(), ..DomainConfig::default() };
-        let routes = routes(&[
-            ("a.test", plain.clone()),
-            ("b.test", plain.clone()),
-            ("never.test", DomainConfig { tls: Some(TlsPolicy::Disabled), ..plain.clone() }),
-            ("always.test", DomainConfig { require_tls: true, ..plain.clone() }),
-            ("too.test", DomainConfig { tls: Some(TlsPolicy::Required), ..plain.clone() }),
-            (
-                "any.test",
-                DomainConfig { require_tls: true, accept_invalid_certs: Some(true), ..plain.clone() },
-            ),
-            ("slow.test", DomainConfig { pipelining: false, ..plain.clone() }),
-            ("whole.test", DomainConfig { chunking: false, ..plain }),
-            ("named.test", DomainConfig { require_tls: true, ..over("mx.named.test") }),
-        ]);
-        let next_hop = |domain: &str| routes.route(&format!("<u@{domain}>").parse().unwrap()).next_hop;
-        assert_eq!(next_hop("a.test"), next_hop("b.test"));
-        let others =
-            ["a.test", "never.test", "always.test", "too.test", "any.test", "slow.test", "whole.test"];
-        for one in others {
-            for other in others.iter().filter(|other| **other != one) {
-                assert_ne!(next_hop(one), next_hop(other), "{one} {other}");
-            }
-        }
-        let expects = |domain| {
-            let NextHop::Host { terms, .. } = next_hop(domain) else { panic!("no host") };
-            (terms.verified, terms.name.as_ref().map(ToString::to_string))
-        };
-        assert_eq!(expects("a.test"), (false, None));
-        assert_eq!(expects("always.test"), (true, Some("always.test".into())));
-        assert_eq!(expects("any.test"), (false, None));
-        assert_eq!(expects("named.test"), (true, None));
-    }
-}
+mod tests;

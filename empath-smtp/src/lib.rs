@@ -8,4 +8,5 @@
 pub mod client;
 pub mod server;
 
+mod sasl;
 mod tls;

@@ -152,12 +152,7 @@ impl Daemon {
         empath_metrics::process::define(&registry);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let hostname = config.hostname();
-        for domain in config.local_domains_without_delivery() {
-            warn!(%domain, "a local domain has neither maildir nor mx_override in delivery.domains: its mail is looked up by MX");
-        }
-        for warning in config.warnings(clock.now()) {
-            warn!(key = warning.key, "{}", warning.message);
-        }
+        warn_of(config, clock.now());
         let mut hooks = hooks(config)?;
         let tls = certificates(config)?;
         let auth = users(config)?;
@@ -187,7 +182,7 @@ impl Daemon {
         let parts = empath_delivery::Parts {
             spool: Arc::clone(&spool),
             resolver: Arc::clone(&resolver),
-            dial: Arc::new(empath_smtp::client::Tcp),
+            dial: Arc::new(empath_smtp::client::Sockets),
             tls: config.delivery.tls().map_err(|problem| StartError::Tls(problem.within("delivery")))?,
             clock: Arc::clone(&clock),
             metrics: empath_delivery::Metrics::new(&registry),
@@ -310,6 +305,16 @@ async fn open_spool(config: &Config, metrics: empath_spool::Metrics) -> Result<A
     let (spool, report) = opened.await.map_err(io::Error::other)??;
     info!(messages = report.messages, damaged = report.damaged.len(), "spool recovered");
     Ok(spool)
+}
+
+/// What works and still needs somebody's attention.
+fn warn_of(config: &Config, now: jiff::Timestamp) {
+    for domain in config.local_domains_without_delivery() {
+        warn!(%domain, "a local domain has no next hop in delivery.domains: its mail is looked up by MX");
+    }
+    for warning in config.warnings(now) {
+        warn!(key = warning.key, "{}", warning.message);
+    }
 }
 
 fn report_readiness(

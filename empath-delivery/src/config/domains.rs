@@ -9,7 +9,7 @@ use empath_common::{Domain, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{TlsPolicy, limits::NOTHING};
+use super::{LmtpServer, Smarthost, TlsPolicy, limits::NOTHING};
 use crate::maildir;
 
 /// What is different for a domain.
@@ -57,6 +57,18 @@ pub struct DomainConfig {
     /// Files have the content exactly as received, CRLF included, below a `Return-Path` field (RFC 5321 §4.4).
     /// Default: none.
     pub maildir: Option<PathBuf>,
+    /// Deliver to this LMTP server (RFC 2033), for example Dovecot, instead of looking for MX records.
+    ///
+    /// `127.0.0.1:24`, `[::1]:24`, `host:24` or `unix:/run/dovecot/lmtp`; the path of a socket is relative to the configuration
+    /// file. The server answers for each recipient, and what it takes has arrived. Over TCP it is encrypted as `tls` says;
+    /// over a Unix socket never. Default: none.
+    #[schemars(with = "Option<String>")]
+    pub lmtp: Option<LmtpServer>,
+    /// Deliver to the hosts of somebody who takes mail for everywhere, instead of looking for MX records.
+    ///
+    /// `(hosts: ["relay.example:587", "backup.example"], auth: (user: "u", password_file: "secret"))`. Under the key `"*"`
+    /// it is for all mail. Default: none.
+    pub smarthost: Option<Smarthost>,
 }
 
 impl Default for DomainConfig {
@@ -72,11 +84,42 @@ impl Default for DomainConfig {
             rate_limit: None,
             rate_burst: None,
             maildir: None,
+            lmtp: None,
+            smarthost: None,
         }
     }
 }
 
 impl DomainConfig {
+    /// Paths, which may be relative to the configuration file.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let socket = match &mut self.lmtp {
+            Some(LmtpServer::Unix(path)) => Some(path),
+            _ => None,
+        };
+        let auth = self.smarthost.as_mut().and_then(|smarthost| smarthost.auth.as_mut());
+        self.maildir.iter_mut().chain(socket).chain(auth.map(|auth| &mut auth.password_file))
+    }
+
+    /// Whether it says where mail goes.
+    pub fn has_next_hop(&self) -> bool {
+        self.ways().iter().any(|(_, given)| *given)
+    }
+
+    fn ways(&self) -> [(&'static str, bool); 4] {
+        [
+            ("mx_override", self.mx_override.is_some()),
+            ("maildir", self.maildir.is_some()),
+            ("lmtp", self.lmtp.is_some()),
+            ("smarthost", self.smarthost.is_some()),
+        ]
+    }
+
+    /// Whether hosts are shown who we are.
+    pub(crate) fn has_credentials(&self) -> bool {
+        self.smarthost.as_ref().is_some_and(|smarthost| smarthost.auth.is_some())
+    }
+
     /// What is wrong with the values.
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -92,13 +135,30 @@ impl DomainConfig {
         if self.rate_burst == Some(0) {
             problems.push(Problem::new("rate_burst", "nothing could be delivered; give at least 1"));
         }
-        if let Some(template) = &self.maildir {
-            if self.mx_override.is_some() {
-                problems.push(Problem::new("maildir", "give either maildir or mx_override"));
-            }
-            if let Err(wrong) = maildir::check_template(template) {
-                problems.push(Problem::new("maildir", wrong.to_string()));
-            }
+        let mut given = self.ways().into_iter().filter(|(_, given)| *given).map(|(key, _)| key);
+        if let Some(first) = given.next() {
+            problems.extend(
+                given.map(|key| Problem::new(key, format!("contradicts {first}: give one of the two"))),
+            );
+        }
+        if self.has_credentials() && self.tls.is_some_and(|policy| policy != TlsPolicy::Required) {
+            problems.push(Problem::new(
+                "tls",
+                "smarthost.auth is never sent without it: leave tls out, or make it Required",
+            ));
+        }
+        if let Some(smarthost) = &self.smarthost {
+            problems.extend(smarthost.validate().into_iter().map(|problem| problem.within("smarthost")));
+        }
+        let is_required = self.require_tls || self.tls == Some(TlsPolicy::Required);
+        if matches!(self.lmtp, Some(LmtpServer::Unix(_))) && is_required {
+            problems
+                .push(Problem::new("lmtp", "a Unix socket is never encrypted: leave out that it must be"));
+        }
+        if let Some(template) = &self.maildir
+            && let Err(wrong) = maildir::check_template(template)
+        {
+            problems.push(Problem::new("maildir", wrong.to_string()));
         }
         problems
     }
@@ -201,6 +261,7 @@ impl From<Override> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SmarthostAuth;
 
     #[test]
     fn an_override_is_a_host_with_or_without_a_port() {
@@ -232,6 +293,50 @@ mod tests {
         ];
         for text in wrong {
             assert_eq!(text.parse::<Override>(), Err(OverrideError), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_domain_has_one_way_and_it_must_make_sense() {
+        let default = DomainConfig::default;
+        let smarthost = |auth| Smarthost { hosts: vec!["relay.test".parse().unwrap()], auth };
+        let auth = SmarthostAuth { user: "u".into(), password_file: "/nowhere/secret".into() };
+        let table: [(DomainConfig, &[&str]); 6] = [
+            (DomainConfig { smarthost: Some(smarthost(None)), ..default() }, &[]),
+            (DomainConfig { smarthost: Some(Smarthost::default()), ..default() }, &["smarthost.hosts"]),
+            (
+                DomainConfig {
+                    mx_override: Some("mx.test".parse().unwrap()),
+                    lmtp: Some("unix:/run/lmtp".parse().unwrap()),
+                    smarthost: Some(smarthost(None)),
+                    ..default()
+                },
+                &["lmtp", "smarthost"],
+            ),
+            (
+                DomainConfig {
+                    smarthost: Some(smarthost(Some(auth))),
+                    tls: Some(TlsPolicy::Opportunistic),
+                    ..default()
+                },
+                &["tls", "smarthost.auth.password_file"],
+            ),
+            (
+                DomainConfig { smarthost: Some(smarthost(Some(SmarthostAuth::default()))), ..default() },
+                &["smarthost.auth.user", "smarthost.auth.password_file"],
+            ),
+            (
+                DomainConfig {
+                    lmtp: Some("unix:/run/lmtp".parse().unwrap()),
+                    require_tls: true,
+                    ..default()
+                },
+                &["lmtp"],
+            ),
+        ];
+        for (config, expected) in table {
+            let keys: Vec<_> = config.validate().into_iter().map(|problem| problem.key).collect();
+            assert_eq!(keys, expected, "{config:?}");
         }
     }
 }

@@ -5,8 +5,10 @@ mod delays;
 mod domains;
 mod dsn;
 mod limits;
+mod lmtp;
 mod pool;
 mod retry;
+mod smarthost;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -25,8 +27,10 @@ pub use dsn::DsnConfig;
 pub use empath_common::{DomainPattern, DomainPatternError};
 pub(crate) use limits::BURST;
 pub use limits::{CircuitBreaker, RateLimits};
+pub use lmtp::{LmtpServer, LmtpServerError};
 pub use pool::ConnectionPool;
 pub use retry::Retry;
+pub use smarthost::{PasswordError, Server, Smarthost, SmarthostAuth};
 pub use tls::{TlsConfig, TlsPolicy};
 
 /// How accepted messages are delivered.
@@ -109,7 +113,8 @@ impl Config {
     /// verified.
     pub(crate) fn security(&self, domain: Option<&DomainConfig>) -> (TlsPolicy, bool) {
         let policy = match domain {
-            Some(domain) if domain.require_tls => TlsPolicy::Required,
+            // Credentials are for nobody else to see.
+            Some(domain) if domain.require_tls || domain.has_credentials() => TlsPolicy::Required,
             domain => domain.and_then(|domain| domain.tls).unwrap_or(self.tls.default_policy),
         };
         let accept = domain.and_then(|domain| domain.accept_invalid_certs);
@@ -255,6 +260,7 @@ mod tests {
         let domain = DomainConfig {
             mx_override: Some("127.0.0.1:25".parse().unwrap()),
             maildir: Some("./{user}".into()),
+            lmtp: Some("unix:/run/lmtp".parse().unwrap()),
             max_connections: Some(0),
             tls: Some(TlsPolicy::Disabled),
             require_tls: true,
@@ -285,6 +291,8 @@ mod tests {
                 "domains[\"*.test\"].rate_limit",
                 "domains[\"*.test\"].rate_burst",
                 "domains[\"*.test\"].maildir",
+                "domains[\"*.test\"].lmtp",
+                "domains[\"*.test\"].lmtp",
                 "domains[\"*.test\"].maildir",
             ]
         );

@@ -104,7 +104,8 @@ async fn tried_of(next_hop: &NextHop, resolver: &Resolver, own: &[&str]) -> Vec<
         Ok(mut hosts) => {
             while let Some(next) = hosts.next().await {
                 tried.push(match next {
-                    Ok(candidate) => candidate.address.ip().to_string(),
+                    Ok(Candidate { target: Target::Tcp(address), .. }) => address.ip().to_string(),
+                    Ok(candidate) => candidate.target.to_string(),
                     Err(failure) => failure.status.to_string(),
                 });
             }
@@ -152,7 +153,7 @@ async fn an_equal_host_that_cannot_be_looked_up_does_not_hold_up_the_others() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let next_hop = NextHop::Mx("x.test".parse().unwrap(), terms());
         let mut hosts = Hosts::of(&next_hop, 25, &resolver, &own, &mut rng).await.unwrap();
-        assert_eq!(hosts.next().await.unwrap().unwrap().address.to_string(), "192.0.2.1:25");
+        assert_eq!(hosts.next().await.unwrap().unwrap().target.to_string(), "192.0.2.1:25");
         assert!(started.elapsed() < Duration::from_secs(2));
     }
 }

@@ -159,6 +159,7 @@ mod tests {
             ("mx1.example.test[192.0.2.1]:25", Some("mx1.example.test")),
             ("192.0.2.1:25", Some("192.0.2.1")),
             ("[2001:db8::1]:25", Some("[2001:db8::1]")),
+            ("unix:/run/lmtp", None),
             ("nonsense", None),
         ];
         for (shown, expected) in table {

@@ -268,7 +268,7 @@ impl Outcome {
             recipient: job.envelope.recipients().get(number)?.clone(),
             orcpt: job.envelope.notification_of(number).orcpt.clone(),
             status: if expired { EXPIRED } else { failure.status },
-            host: self.tried.peer.as_ref().map(|peer| peer.host.clone()),
+            host: self.tried.peer.as_ref().and_then(|peer| peer.host.clone()),
             reply: failure.reply.clone(),
             detail: failure.detail.clone(),
             last_attempt: Some(now),
@@ -290,7 +290,7 @@ impl Outcome {
             recipient: job.envelope.recipients().get(number)?.clone(),
             orcpt: asked.orcpt.clone(),
             how,
-            host: self.tried.peer.as_ref().map(|peer| peer.host.clone()),
+            host: self.tried.peer.as_ref().and_then(|peer| peer.host.clone()),
             reply: reply.clone(),
         })
     }

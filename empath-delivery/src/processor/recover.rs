@@ -189,7 +189,7 @@ mod tests {
     use bytes::Bytes;
     use empath_common::{Clock, Envelope, ReversePath, SystemClock};
     use empath_metrics::Registry;
-    use empath_smtp::client::Tcp;
+    use empath_smtp::client::Sockets;
     use empath_spool::{Batch, LoadingSome, MemorySpool, Progress, RecipientUpdate, Spool as _, Status};
     use empath_testkit::spool::{HookedSpool, Hooks};
     use tokio::{sync::Semaphore, time::timeout};
@@ -260,7 +260,7 @@ mod tests {
         let parts = Parts {
             spool: Arc::clone(&spool) as _,
             resolver: Arc::new(Resolver::new(&delivery.dns).unwrap()),
-            dial: Arc::new(Tcp),
+            dial: Arc::new(Sockets),
             tls: delivery.tls().unwrap(),
             clock: Arc::new(SystemClock),
             metrics: Metrics::new(&Registry::default()),

@@ -19,7 +19,7 @@ use empath_delivery::{
     config::DomainConfig,
 };
 use empath_metrics::Registry;
-use empath_smtp::client::{BoxStream, Dial, Dialing, Tcp};
+use empath_smtp::client::{BoxStream, Dial, Dialing, Sockets, Target};
 use empath_spool::{
     Batch, CommitError, Committed, Content, Entry, LoadError, Loading, MemorySpool, RecipientState, Spool,
     Stored,
@@ -132,8 +132,9 @@ impl Pipes {
 }
 
 impl Dial for Pipes {
-    fn dial(&self, address: SocketAddr) -> Dialing<'_> {
-        let connected = self.0.get(&address).map(|peer| {
+    fn dial<'a>(&'a self, target: &'a Target) -> Dialing<'a> {
+        let Target::Tcp(address) = target else { panic!("no host at {target}") };
+        let connected = self.0.get(address).map(|peer| {
             let (ours, theirs) = tokio::io::duplex(64 * 1024);
             tokio::spawn(peer.serve(theirs));
             Box::new(ours) as BoxStream
@@ -149,7 +150,7 @@ impl World {
     }
 
     pub(crate) fn with(config: Config, dsn: DsnConfig, own_addresses: Vec<SocketAddr>) -> Self {
-        Self::dialling(Arc::new(Tcp), config, dsn, own_addresses)
+        Self::dialling(Arc::new(Sockets), config, dsn, own_addresses)
     }
 
     /// Without sockets.
@@ -173,7 +174,7 @@ impl World {
     /// With names looked up in memory: time stands still unless all wait.
     pub(crate) fn with_names(config: Config, names: &Arc<Names>) -> Self {
         let resolver = Resolver::over(Arc::clone(names) as _, &config.dns, &Registry::default());
-        Self::of((Arc::new(Tcp), resolver), config, DsnConfig::default(), Vec::new())
+        Self::of((Arc::new(Sockets), resolver), config, DsnConfig::default(), Vec::new())
     }
 
     /// Both.

@@ -177,7 +177,7 @@ fn event(at: Duration, fields: &BTreeMap<&'static str, String>) -> Option<Event>
     ];
     let value = |(field, name)| Some((name, fields.get(field)?.clone()));
     let mut values: BTreeMap<_, _> = names.into_iter().filter_map(value).collect();
-    // mx1.example.test[192.0.2.1]:25, 192.0.2.1:25 or [2001:db8::1]:25
+    // mx1.example.test[192.0.2.1]:25, 192.0.2.1:25, [2001:db8::1]:25 or unix:/run/lmtp
     if let Some(shown) = fields.get("host").filter(|host| *host != "none") {
         let (name, address) = shown.rsplit_once(':').unwrap().0.split_once('[').unwrap_or(("", shown));
         let ip = address.rsplit_once(']').map_or(address, |(ip, _)| ip);

@@ -97,7 +97,12 @@ impl Scenario {
         steps.sort_by_key(|(at, _)| *at);
         let mut config = named("config").next().map_or(Ok(Config::default()), Section::ron::<Config>)?;
         config.retry.jitter = 0.0;
-        config.tls.ca_file = Some(host::authorities().file.clone());
+        let roots = &host::authorities().file;
+        for path in config.domains.values_mut().filter_map(|domain| domain.smarthost.as_mut()?.auth.as_mut())
+        {
+            path.password_file = roots.with_file_name(&path.password_file);
+        }
+        config.tls.ca_file = Some(roots.clone());
         let dsn = named("dsn").next().map_or(Ok(DsnConfig::default()), Section::ron::<DsnConfig>)?;
         let line = named("config").next().map_or(1, |section| section.line);
         if let Some(problem) = config.validate().into_iter().chain(dsn.validate()).next() {

@@ -41,7 +41,7 @@ pub(crate) enum Reach {
     Unreachable,
 }
 
-/// An authority that is trusted, its certificate as a file, and one that nobody knows.
+/// An authority that is trusted, its certificate as a file, one that nobody knows, and a file with a password beside it.
 pub(crate) struct Authorities {
     known: Authority,
     stranger: Authority,
@@ -55,6 +55,7 @@ pub(crate) fn authorities() -> &'static Authorities {
         let (known, directory) = (Authority::new(), tempfile::tempdir().unwrap());
         let file = directory.path().join("roots.pem");
         fs::write(&file, known.pem()).unwrap();
+        fs::write(file.with_file_name("secret"), "sesame\n").unwrap();
         Authorities { known, stranger: Authority::new(), file, _directory: directory }
     })
 }
@@ -93,6 +94,7 @@ impl Names {
             return Ok(place);
         }
         let addresses = match name.parse() {
+            _ if name.starts_with("unix:") => Vec::new(),
             Ok(address) => vec![address],
             Err(_) => self.addresses_of(name)?,
         };
@@ -147,6 +149,11 @@ pub(crate) fn behaviour(lines: &[Line<'_>]) -> Read<Behaviour> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         let rule = rules.last_mut().ok_or_else(wrong)?;
         match (word, rest.trim()) {
+            ("login", login) => {
+                let (user, password) = login.split_once(' ').ok_or_else(wrong)?;
+                script = script.login(user, password);
+            }
+            ("lmtp", "") => script = script.lmtp(),
             ("refuse", "") => reach = Reach::Refuses,
             ("drop", "") => reach = Reach::Drops,
             ("unreachable", "") => reach = Reach::Unreachable,
@@ -201,11 +208,12 @@ fn rule_at(number: usize, step: &str) -> Read<Rule> {
         }
         None => (step, None),
     };
-    let recipient = step.strip_prefix("RCPT <").and_then(|path| path.strip_suffix('>'));
+    let about = |verb| step.strip_prefix(verb)?.strip_suffix('>').map(str::to_owned);
     let at = match step {
-        "EHLO" => At::Ehlo,
+        "EHLO" | "LHLO" => At::Ehlo,
         "HELO" => At::Helo,
         "STARTTLS" => At::StartTls,
+        "AUTH" => At::Auth,
         "handshake" => At::Handshake,
         "MAIL" => At::MailFrom,
         "RCPT" => At::RcptTo,
@@ -215,9 +223,10 @@ fn rule_at(number: usize, step: &str) -> Read<Rule> {
         "RSET" => At::Rset,
         "QUIT" => At::Quit,
         "idle" => At::Idle,
-        step => match recipient {
-            Some(address) => At::Recipient(address.to_owned()),
-            None => return Err(Wrong(number, format!("no step of the dialogue: {step}"))),
+        step => match (about("RCPT <"), about(". <")) {
+            (Some(address), _) => At::Recipient(address),
+            (None, Some(address)) => At::Delivery(address),
+            (None, None) => return Err(Wrong(number, format!("no step of the dialogue: {step}"))),
         },
     };
     Ok(Rule { at, replies: Vec::new(), act: None, only })

@@ -19,14 +19,17 @@
 //!
 //! Subject: content           Content behind an empty line, if it matters. OCTETS is how much there is at least.
 //!
-//! -- mx1 --                  A host: the first label of its name, all of it, or its address. Without lines it accepts all.
+//! -- mx1 --                  A host: the first label of its name, all of it, its address, or `unix:` and the path of its
+//!                            socket. Without lines it accepts all.
 //! refuse                     Refuses connections; `drop` answers nothing at all, `unreachable` has no route.
 //! offer PIPELINING, SIZE 90  What EHLO offers, instead of what `empath_testkit::peer` does.
 //! tls mx1.example.test       Offers STARTTLS, with a certificate for this name; `tls NAME expired`, `tls NAME stranger`.
 //! offer-in-tls SIZE          What EHLO offers inside TLS, if it is something else.
+//! login alice sesame         Wants AUTH before MAIL. The file `secret` has the password `sesame`.
+//! lmtp                       Speaks LMTP; `C: . <bob@example.test>` is then the reply about one recipient.
 //! S: 451 4.3.2 busy          The greeting. `close` closes, here after it; `stall` never answers; `delay 10s` answers late.
-//! C: RCPT <bob@example.test> The same at another step: EHLO HELO STARTTLS handshake MAIL RCPT DATA content . RSET QUIT
-//!                            idle.
+//! C: RCPT <bob@example.test> The same at another step: EHLO HELO STARTTLS handshake AUTH MAIL RCPT DATA content . RSET
+//!                            QUIT idle.
 //! S: 550 5.1.1 who?
 //! C: DATA #2                 Only the second time, counted over all connections.
 //! close

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     future::{pending, ready},
     io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
@@ -13,7 +13,7 @@ use std::{
 use empath_delivery::resolve::lookup::{
     Answer, Exchange, Found, Lookup, LookupError, Mx, Question, RecordType, Records,
 };
-use empath_smtp::client::{BoxStream, Dial, Dialing};
+use empath_smtp::client::{BoxStream, Dial, Dialing, Target};
 use empath_testkit::{
     peer::{Peer, Script},
     zone::{Told, Zone},
@@ -29,6 +29,8 @@ const PIPE: usize = 16 * 1024;
 pub(crate) struct Network {
     start: Instant,
     by_address: HashMap<IpAddr, usize>,
+    /// Sockets by what they are shown as.
+    by_path: HashMap<String, usize>,
     hosts: Mutex<Vec<Host>>,
 }
 
@@ -49,9 +51,11 @@ impl Network {
         let places = hosts.into_iter().chain(addresses);
         let by_address =
             places.flat_map(|(place, (_, ips))| ips.iter().map(move |ip| (*ip, place))).collect();
+        let sockets = names.all().iter().enumerate().filter(|(_, (name, _))| name.starts_with("unix:"));
+        let by_path = sockets.map(|(place, (name, _))| (name.clone(), place)).collect();
         let host =
             |_: &_| Host { peer: Peer::unlisted(Script::new()), reach: Reach::Serves, dials: 0, left: None };
-        Self { start, by_address, hosts: Mutex::new(names.all().iter().map(host).collect()) }
+        Self { start, by_address, by_path, hosts: Mutex::new(names.all().iter().map(host).collect()) }
     }
 
     pub(crate) fn behave(&self, host: usize, behaviour: &Behaviour) {
@@ -70,10 +74,14 @@ impl Network {
 pub(crate) struct Wires(pub(crate) Arc<Network>);
 
 impl Dial for Wires {
-    fn dial(&self, address: SocketAddr) -> Dialing<'_> {
+    fn dial<'a>(&'a self, target: &'a Target) -> Dialing<'a> {
         let failed = |kind: io::ErrorKind| Box::pin(ready(Err(kind.into()))) as Dialing<'_>;
         let network = Arc::clone(&self.0);
-        let Some(place) = network.by_address.get(&address.ip()).copied() else {
+        let place = match target {
+            Target::Tcp(address) => network.by_address.get(&address.ip()),
+            Target::Unix(_) => network.by_path.get(&target.to_string()),
+        };
+        let Some(place) = place.copied() else {
             return failed(io::ErrorKind::HostUnreachable);
         };
         let reach = network.with(place, |host| {

@@ -1,7 +1,8 @@
+mod opening;
+
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
-    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -9,20 +10,19 @@ use std::{
 };
 
 use bytes::BytesMut;
-use empath_common::{Reply, TlsSession};
+use empath_common::TlsSession;
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
     time::{Instant, timeout},
 };
 
 use super::{
-    Block, Dial, Expected, Extensions, Failure, FailureKind, Feature, Framing, GarbledReason, Outgoing, Sent,
-    Source, Stage, Step, Timeouts, Tls, Transaction,
+    Block, Extensions, FailureKind, Framing, GarbledReason, Outgoing, Protocol, Sent, Source, Stage, Step,
+    Target, Timeouts, Transaction,
     content::Feed,
     reply::{RawReply, ReplyParser},
     stream::Stream,
 };
-use crate::tls;
 
 /// Octets of replies that are read at a time, and at most kept while something is being written.
 const INPUT: usize = 8 * 1024;
@@ -36,7 +36,8 @@ const UNEXPECTED: FailureKind = FailureKind::Garbled(GarbledReason::Unexpected);
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
-    peer: SocketAddr,
+    peer: Target,
+    protocol: Protocol,
     timeouts: Arc<Timeouts>,
     offered: Extensions,
     tls: Option<TlsSession>,
@@ -51,79 +52,6 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects, waits for the greeting and says EHLO, or HELO to a server that doesn't know it
-    /// (RFC 5321 §3.2). `helo` is our name or address literal.
-    pub async fn open(
-        dial: &dyn Dial,
-        address: SocketAddr,
-        helo: &str,
-        timeouts: Arc<Timeouts>,
-    ) -> Result<Self, Failure> {
-        let stream = match timeout(timeouts.connect, dial.dial(address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(Stage::Connect.failed(error.into())),
-            Err(_) => return Err(Stage::Connect.failed(FailureKind::Timeout)),
-        };
-        let mut connection = Self {
-            stream: Stream::Clear(stream),
-            peer: address,
-            timeouts,
-            offered: Extensions::default(),
-            tls: None,
-            input: BytesMut::with_capacity(INPUT),
-            parser: ReplyParser::default(),
-            mails: 0,
-            idle: false,
-            deadline: None,
-        };
-        positive(Stage::Greeting, connection.read(Stage::Greeting).await)?;
-        connection.hello(helo).await?;
-        Ok(connection)
-    }
-
-    /// Encrypts the connection and says EHLO anew: what the server said in clear text counts no longer (RFC 3207 §4.2).
-    /// After a failure nothing can be said on it any more.
-    pub async fn start_tls(
-        mut self,
-        tls: &Tls,
-        expected: &Expected<'_>,
-        helo: &str,
-    ) -> Result<Self, Failure> {
-        if !self.offered.starttls {
-            self.quit().await;
-            return Err(Stage::StartTls.failed(FailureKind::Unsupported(Feature::StartTls)));
-        }
-        self.idle = false;
-        positive(Stage::StartTls, self.say(Stage::StartTls, b"STARTTLS\r\n").await)?;
-        if !self.input.is_empty() {
-            return Err(Stage::StartTls.garbled(GarbledReason::BehindStartTls));
-        }
-        let Stream::Clear(stream) = self.stream else {
-            return Err(Stage::StartTls.garbled(GarbledReason::Unexpected));
-        };
-        let handshake = timeout(self.timeouts.starttls, tls.connect(stream, expected));
-        let stream = handshake.await.unwrap_or(Err(FailureKind::Timeout));
-        let stream = stream.map_err(|kind| Stage::Handshake.failed(kind))?;
-        self.tls = Some(tls::session(stream.get_ref().1, None));
-        self.stream = Stream::Tls(Box::new(stream));
-        self.hello(helo).await?;
-        Ok(self)
-    }
-
-    async fn hello(&mut self, helo: &str) -> Result<(), Failure> {
-        let reply = self.say(Stage::Ehlo, format!("EHLO {helo}\r\n").as_bytes()).await;
-        self.offered = match reply {
-            Ok(reply) if reply.code.is_permanent() => {
-                let reply = self.say(Stage::Ehlo, format!("HELO {helo}\r\n").as_bytes()).await;
-                positive(Stage::Ehlo, reply)?;
-                Extensions::default()
-            }
-            reply => positive(Stage::Ehlo, reply)?.extensions(),
-        };
-        self.idle = true;
-        Ok(())
-    }
-
     /// What the server offers.
     pub fn offered(&self) -> &Extensions {
         &self.offered
@@ -140,16 +68,21 @@ impl Connection {
         self.tls.as_ref()
     }
 
-    /// The server's address.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
+    /// Where the server listens.
+    pub fn peer(&self) -> &Target {
+        &self.peer
+    }
+
+    /// What is spoken.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// Gives one message to the server, with the content that was surveyed. Two pieces of it are in memory at a time.
     pub async fn send(&mut self, message: &Outgoing, content: impl Source) -> Sent {
         let framing = if self.offered.chunking { Framing::Chunks } else { Framing::Dots };
         let mut feed = Feed::new(content, framing);
-        let mut transaction = Transaction::new(message, self.offered);
+        let mut transaction = Transaction::new(message, self.offered, self.protocol);
         if !std::mem::replace(&mut self.idle, false) {
             transaction.failed(Stage::MailFrom, FailureKind::Closed);
         }
@@ -355,14 +288,4 @@ impl Connection {
 
 async fn next(feed: &mut Feed<impl Source>) -> Result<Option<Block>, FailureKind> {
     feed.next().await.map_err(|_| FailureKind::Unreadable)
-}
-
-/// The reply, if it is 2yz.
-fn positive(stage: Stage, reply: Result<RawReply, FailureKind>) -> Result<RawReply, Failure> {
-    match reply {
-        Ok(raw) if raw.code.is_positive() => Ok(raw),
-        Ok(raw) if raw.code.is_intermediate() => Err(stage.garbled(GarbledReason::Unexpected)),
-        Ok(raw) => Err(stage.refused(Reply::from(raw))),
-        Err(kind) => Err(stage.failed(kind)),
-    }
 }

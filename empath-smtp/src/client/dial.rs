@@ -1,8 +1,8 @@
-use std::{io, net::SocketAddr, pin::Pin};
+use std::{fmt, io, net::SocketAddr, path::Path, pin::Pin, sync::Arc};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 
 /// What carries octets to a server and back.
@@ -16,23 +16,53 @@ pub type BoxStream = Box<dyn Carrier>;
 /// What comes of dialling.
 pub type Dialing<'a> = Pin<Box<dyn Future<Output = io::Result<BoxStream>> + Send + 'a>>;
 
-/// Connects to servers. Whoever calls bounds the time.
-pub trait Dial: Send + Sync {
-    /// Connects to this address.
-    fn dial(&self, address: SocketAddr) -> Dialing<'_>;
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// At an address.
+    Tcp(SocketAddr),
+    /// At a Unix socket of this machine.
+    Unix(Arc<Path>),
 }
 
-/// Over TCP.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Tcp;
+/// As it is shown: `192.0.2.1:25`, `unix:/run/lmtp`.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
 
-impl Dial for Tcp {
-    fn dial(&self, address: SocketAddr) -> Dialing<'_> {
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+/// Connects to servers. Whoever calls bounds the time.
+pub trait Dial: Send + Sync {
+    /// Connects to this server.
+    fn dial<'a>(&'a self, target: &'a Target) -> Dialing<'a>;
+}
+
+/// Over the sockets of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sockets;
+
+impl Dial for Sockets {
+    fn dial<'a>(&'a self, target: &'a Target) -> Dialing<'a> {
         Box::pin(async move {
-            let stream = TcpStream::connect(address).await?;
-            // Every write is a whole group of commands or a whole message: there is nothing to wait for.
-            stream.set_nodelay(true)?;
-            Ok(Box::new(stream) as BoxStream)
+            match target {
+                Target::Tcp(address) => {
+                    let stream = TcpStream::connect(address).await?;
+                    // Every write is a whole group of commands or a whole message: there is nothing to wait for.
+                    stream.set_nodelay(true)?;
+                    Ok(Box::new(stream) as BoxStream)
+                }
+                Target::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?) as BoxStream),
+            }
         })
     }
 }

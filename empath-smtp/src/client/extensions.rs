@@ -1,4 +1,4 @@
-use super::Limits;
+use super::{Limits, Mechanisms};
 
 /// What a server offers in its reply to EHLO (RFC 5321 §4.1.1.1). Nothing, after HELO.
 #[expect(clippy::struct_excessive_bools, reason = "an extension is offered or not")]
@@ -18,6 +18,8 @@ pub struct Extensions {
     pub chunking: bool,
     /// The connection can be encrypted (RFC 3207).
     pub starttls: bool,
+    /// How we can show who we are (RFC 4954).
+    pub auth: Mechanisms,
     /// What it takes at most (RFC 9422).
     pub limits: Limits,
 }
@@ -56,6 +58,7 @@ impl Extensions {
                 b"SIZE" => offered.size = Some(limit(words.next())),
                 b"CHUNKING" => offered.chunking = true,
                 b"STARTTLS" => offered.starttls = true,
+                b"AUTH" => offered.auth = Mechanisms::parse(words),
                 b"LIMITS" => offered.limits = Limits::parse(words),
                 _ => {}
             }
@@ -79,7 +82,7 @@ mod tests {
     #[test]
     fn keywords_are_read_in_any_case_and_unknown_ones_are_skipped() {
         let offered = Extensions::parse(
-            b"mx.test PIPELINING\nsize 1000\nx-odd\n8BitMime\nSMTPUTF8\ndsn\nchunking\nStartTLS\nLimits MAILMAX=2",
+            b"mx.test PIPELINING\nsize 1000\nx-odd\n8BitMime\nSMTPUTF8\ndsn\nchunking\nStartTLS\nAuth X-OWN plain\nLimits MAILMAX=2",
         );
         assert_eq!(
             offered,
@@ -91,6 +94,7 @@ mod tests {
                 size: Some(SizeLimit::Octets(1000)),
                 chunking: true,
                 starttls: true,
+                auth: Mechanisms { plain: true, ..Mechanisms::default() },
                 limits: Limits { mails: Some(2), ..Limits::default() },
             }
         );

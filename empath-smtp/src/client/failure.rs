@@ -23,10 +23,14 @@ pub enum Stage {
     Greeting,
     /// EHLO, or HELO after EHLO was not understood.
     Ehlo,
+    /// LHLO, which LMTP has in place of EHLO (RFC 2033 §4.1).
+    Lhlo,
     /// STARTTLS (RFC 3207).
     StartTls,
     /// The TLS handshake.
     Handshake,
+    /// AUTH (RFC 4954).
+    Auth,
     /// MAIL FROM.
     MailFrom,
     /// RCPT TO.
@@ -62,6 +66,9 @@ pub enum FailureKind {
     /// The two ends can't agree on TLS, or the server's certificate is not what was expected.
     #[error("{0}")]
     Tls(rustls::Error),
+    /// The server has not shown that it knows our password (RFC 5802 §3): somebody stands in its place.
+    #[error("the server does not know the password")]
+    Impostor,
     /// The server doesn't offer what is needed. Nothing was asked.
     #[error("the server {0}")]
     Unsupported(Feature),
@@ -91,6 +98,9 @@ pub enum GarbledReason {
     /// More than the reply to STARTTLS, in clear text. Whoever wrote it, it must not count inside TLS.
     #[error("something behind the reply")]
     BehindStartTls,
+    /// What is asked in the course of AUTH is nothing that the mechanism asks.
+    #[error("a challenge that is none")]
+    Challenge,
     /// A code that can't be the answer here: 3yz to RCPT, 2yz to DATA.
     #[error("a code that doesn't fit the command")]
     Unexpected,
@@ -111,6 +121,9 @@ pub enum Feature {
     /// The connection has to be encrypted (RFC 3207).
     #[error("does not offer STARTTLS")]
     StartTls,
+    /// We have to show who we are (RFC 4954).
+    #[error("offers no way to authenticate that is known here")]
+    Auth,
 }
 
 impl fmt::Display for Stage {
@@ -119,8 +132,10 @@ impl fmt::Display for Stage {
             Self::Connect => "connect",
             Self::Greeting => "greeting",
             Self::Ehlo => "EHLO",
+            Self::Lhlo => "LHLO",
             Self::StartTls => "STARTTLS",
             Self::Handshake => "TLS handshake",
+            Self::Auth => "AUTH",
             Self::MailFrom => "MAIL FROM",
             Self::RcptTo => "RCPT TO",
             Self::Data => "DATA",

@@ -5,11 +5,13 @@
 //!   reply parser
 //! - The driver: [`Connection`], over what a [`Dial`] has connected, encrypted with [`Tls`] on demand
 
+mod auth;
 mod connection;
 mod content;
 mod dial;
 mod extensions;
 mod failure;
+mod hello;
 mod limits;
 mod outgoing;
 mod reply;
@@ -19,11 +21,14 @@ mod timeouts;
 mod tls;
 mod transaction;
 
+pub use crate::sasl::Secret;
+pub use auth::{Credentials, Mechanisms};
 pub use connection::Connection;
 pub use content::{Block, Framing, Outbound, Source};
-pub use dial::{BoxStream, Carrier, Dial, Dialing, Tcp};
+pub use dial::{BoxStream, Carrier, Dial, Dialing, Sockets, Target};
 pub use extensions::{Extensions, SizeLimit};
 pub use failure::{Failure, FailureKind, Feature, GarbledReason, Stage};
+pub use hello::{Hello, Protocol};
 pub use limits::Limits;
 pub use outgoing::{Outgoing, Sent};
 pub use reply::{MAX_LINE, MAX_LINES, MAX_REPLY};

@@ -81,6 +81,11 @@ impl ReplyParser {
 }
 
 impl RawReply {
+    /// What a reply 334 asks, in base64.
+    pub(super) fn challenge(&self) -> &[u8] {
+        &self.text
+    }
+
     /// What a reply to EHLO offers.
     pub(super) fn extensions(&self) -> Extensions {
         Extensions::parse(&self.text)

@@ -26,7 +26,7 @@ pub struct Timeouts {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub greeting: Duration,
-    /// Wait this long for the reply to EHLO or HELO.
+    /// Wait this long for the reply to EHLO or HELO, to LHLO, and to each step of AUTH.
     ///
     /// Servers that look our name up before they answer are slow here. Default: `"5m"`.
     #[serde(with = "humantime_serde")]
@@ -114,7 +114,7 @@ impl Timeouts {
         match stage {
             Stage::Connect => self.connect,
             Stage::Greeting => self.greeting,
-            Stage::Ehlo => self.ehlo,
+            Stage::Ehlo | Stage::Lhlo | Stage::Auth => self.ehlo,
             Stage::StartTls | Stage::Handshake => self.starttls,
             Stage::MailFrom => self.mail_from,
             Stage::RcptTo => self.rcpt_to,

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use empath_common::{ForwardPath, Mailbox, Reply};
 
 use super::{
-    Extensions, Failure, FailureKind, Feature, GarbledReason, Outgoing, Sent, SizeLimit, Stage, Survey,
+    Extensions, Failure, FailureKind, Feature, GarbledReason, Outgoing, Protocol, Sent, SizeLimit, Stage,
+    Survey,
 };
 
 /// Most commands that are written before their replies are read: few enough that their replies fit in what the
@@ -21,10 +22,13 @@ const MAX_CHUNKS: usize = 16;
 /// With PIPELINING everything up to DATA is one group of commands; without it every command waits for its reply. With
 /// CHUNKING chunks take the place of DATA. They too wait until somebody is to get the message: a server that takes
 /// nobody's would be given it for nothing, and one that then read a chunk as commands would obey the content.
+///
+/// Over LMTP each recipient that was accepted has a reply of its own after the content (RFC 2033 §4.2).
 #[derive(Debug)]
 pub struct Transaction<'a> {
     message: &'a Outgoing,
     offered: Extensions,
+    protocol: Protocol,
     /// What became of each recipient; `None` while it is open.
     results: Vec<Option<Result<Reply, Failure>>>,
     next: Next,
@@ -69,18 +73,23 @@ enum Command {
     Mail,
     Rcpt(usize),
     Data,
-    EndOfData,
-    Chunk { octets: usize, last: bool },
+    /// Over LMTP for the recipient alone whose turn it is.
+    EndOfData(Option<usize>),
+    Chunk {
+        octets: usize,
+        last: bool,
+    },
     Rset,
 }
 
 impl<'a> Transaction<'a> {
     /// A transaction with a server that offers these extensions. What the server can't take fails here,
     /// without being asked for.
-    pub fn new(message: &'a Outgoing, offered: Extensions) -> Self {
+    pub fn new(message: &'a Outgoing, offered: Extensions, protocol: Protocol) -> Self {
         let mut transaction = Self {
             message,
             offered,
+            protocol,
             results: vec![None; message.recipients.len()],
             next: Next::Mail,
             awaiting: VecDeque::new(),
@@ -112,11 +121,11 @@ impl<'a> Transaction<'a> {
         if let Next::Content = self.next {
             self.next = Next::Nothing;
             if self.any_open() {
-                self.awaiting.push_back(Command::EndOfData);
+                self.await_end();
                 return Step::Content;
             }
             // RFC 2920 §3.1: 354 although nobody gets the message. A server that sees no content sends none.
-            return self.command(Command::EndOfData);
+            return self.command(Command::EndOfData(None));
         }
         if let Next::Chunks = self.next {
             if self.any_open() {
@@ -140,8 +149,23 @@ impl<'a> Transaction<'a> {
         let command = Command::Chunk { octets, last };
         let mut text = String::new();
         self.write(command, &mut text);
-        self.awaiting.push_back(command);
+        match self.protocol {
+            Protocol::Lmtp if last => self.await_end(),
+            _ => self.awaiting.push_back(command),
+        }
         text.into()
+    }
+
+    /// The content is out: now the replies to it.
+    fn await_end(&mut self) {
+        match self.protocol {
+            Protocol::Smtp => self.awaiting.push_back(Command::EndOfData(None)),
+            // RFC 2033 §4.2: one for each accepted recipient, in the order of the RCPT commands.
+            Protocol::Lmtp => {
+                let open = self.results.iter().enumerate().filter(|(_, result)| result.is_none());
+                self.awaiting.extend(open.map(|(number, _)| Command::EndOfData(Some(number))));
+            }
+        }
     }
 
     /// Whether some command is written whose reply has not come.
@@ -179,9 +203,13 @@ impl<'a> Transaction<'a> {
             Command::Rcpt(_) | Command::Chunk { last: false, .. } if granted => {}
             Command::Rcpt(number) => self.end(number, Err(stage.refused(reply))),
             Command::Data => self.end_all(&Err(stage.refused(reply))),
-            Command::EndOfData => {
+            Command::EndOfData(recipient) => {
                 self.begun = false;
-                self.end_all(&if granted { Ok(reply) } else { Err(stage.refused(reply)) });
+                let result = if granted { Ok(reply) } else { Err(stage.refused(reply)) };
+                match recipient {
+                    Some(number) => self.end(number, result),
+                    None => self.end_all(&result),
+                }
             }
             Command::Chunk { .. } if granted => {
                 self.begun = !self.any_open();
@@ -191,6 +219,11 @@ impl<'a> Transaction<'a> {
             Command::Mail | Command::Chunk { .. } => {
                 self.next = Next::Nothing;
                 self.end_all(&Err(stage.refused(reply)));
+                if self.awaiting.iter().any(|command| matches!(command, Command::EndOfData(_))) {
+                    // How many replies the last chunk has now, nobody can tell.
+                    self.awaiting.clear();
+                    self.reusable = false;
+                }
             }
             Command::Rset => self.reusable = granted,
         }
@@ -315,7 +348,7 @@ impl Command {
             Self::Rcpt(_) => Stage::RcptTo,
             Self::Data => Stage::Data,
             Self::Chunk { last: false, .. } => Stage::Content,
-            Self::EndOfData | Self::Chunk { .. } => Stage::EndOfData,
+            Self::EndOfData(_) | Self::Chunk { .. } => Stage::EndOfData,
             Self::Rset => Stage::Rset,
         }
     }

@@ -1,6 +1,7 @@
 //! The client's connection against the scripted peer.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod auth;
 mod chunks;
 mod pace;
 mod tls;
@@ -17,8 +18,8 @@ use std::{
 use bytes::Bytes;
 use empath_common::{Body, MessageNotification, Reply};
 use empath_smtp::client::{
-    BoxStream, Connection, Dial, Dialing, Failure, FailureKind, GarbledReason, MAX_LINE, Outgoing, Sent,
-    Source, Stage, Survey, Tcp, Timeouts,
+    BoxStream, Connection, Dial, Dialing, Failure, FailureKind, GarbledReason, Hello, MAX_LINE, Outgoing,
+    Sent, Sockets, Source, Stage, Survey, Target, Timeouts,
 };
 use empath_testkit::peer::{Act, At, Peer, Script};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -48,7 +49,7 @@ async fn send_content(connection: &mut Connection, to: &[&str], content: impl In
 }
 
 async fn open(peer: &Peer) -> Result<Connection, Failure> {
-    Connection::open(&Tcp, peer.address(), "client.test", Arc::default()).await
+    Connection::open(&Sockets, &peer.address().into(), Hello::smtp("client.test"), Arc::default()).await
 }
 
 async fn send_to(script: Script, to: &[&str]) -> (Peer, Sent) {
@@ -79,7 +80,7 @@ impl From<DuplexStream> for Pipe {
 }
 
 impl Dial for Pipe {
-    fn dial(&self, _: SocketAddr) -> Dialing<'_> {
+    fn dial<'a>(&'a self, _: &'a Target) -> Dialing<'a> {
         let stream = self.0.lock().unwrap().take();
         Box::pin(async { Ok(Box::new(stream.ok_or(io::ErrorKind::ConnectionRefused)?) as BoxStream) })
     }
@@ -87,7 +88,8 @@ impl Dial for Pipe {
 
 async fn greet(stream: DuplexStream, timeouts: Timeouts) -> Result<Connection, Failure> {
     let address = SocketAddr::from(([192, 0, 2, 1], 25));
-    Connection::open(&Pipe::from(stream), address, "client.test", Arc::new(timeouts)).await
+    Connection::open(&Pipe::from(stream), &address.into(), Hello::smtp("client.test"), Arc::new(timeouts))
+        .await
 }
 
 /// Sends more than the pipe holds.

@@ -23,7 +23,7 @@ impl World {
     }
 
     async fn secure(&self, peer: &Peer, expected: Expected<'_>) -> Result<Connection, Failure> {
-        open(peer).await.unwrap().start_tls(&self.tls, &expected, "client.test").await
+        open(peer).await.unwrap().start_tls(&self.tls, &expected, Hello::smtp("client.test")).await
     }
 }
 
@@ -176,7 +176,11 @@ async fn reply_and_handshake_have_their_time() {
         let script = Script::new().tls(world.authority.sign("mx.x.test")).on(at, Act::Stall);
         let start = tokio::time::Instant::now();
         let (_peer, connection) = served(script, timeouts.clone()).await;
-        let error = connection.unwrap().start_tls(&world.tls, &ANYBODY, "client.test").await.unwrap_err();
+        let error = connection
+            .unwrap()
+            .start_tls(&world.tls, &ANYBODY, Hello::smtp("client.test"))
+            .await
+            .unwrap_err();
         assert_eq!(error, failure(stage, FailureKind::Timeout));
         assert_eq!(start.elapsed().as_secs(), 7);
     }

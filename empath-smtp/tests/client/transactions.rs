@@ -4,7 +4,7 @@ use super::*;
 async fn a_message_arrives_as_it_is_and_the_connection_takes_the_next() {
     let peer = Peer::start(Script::new()).await.unwrap();
     let mut connection = open(&peer).await.unwrap();
-    assert_eq!(connection.peer(), peer.address());
+    assert_eq!(*connection.peer(), peer.address().into());
     for to in ["bob@example.test", "carol@example.test"] {
         let sent = send(&mut connection, &[to]).await;
         assert_eq!(sent.recipients, [Ok(Reply::new(250, (2, 0, 0), "Ok: queued"))]);
@@ -85,7 +85,10 @@ async fn a_host_that_does_not_take_the_connection_is_not_waited_for_forever() {
     let timeouts = Arc::new(Timeouts { connect: short, greeting: short, ..Timeouts::default() });
     // Nobody accepts: when the queue is full, the system answers no more.
     for _ in 0..10 {
-        let failed = Connection::open(&Tcp, address, "client.test", timeouts.clone()).await.unwrap_err();
+        let failed =
+            Connection::open(&Sockets, &address.into(), Hello::smtp("client.test"), timeouts.clone())
+                .await
+                .unwrap_err();
         assert_eq!(failed.kind, FailureKind::Timeout);
         if failed.stage == Stage::Connect {
             return;

@@ -11,6 +11,9 @@ pub struct Script {
     pub(super) identity: Option<Identity>,
     /// Most connections at the same time.
     pub(super) most: usize,
+    pub(super) lmtp: bool,
+    /// The name and the password that it wants before mail.
+    pub(super) login: Option<(String, String)>,
     rules: Vec<Rule>,
 }
 
@@ -28,7 +31,7 @@ struct Rule {
 pub enum At {
     /// A client has connected and waits for the greeting.
     Greeting,
-    /// EHLO.
+    /// EHLO, or LHLO.
     Ehlo,
     /// HELO.
     Helo,
@@ -36,6 +39,8 @@ pub enum At {
     StartTls,
     /// The client has begun the TLS handshake; anything but a delay comes in place of it.
     Handshake,
+    /// The end of AUTH.
+    Auth,
     /// MAIL.
     MailFrom,
     /// Any RCPT.
@@ -51,6 +56,8 @@ pub enum At {
     Content,
     /// The end of data, or the last chunk, has been read.
     EndOfData,
+    /// Over LMTP, the reply to the end of data about the recipient with this address; [`At::EndOfData`] is about any.
+    Delivery(String),
     /// RSET.
     Rset,
     /// QUIT.
@@ -109,6 +116,8 @@ impl Script {
             keywords_in_tls: None,
             identity: None,
             most: usize::MAX,
+            lmtp: false,
+            login: None,
         }
     }
 
@@ -128,6 +137,19 @@ impl Script {
     #[must_use]
     pub fn offer<'a>(self, keywords: impl IntoIterator<Item = &'a str>) -> Self {
         Self { keywords: keywords.into_iter().map(String::from).collect(), ..self }
+    }
+
+    /// Speaks LMTP (RFC 2033): LHLO in place of EHLO, and after the content a reply for each accepted recipient.
+    #[must_use]
+    pub fn lmtp(self) -> Self {
+        Self { lmtp: true, ..self }
+    }
+
+    /// Takes mail only after AUTH with this name and password, by PLAIN or LOGIN. Which of them is offered is one of the
+    /// keywords.
+    #[must_use]
+    pub fn login(self, user: &str, password: &str) -> Self {
+        Self { login: Some((user.into(), password.into())), ..self }
     }
 
     /// Greets connections that are more than this many at the same time with 421, and closes them.
@@ -153,10 +175,14 @@ impl Script {
         self
     }
 
-    /// The rule for this step. A recipient is looked up by its address and as any RCPT.
+    /// The rule for this step. What is about one recipient is looked up by the address and as about any.
     pub(super) fn act(&self, at: &At) -> Option<&Act> {
-        let matches =
-            |rule: &&Rule| rule.at == *at || (rule.at == At::RcptTo && matches!(at, At::Recipient(_)));
+        let any = match at {
+            At::Recipient(_) => Some(At::RcptTo),
+            At::Delivery(_) => Some(At::EndOfData),
+            _ => None,
+        };
+        let matches = |rule: &&Rule| rule.at == *at || Some(&rule.at) == any.as_ref();
         let mut found = None;
         for rule in self.rules.iter().filter(matches) {
             let occurrence = rule.seen.next();

@@ -6,6 +6,7 @@ use std::{
     task::Poll,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::HandshakeKind;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio_rustls::TlsAcceptor;
@@ -21,6 +22,7 @@ struct Session<S> {
     script: Arc<Script>,
     pipelining: bool,
     encrypted: bool,
+    authenticated: bool,
     mail: Option<ReceivedMessage>,
 }
 
@@ -88,7 +90,7 @@ where
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     fn new(stream: S, number: usize, log: Log, script: Arc<Script>, encrypted: bool) -> Self {
         let stream = BufReader::new(stream);
-        Self { stream, number, log, script, pipelining: false, encrypted, mail: None }
+        Self { stream, number, log, script, pipelining: false, encrypted, authenticated: false, mail: None }
     }
 
     async fn run(&mut self) -> io::Result<End> {
@@ -106,13 +108,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             let verb = line.split([' ', '\r']).next().unwrap_or_default().to_ascii_uppercase();
             // What follows BDAT is its chunk.
             if !self.pipelining && verb != "BDAT"
-                || matches!(verb.as_str(), "EHLO" | "HELO" | "STARTTLS" | "DATA" | "QUIT")
+                || matches!(verb.as_str(), "EHLO" | "LHLO" | "HELO" | "STARTTLS" | "AUTH" | "DATA" | "QUIT")
             {
                 self.check_waits(&line).await;
             }
             match verb.as_str() {
-                "EHLO" => self.ehlo().await?,
-                "HELO" => {
+                "EHLO" if !self.script.lmtp => self.ehlo().await?,
+                "LHLO" if self.script.lmtp => self.ehlo().await?,
+                "HELO" if !self.script.lmtp => {
                     self.answer(&At::Helo, "250 peer.test").await?;
                 }
                 "STARTTLS" if self.script.identity.is_some() && !self.encrypted => {
@@ -120,6 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                         return Ok(End::StartTls);
                     }
                 }
+                "AUTH" => self.auth(&line).await?,
                 "MAIL" => self.mail(&line).await?,
                 "RCPT" => self.rcpt(&line).await?,
                 "DATA" => self.data().await?,
@@ -158,7 +162,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         Ok(())
     }
 
+    /// AUTH PLAIN with its initial response, or AUTH LOGIN (RFC 4954).
+    async fn auth(&mut self, line: &str) -> io::Result<()> {
+        if !self.encrypted {
+            self.log.violation(format!("{} AUTH in clear text", self.number));
+        }
+        let script = self.script.clone();
+        let (user, password) = script.login.clone().unwrap_or_default();
+        let words: Vec<_> = line.split_whitespace().skip(1).collect();
+        let right = match *words {
+            ["PLAIN", response] => response == STANDARD.encode(format!("\0{user}\0{password}")),
+            ["LOGIN"] => {
+                let mut right = true;
+                for (challenge, expected) in [("Username:", user), ("Password:", password)] {
+                    self.write(crlf(&format!("334 {}", STANDARD.encode(challenge))).as_bytes()).await?;
+                    let response = self.line().await?;
+                    self.log.said(self.number, 'C', &response);
+                    right &= response.trim_ascii() == STANDARD.encode(expected).as_bytes();
+                }
+                right
+            }
+            _ => return self.write(b"504 5.5.4 Not that\r\n").await,
+        };
+        if !right {
+            return self.write(b"535 5.7.8 Wrong\r\n").await;
+        }
+        self.authenticated = self.answer(&At::Auth, "235 2.7.0 Welcome").await? == Answered::AsUsual;
+        Ok(())
+    }
+
     async fn mail(&mut self, line: &str) -> io::Result<()> {
+        if self.script.login.is_some() && !self.authenticated {
+            return self.write(b"530 5.7.0 AUTH first\r\n").await;
+        }
         if self.mail.is_some() {
             return self.write(b"503 5.5.1 There is a transaction already\r\n").await;
         }
@@ -237,7 +273,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     async fn received(&mut self, content: Vec<u8>) -> io::Result<()> {
         let script = self.script.clone();
         let mail = self.mail.take();
-        if self.answer(&At::EndOfData, "250 2.0.0 Ok: queued").await? == Answered::AsUsual
+        if script.lmtp {
+            if let Some(mail) = mail {
+                self.deliver(ReceivedMessage { content, ..mail }).await?;
+            }
+        } else if self.answer(&At::EndOfData, "250 2.0.0 Ok: queued").await? == Answered::AsUsual
             && let Some(mail) = mail
         {
             self.log.received(ReceivedMessage { content, ..mail });
@@ -246,6 +286,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Some(act) => self.perform(act, "").await.map(|_| ()),
             None => Ok(()),
         }
+    }
+
+    /// One reply for each recipient (RFC 2033 §4.2). The message is one for those who get it.
+    async fn deliver(&mut self, mut mail: ReceivedMessage) -> io::Result<()> {
+        let mut taken = Vec::new();
+        for to in std::mem::take(&mut mail.to) {
+            if self.answer(&At::Delivery(to.clone()), "250 2.0.0 Saved").await? == Answered::AsUsual {
+                taken.push(to);
+            }
+        }
+        if !taken.is_empty() {
+            self.log.received(ReceivedMessage { to: taken, ..mail });
+        }
+        Ok(())
     }
 
     /// The content, unstuffed, up to the end of data: CRLF.CRLF and nothing else.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use empath_common::{Domain, Problem};
+use empath_delivery::config::DomainConfig;
 use empath_smtp::server::Tls;
 use empath_spool::Backend;
 use jiff::Timestamp;
@@ -152,14 +153,14 @@ impl Config {
     pub fn local_domains_without_delivery(&self) -> impl Iterator<Item = &Domain> {
         self.smtp.local_domains.iter().filter(|domain| {
             let config = self.delivery.domain(domain);
-            config.is_none_or(|config| config.maildir.is_none() && config.mx_override.is_none())
+            config.is_none_or(|config| !config.has_next_hop())
         })
     }
 
     /// Makes relative paths absolute, and takes from the system what it is to say.
     fn resolve(&mut self, dir: &Path) {
         self.hostname = self.hostname.take().or_else(system_name);
-        let maildirs = self.delivery.domains.values_mut().filter_map(|domain| domain.maildir.as_mut());
+        let domains = self.delivery.domains.values_mut().flat_map(DomainConfig::paths);
         let modules = self.modules.iter_mut().map(|module| &mut module.path);
         let certificates = self.smtp.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
         let paths = [&mut self.control_socket, &mut self.spool.path]
@@ -167,7 +168,7 @@ impl Config {
             .chain(&mut self.smtp.client_ca)
             .chain(&mut self.delivery.tls.ca_file)
             .chain(&mut self.smtp.auth.users_file);
-        for path in paths.chain(certificates).chain(maildirs).chain(modules) {
+        for path in paths.chain(certificates).chain(domains).chain(modules) {
             // An empty path stays what it is: an error.
             if !path.as_os_str().is_empty() {
                 *path = dir.join(&path);
@@ -235,11 +236,27 @@ mod tests {
 
     #[test]
     fn a_local_domain_that_nothing_delivers_is_noticed() {
-        let text = r#"Empath(smtp: (local_domains: ["a.test", "b.test", "x.c.test", "d.test"]), delivery: (domains: {
-            "b.test": (mx_override: "127.0.0.1:24"), "*.c.test": (maildir: "{local}"), "d.test": () }))"#;
+        let text = r#"Empath(smtp: (local_domains: ["a.test", "b.test", "x.c.test", "d.test", "e.test"]), delivery: (domains: {
+            "b.test": (mx_override: "127.0.0.1:24"), "*.c.test": (maildir: "{local}"), "d.test": (),
+            "e.test": (lmtp: "unix:/run/lmtp") }))"#;
         let config: Config = read::read(text, |_| Vec::new()).unwrap();
         let found: Vec<_> = config.local_domains_without_delivery().map(Domain::as_str).collect();
         assert_eq!(found, ["a.test", "d.test"]);
+    }
+
+    #[test]
+    fn paths_of_domains_start_at_the_file() {
+        let text = r#"Empath(delivery: (domains: {
+            "a.test": (maildir: "mail/{local}"), "b.test": (lmtp: "unix:run/lmtp"), "c.test": (lmtp: "unix:/run/lmtp"),
+            "d.test": (smarthost: (hosts: ["relay.test"], auth: (user: "u", password_file: "secret"))) }))"#;
+        let mut config: Config = read::read(text, |_| Vec::new()).unwrap();
+        config.resolve(Path::new("/etc/empath"));
+        let paths: Vec<_> = config.delivery.domains.values_mut().flat_map(DomainConfig::paths).collect();
+        let expected =
+            ["/etc/empath/mail/{local}", "/etc/empath/run/lmtp", "/run/lmtp", "/etc/empath/secret"];
+        assert_eq!(paths, expected.map(Path::new));
+        let server = config.delivery.domains.values().find_map(|domain| domain.lmtp.as_ref()).unwrap();
+        assert_eq!(server.to_string(), "unix:/etc/empath/run/lmtp");
     }
 
     #[test]

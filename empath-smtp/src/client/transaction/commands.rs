@@ -20,7 +20,7 @@ impl Transaction<'_> {
                 self.write_notification(number, text);
             }
             Command::Data => text.push_str("DATA"),
-            Command::EndOfData => text.push('.'),
+            Command::EndOfData(_) => text.push('.'),
             Command::Chunk { octets, last } => {
                 // Writing to a String cannot fail.
                 let _ = write!(text, "BDAT {octets}{}", if last { " LAST" } else { "" });

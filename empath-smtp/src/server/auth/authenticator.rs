@@ -15,8 +15,9 @@ use tokio::{
 
 use super::{
     super::log, AuthAnswer, AuthConfig, AuthQuery, Secret, User, Verifier, edit, failures::Failures,
-    password, prepare, store::Store, verifier::sign,
+    password, prepare, store::Store,
 };
+use crate::sasl::sign;
 
 /// Knows the users, and slows down those who guess.
 ///

@@ -13,18 +13,16 @@ mod exchange;
 mod failures;
 mod password;
 mod plain;
-mod prepare;
 mod scram;
-mod secret;
 mod store;
 mod user;
 mod users;
 mod verifier;
 
+pub use crate::sasl::Secret;
 pub use authenticator::Authenticator;
 pub use config::{AuthConfig, Mechanism, SenderCheck};
 pub use exchange::{AuthAnswer, AuthQuery};
-pub use secret::Secret;
 pub use user::{Identity, Sender, SenderError, User, UserError};
 pub use users::{Users, UsersError};
 pub use verifier::{Verifier, VerifierError};
@@ -32,4 +30,5 @@ pub use verifier::{Verifier, VerifierError};
 pub(super) use exchange::{Exchange, Turn};
 
 use super::reply;
+use crate::sasl::prepare;
 use exchange::Fault;

@@ -1,7 +1,9 @@
 use std::{fmt, num::NonZeroU32, str::FromStr};
 
-use aws_lc_rs::{constant_time, digest, hmac, pbkdf2};
+use aws_lc_rs::constant_time;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use crate::sasl::{Keys, hash, sign};
 
 /// What is kept of a password for SCRAM-SHA-256 (RFC 5802 §3, RFC 7677). It is written as RFC 5803 §2 says:
 /// `SCRAM-SHA-256$iterations:salt$stored-key:server-key`.
@@ -37,11 +39,8 @@ const PREFIX: &str = "SCRAM-SHA-256$";
 impl Verifier {
     /// The verifier of a prepared password.
     pub fn derive(password: &[u8], salt: &[u8], iterations: NonZeroU32) -> Self {
-        let mut salted = [0; 32];
-        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password, &mut salted);
-        let client_key = sign(&salted, b"Client Key");
-        let server_key = sign(&salted, b"Server Key");
-        Self { iterations, salt: salt.into(), stored_key: hash(&client_key), server_key }
+        let keys = Keys::derive(password, salt, iterations);
+        Self { iterations, salt: salt.into(), stored_key: keys.stored(), server_key: keys.server }
     }
 
     /// Whether the proof was made with the password, for these messages (RFC 5802 §3).
@@ -56,18 +55,6 @@ impl Verifier {
     pub(super) fn signature(&self, messages: &str) -> String {
         STANDARD.encode(sign(&self.server_key, messages.as_bytes()))
     }
-}
-
-pub(super) fn sign(key: &[u8], message: &[u8]) -> [u8; 32] {
-    let mut tag = [0; 32];
-    tag.copy_from_slice(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message).as_ref());
-    tag
-}
-
-fn hash(octets: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, octets).as_ref());
-    hash
 }
 
 impl FromStr for Verifier {

@@ -114,7 +114,7 @@ fn a_refused_chunk_fails_the_transaction_and_is_followed_by_none_but_by_rset() {
 #[test]
 fn a_server_that_does_not_answer_chunks_is_not_given_a_whole_message() {
     let message = message("<a@home.test>", &["<b@x.test>"], &"x".repeat(1000));
-    let mut transaction = Transaction::new(&message, offers("PIPELINING, CHUNKING"));
+    let mut transaction = Transaction::new(&message, offers("PIPELINING, CHUNKING"), Protocol::Smtp);
     assert!(matches!(transaction.step(), Step::Write(..)));
     transaction.reply(reply("250 Ok"));
     transaction.reply(reply("250 Ok"));

@@ -5,10 +5,10 @@ use zeroize::Zeroizing;
 use super::Secret;
 
 /// Longest name of a user in octets.
-pub(super) const MAX_NAME: usize = 255;
+pub(crate) const MAX_NAME: usize = 255;
 
 /// A name as users are looked up by it (`SASLprep`, RFC 4013): not empty, bounded, without space and controls.
-pub(super) fn name(octets: &[u8]) -> Option<Box<str>> {
+pub(crate) fn name(octets: &[u8]) -> Option<Box<str>> {
     let text = str::from_utf8(octets).ok()?;
     let name = stringprep::saslprep(text).ok()?;
     let good = !name.is_empty() && name.len() <= MAX_NAME && !name.contains(char::is_whitespace);
@@ -17,7 +17,7 @@ pub(super) fn name(octets: &[u8]) -> Option<Box<str>> {
 
 /// A password as it is hashed: the same, however it was typed. What `SASLprep` forbids is in no stored password, so it
 /// may stay as it is.
-pub(super) fn password(password: &Secret) -> Zeroizing<Vec<u8>> {
+pub(crate) fn password(password: &Secret) -> Zeroizing<Vec<u8>> {
     let prepared = str::from_utf8(password.octets()).ok().and_then(|text| stringprep::saslprep(text).ok());
     Zeroizing::new(prepared.map_or_else(
         || password.octets().to_vec(),
