@@ -104,7 +104,9 @@ class Large(TestCase):
 
     def test_what_was_not_acknowledged_leaves_no_file_behind_a_kill(self):
         daemon = self.start()
-        self.begin(daemon, lines(2 * MIB))
+        # Held on to: a client that nobody keeps has left before the daemon is killed.
+        client = self.begin(daemon, lines(2 * MIB))
+        self.addCleanup(client.close)
         wait_until(lambda: any(file.stat().st_size for file in self.files(daemon)), "the content is being written")
         daemon.restart()
         wait_until(lambda: not self.files(daemon), "the file is gone")
