@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct Outbound<'a> {
     pub(crate) next_hop: &'a NextHop,
     /// Those of the next hop.
-    pub(crate) terms: &'a Terms,
+    pub(crate) terms: &'a Arc<Terms>,
     pub(crate) network: &'a Network,
     /// Our own name, in EHLO too.
     pub(crate) hostname: &'a Domain,
@@ -139,7 +139,7 @@ impl<'a> Attempt<'a> {
         while !self.left.is_empty() {
             let started = Instant::now();
             let Turn { candidate, hasty } = match order.next().await {
-                None => return,
+                None => break,
                 Some(Err(failure)) => {
                     self.fail(&failure, None);
                     continue;
@@ -150,6 +150,11 @@ impl<'a> Attempt<'a> {
             if !self.host(&candidate, hasty, outbound, open, started).await {
                 order.put_last(candidate);
             }
+        }
+        if let Some(source) = order.out_of_reach()
+            && !self.begun()
+        {
+            self.fail(&Failure::out_of_reach(source), None);
         }
     }
 

@@ -1,9 +1,11 @@
 //! What a failure means: bounce, defer, or try the next host.
 
+use std::net::IpAddr;
+
 use empath_common::{EnhancedStatus, Escaped, Reply};
 use empath_smtp::client::{self, FailureKind, Feature, Stage};
 
-use crate::{config::PasswordError, maildir::MaildirError, resolve::ResolveError};
+use crate::{config::PasswordError, maildir::MaildirError, resolve::ResolveError, source::Origin};
 
 /// Why a recipient did not get the message in one try.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +99,24 @@ impl Failure {
     /// There is no password for a host that wants one: mail doesn't bounce for our own mistakes.
     pub fn without_password(error: &PasswordError) -> Self {
         Self::new(Scope::Destination, (4, 3, 5), error.to_string())
+    }
+
+    /// The source of a message has no address of the family of any host's.
+    pub fn out_of_reach(source: &Origin) -> Self {
+        Self::new(
+            Scope::Destination,
+            (4, 3, 5),
+            format!("no host can be reached from the source {source}: it has no address of their family"),
+        )
+    }
+
+    /// The machine lacks the address that a message is to leave from: no host can help.
+    pub fn absent_source(source: IpAddr) -> Self {
+        Self::new(
+            Scope::Destination,
+            (4, 3, 5),
+            format!("no connection can come from {source}: is it an address of this machine?"),
+        )
     }
 
     /// One MX host could not be resolved to addresses; the others may.

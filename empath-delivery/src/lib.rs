@@ -7,6 +7,7 @@
 //! - [`config`]: the `delivery:` and `dsn:` tables
 //! - [`route`]: a forward-path and the configuration make a next hop
 //! - [`queue`]: which job is due, and which connection gets it
+//! - `source`: the address that a message leaves from
 //! - [`schedule`]: when to try again
 //! - [`failure`]: what a failure means: bounce, defer, or try the next host
 //! - [`dsn`]: the message that tells the sender (RFC 3464)
@@ -39,6 +40,7 @@ mod metrics;
 mod open;
 mod order;
 mod processor;
+mod source;
 
 pub use config::{Config, DsnConfig};
 pub use content::header;

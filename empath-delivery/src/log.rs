@@ -7,7 +7,11 @@ use empath_common::{Domain, Envelope, Escaped, ForwardPath, MessageId, Reply, Tl
 use empath_smtp::client;
 use empath_spool::CommitError;
 use jiff::Timestamp;
-use tracing::{error, info, warn};
+use tracing::{
+    error,
+    field::{DisplayValue, display},
+    info, warn,
+};
 
 use crate::{
     dsn::Failed,
@@ -15,6 +19,7 @@ use crate::{
     open::Peer,
     queue::{BreakerState, Event},
     route::NextHop,
+    source::Origin,
 };
 
 /// What every line about an attempt for a recipient says.
@@ -55,6 +60,11 @@ fn tls(peer: Option<&Peer>) -> Option<&TlsSession> {
     peer.and_then(|peer| peer.tls.as_ref())
 }
 
+/// Where connections come from, if the configuration says so.
+fn source(next_hop: &NextHop) -> Option<DisplayValue<&Origin>> {
+    next_hop.terms()?.source.as_deref().map(display)
+}
+
 fn domain(recipient: &ForwardPath) -> Option<&str> {
     recipient.domain().map(Domain::as_str)
 }
@@ -70,6 +80,7 @@ pub(crate) fn delivered(line: &Line<'_>, reply: &Reply) {
         domain = domain(line.recipient),
         next_hop = %line.next_hop,
         host = host(line.peer),
+        source = source(line.next_hop),
         tls = tls(line.peer).map(|tls| tls.version),
         cipher = tls(line.peer).map(|tls| tls.cipher),
         smtp_code = reply.code.get(),
@@ -88,6 +99,7 @@ pub(crate) fn deferred(line: &Line<'_>, failure: &Failure, due: Timestamp) {
         domain = domain(line.recipient),
         next_hop = %line.next_hop,
         host = host(line.peer),
+        source = source(line.next_hop),
         tls = tls(line.peer).map(|tls| tls.version),
         cipher = tls(line.peer).map(|tls| tls.cipher),
         smtp_code = code(failure),
@@ -107,6 +119,7 @@ pub(crate) fn bounced(line: &Line<'_>, failure: &Failure, told: Told) {
         domain = domain(line.recipient),
         next_hop = %line.next_hop,
         host = host(line.peer),
+        source = source(line.next_hop),
         tls = tls(line.peer).map(|tls| tls.version),
         cipher = tls(line.peer).map(|tls| tls.cipher),
         smtp_code = code(failure),

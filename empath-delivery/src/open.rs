@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    io,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -102,10 +104,11 @@ impl Network {
     pub(crate) async fn greet(
         &self,
         target: &Target,
+        from: Option<IpAddr>,
         hello: Hello<'_>,
         timeouts: &Arc<Timeouts>,
     ) -> Result<Connection, client::Failure> {
-        Connection::open(&*self.dial, target, hello, Arc::clone(timeouts)).await
+        Connection::open(&*self.dial, target, from, hello, Arc::clone(timeouts)).await
     }
 
     /// Connects to a host, for mail to `domain`, and shows it who we are where that is asked.
@@ -114,7 +117,7 @@ impl Network {
         candidate: &Candidate,
         terms: &Terms,
         domain: &Domain,
-        manners: (&str, &Arc<Timeouts>),
+        manners: (&Domain, &Arc<Timeouts>),
     ) -> Result<Connection, Failure> {
         // Read each time: it may have changed.
         let credentials = match terms.credentials.clone() {
@@ -125,7 +128,13 @@ impl Network {
                 Err(_) => return Err(Failure::local("the password could not be read")),
             },
         };
-        let connection = self.connect(candidate, terms, domain, manners).await?;
+        let connection = match self.connect(candidate, terms, domain, manners).await {
+            Ok(connection) => connection,
+            Err(failure) => {
+                let absent = terms.from(&candidate.target).filter(|_| is_nobodys(&failure));
+                return Err(absent.map_or_else(|| failure.into(), Failure::absent_source));
+            }
+        };
         match credentials {
             None => Ok(connection),
             Some(credentials) => Ok(connection.authenticate(credentials).await?),
@@ -138,10 +147,10 @@ impl Network {
         Candidate { host, target }: &Candidate,
         terms: &Terms,
         domain: &Domain,
-        (name, timeouts): (&str, &Arc<Timeouts>),
+        (hostname, timeouts): (&Domain, &Arc<Timeouts>),
     ) -> Result<Connection, client::Failure> {
-        let hello = Hello { protocol: terms.protocol, name };
-        let in_clear = || self.greet(target, hello, timeouts);
+        let hello = terms.hello(hostname);
+        let in_clear = || self.greet(target, terms.from(target), hello, timeouts);
         let connection = in_clear().await?;
         let wanted = match terms.tls {
             TlsPolicy::Disabled => false,
@@ -184,6 +193,11 @@ fn is_broken(client::Failure { stage, kind }: &client::Failure) -> bool {
     }
 }
 
+/// Whether a connection could not even begin, since it can't come from where it should.
+fn is_nobodys(failure: &client::Failure) -> bool {
+    matches!(&failure.kind, FailureKind::Io(error) if *error == io::ErrorKind::AddrNotAvailable)
+}
+
 fn shown(host: Option<&HostAddr>, target: &Target) -> String {
     match (host, target) {
         (Some(HostAddr::Name(name)), Target::Tcp(address)) => {
@@ -205,7 +219,7 @@ impl Open {
         let peer = |tls| Arc::new(Peer { shown: shown(host.as_ref(), target), host: host.clone(), tls });
         let (terms, shared) = (outbound.terms, outbound.shared);
         let timeouts = if hasty { &shared.hasty } else { outbound.timeouts };
-        let manners = (outbound.hostname.as_str(), timeouts);
+        let manners = (outbound.hostname, timeouts);
         match outbound.network.enter(candidate, terms, domain, manners).await {
             Ok(mut connection) => {
                 shared.is_well(target);

@@ -2,14 +2,14 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use empath_smtp::client::Protocol;
-
 use crate::{
     attempt::Outbound,
     failure::Failure,
     hosts::{Candidate, Hosts},
     processor::Shared,
     queue::ConnectionId,
+    route::Terms,
+    source::Origin,
 };
 
 /// How long connecting to a host may take while there are others: a second SYN has been answered or lost by then (RFC 6298
@@ -22,7 +22,9 @@ pub(crate) struct Order<'a> {
     last: VecDeque<Candidate>,
     shared: &'a Arc<Shared>,
     connection: ConnectionId,
-    protocol: Protocol,
+    terms: &'a Arc<Terms>,
+    /// The source has no address of the family of some hosts.
+    out_of_reach: bool,
 }
 
 /// A host whose turn it is.
@@ -38,7 +40,7 @@ impl<'a> Order<'a> {
         let Outbound { next_hop, terms, config, resolver, own, shared, connection, .. } = outbound;
         let _resolving = shared.resolving(*connection);
         let hosts = Hosts::of(next_hop, config.mx_port, resolver, own, rng).await?;
-        Ok(Self { hosts, last: VecDeque::new(), shared, connection: *connection, protocol: terms.protocol })
+        Ok(Self { hosts, last: VecDeque::new(), shared, connection: *connection, terms, out_of_reach: false })
     }
 
     /// The next address, or why a host has none.
@@ -47,9 +49,10 @@ impl<'a> Order<'a> {
         loop {
             match self.hosts.next().await {
                 Some(Err(failure)) => return Some(Err(failure)),
+                Some(Ok(candidate)) if !self.terms.reach(&candidate.target) => self.out_of_reach = true,
                 Some(Ok(candidate)) => {
                     let hasty = self.hosts.has_more() || !self.last.is_empty();
-                    if !(hasty && self.shared.is_sick(&candidate.target, self.protocol)) {
+                    if !(hasty && self.shared.is_sick(&candidate.target, self.terms)) {
                         return Some(Ok(Turn { candidate, hasty }));
                     }
                     self.put_last(candidate);
@@ -60,6 +63,11 @@ impl<'a> Order<'a> {
                 }
             }
         }
+    }
+
+    /// The source that some hosts can't be reached from.
+    pub(crate) fn out_of_reach(&self) -> Option<&Origin> {
+        self.terms.source.as_deref().filter(|_| self.out_of_reach)
     }
 
     /// Tries a host when all others have been.

@@ -5,13 +5,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    net::IpAddr,
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
-use empath_common::{Domain, ForwardPath, Host};
-use empath_smtp::client::Protocol;
+use empath_common::{Domain, ForwardPath, Host, MessageId};
+use empath_smtp::client::{Hello, Protocol, Target};
 
 use crate::{
     config::{
@@ -19,6 +20,7 @@ use crate::{
         SmarthostAuth, TlsPolicy,
     },
     queue::Rate,
+    source::{Origin, Pool},
 };
 
 /// Most overrides at run time.
@@ -66,6 +68,32 @@ pub struct Terms {
     pub pipelining: bool,
     /// Whether content may go in chunks.
     pub chunking: bool,
+    /// Where connections come from, unless the system chooses.
+    pub source: Option<Arc<Origin>>,
+}
+
+impl NextHop {
+    /// How its hosts are spoken to, if it has any.
+    pub fn terms(&self) -> Option<&Arc<Terms>> {
+        match self {
+            Self::Mx(_, terms)
+            | Self::Host { terms, .. }
+            | Self::Smarthost(_, terms)
+            | Self::Unix(_, terms) => Some(terms),
+            Self::Maildir(_) => None,
+        }
+    }
+
+    /// Connections over the network come from there.
+    fn with_source(mut self, source: &Arc<Origin>) -> Self {
+        match &mut self {
+            Self::Mx(_, terms) | Self::Host { terms, .. } | Self::Smarthost(_, terms) => {
+                Arc::make_mut(terms).source = Some(Arc::clone(source));
+            }
+            Self::Unix(..) | Self::Maildir(_) => {}
+        }
+        self
+    }
 }
 
 /// As it is shown: `mx:example.test`, `smtp:127.0.0.1:2525`, `lmtp:127.0.0.1:24`, `lmtp:unix:/run/lmtp`,
@@ -142,6 +170,8 @@ struct Policy {
     terms: Arc<Terms>,
     max_connections: usize,
     rate: Option<Rate>,
+    /// What connections come from.
+    pool: Option<Pool>,
 }
 
 impl Routes {
@@ -156,6 +186,7 @@ impl Routes {
                 terms: Arc::new(Terms::of(config, None)),
                 max_connections: max_per_server,
                 rate: rate(config, None),
+                pool: config.pool(None).map(Pool::new),
             },
             overrides: BTreeMap::new(),
             mx_port: config.mx_port,
@@ -175,7 +206,8 @@ impl Routes {
             };
             let max_connections = domain.max_connections.unwrap_or(max_per_server);
             let rate = rate(config, Some(domain));
-            let policy = Policy { next_hop, terms, max_connections, rate };
+            let pool = config.pool(Some(domain)).map(Pool::new);
+            let policy = Policy { next_hop, terms, max_connections, rate, pool };
             match pattern {
                 DomainPattern::Exact(name) => {
                     routes.exact.insert(name.clone(), policy);
@@ -204,34 +236,54 @@ impl Routes {
         std::iter::once(&self.hostname).chain(&self.local).find(known).unwrap_or(&self.hostname)
     }
 
-    /// Where mail for `path` goes.
-    pub fn route(&self, path: &ForwardPath) -> Route {
-        self.route_to(path.host())
+    /// Where a message goes for `path`.
+    pub fn route(&self, id: MessageId, path: &ForwardPath) -> Route {
+        self.route_to(id, path.host())
     }
 
-    /// Where mail for anybody at `host` goes; `None` is the host of the bare `<Postmaster>`.
-    pub fn route_to(&self, host: Option<&Host>) -> Route {
+    /// Where a message goes for anybody at `host`; `None` is the host of the bare `<Postmaster>`.
+    pub fn route_to(&self, id: MessageId, host: Option<&Host>) -> Route {
+        let (mut route, pool) = self.unsourced(host);
+        if let Some(source) = pool.and_then(|pool| pool.choose(id)) {
+            route.next_hop = route.next_hop.with_source(source);
+        }
+        route
+    }
+
+    /// Where mail for anybody at `host` goes, from every source that it may leave from.
+    pub fn next_hops(&self, host: Option<&Host>) -> Vec<NextHop> {
+        let (Route { next_hop, .. }, pool) = self.unsourced(host);
+        match pool {
+            None => vec![next_hop],
+            Some(pool) => pool.origins().map(|source| next_hop.clone().with_source(source)).collect(),
+        }
+    }
+
+    /// Where mail for anybody at `host` goes, and the pool that it leaves from.
+    fn unsourced(&self, host: Option<&Host>) -> (Route, Option<&Pool>) {
         let domain = match host {
             None => self.postmaster_domain(),
             Some(Host::Domain(domain)) => domain,
             Some(Host::Literal(literal)) => {
-                return self.any.route(None, |terms| NextHop::Host {
+                let next_hop = |terms| NextHop::Host {
                     host: HostAddr::Ip(literal.0),
                     port: self.mx_port,
                     configured: false,
                     terms,
-                });
+                };
+                return (self.any.route(None, next_hop), self.any.pool.as_ref());
             }
         };
         let policy = self.policy(domain);
-        match self.overrides.get(domain) {
+        let route = match self.overrides.get(domain) {
             Some(to) => {
                 let next_hop = Some(self.configured(to, &policy.terms));
                 let policy = Policy { next_hop, ..policy.clone() };
                 policy.route(Some(domain), |terms| NextHop::Mx(domain.clone(), terms))
             }
             None => policy.route(Some(domain), |terms| NextHop::Mx(domain.clone(), terms)),
-        }
+        };
+        (route, policy.pool.as_ref())
     }
 
     fn configured(&self, to: &Override, terms: &Arc<Terms>) -> NextHop {
@@ -305,7 +357,7 @@ impl Policy {
         if let NextHop::Host { host: HostAddr::Ip(_), configured: true, terms, .. } = &mut next_hop
             && terms.verified
         {
-            *terms = Arc::new(Terms { name: domain.cloned(), ..Terms::clone(terms) });
+            Arc::make_mut(terms).name = domain.cloned();
         }
         let limit = domain.zip(self.rate).map(|(domain, rate)| Limit { domain: domain.clone(), rate });
         Route { next_hop, max_connections: self.max_connections, limit }
@@ -313,11 +365,36 @@ impl Policy {
 }
 
 impl Terms {
+    /// How a server is greeted; `ours` is our name where nothing else is said.
+    pub(crate) fn hello<'a>(&'a self, ours: &'a Domain) -> Hello<'a> {
+        let name = self.source.as_ref().and_then(|source| source.hostname.as_ref());
+        Hello { protocol: self.protocol, name: name.unwrap_or(ours).as_str() }
+    }
+
+    /// The address that a server is reached from, if the system doesn't choose.
+    pub(crate) fn from(&self, target: &Target) -> Option<IpAddr> {
+        self.source.as_ref()?.towards(target)
+    }
+
+    /// Whether a server can be reached from our source.
+    pub(crate) fn reach(&self, target: &Target) -> bool {
+        self.source.is_none() || matches!(target, Target::Unix(_)) || self.from(target).is_some()
+    }
+
     pub(crate) fn of(config: &Config, domain: Option<&DomainConfig>) -> Self {
         let (tls, verified) = config.security(domain);
         let [pipelining, chunking] =
             domain.map_or([true, true], |domain| [domain.pipelining, domain.chunking]);
-        Self { protocol: Protocol::Smtp, tls, verified, name: None, credentials: None, pipelining, chunking }
+        Self {
+            protocol: Protocol::Smtp,
+            tls,
+            verified,
+            name: None,
+            credentials: None,
+            pipelining,
+            chunking,
+            source: None,
+        }
     }
 }
 

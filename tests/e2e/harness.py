@@ -170,11 +170,12 @@ def queued_as(reply):
 
 class Sink:
     """An SMTP server that keeps what it is given. `refuse` maps recipients to replies; while `defer` is set, it is the
-    reply to all of them. One that is `silent` greets nobody before `greet`. It offers `keywords`, and keeps the commands."""
+    reply to all of them. One that is `silent` greets nobody before `greet`. It offers `keywords`, and keeps the commands, and
+    in `clients` the addresses that connections come from."""
 
     def __init__(self, port=None, refuse=None, silent=False, keywords=("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES")):
         self.port, self.refuse = port or free_port(), refuse or {}
-        self.keywords, self.commands = keywords, []
+        self.keywords, self.commands, self.clients = keywords, [], []
         self.defer = None
         self.messages, self.lock = [], threading.Condition()
         self.listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
@@ -187,7 +188,8 @@ class Sink:
     def accept(self):
         while True:
             try:
-                connection, _ = self.listener.accept()
+                connection, client = self.listener.accept()
+                self.clients.append(client[0])
                 # Replies to pipelined commands are written one by one: none waits for the acknowledgement of the other.
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:

@@ -51,6 +51,8 @@ pub struct DomainConfig {
     pub rate_limit: Option<u32>,
     /// Most messages at once after a pause, under either limit of the domain. Default: `10`.
     pub rate_burst: Option<u32>,
+    /// The pool of `delivery.sources` that mail leaves from, instead of that of `delivery.source`. Default: none.
+    pub source: Option<String>,
     /// Deliver into Maildirs on this machine instead of over SMTP.
     ///
     /// A path with the placeholders `{address}`, `{local}` and `{domain}`, relative to the configuration file.
@@ -83,6 +85,7 @@ impl Default for DomainConfig {
             max_connections: None,
             rate_limit: None,
             rate_burst: None,
+            source: None,
             maildir: None,
             lmtp: None,
             smarthost: None,

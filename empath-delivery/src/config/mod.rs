@@ -9,6 +9,7 @@ mod lmtp;
 mod pool;
 mod retry;
 mod smarthost;
+mod source;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub use lmtp::{LmtpServer, LmtpServerError};
 pub use pool::ConnectionPool;
 pub use retry::Retry;
 pub use smarthost::{PasswordError, Server, Smarthost, SmarthostAuth};
+pub use source::{Source, WarmUp};
 pub use tls::{TlsConfig, TlsPolicy};
 
 /// How accepted messages are delivered.
@@ -69,6 +71,13 @@ pub struct Config {
     pub dns: DnsConfig,
     /// How connections to servers are encrypted (RFC 3207).
     pub tls: TlsConfig,
+    /// Pools of addresses that mail leaves from, by name: `{"bulk": [(ipv4: "192.0.2.10", weight: 3), (ipv4: "192.0.2.11")]}`.
+    ///
+    /// The messages of a pool are shared among its sources by their weights; a message leaves from the same one at each
+    /// attempt. Connections, and what is known about a destination, are apart for each source. Default: none.
+    pub sources: BTreeMap<String, Vec<Source>>,
+    /// The pool of `sources` for mail of which nothing else is said. `None`: the system chooses. Default: none.
+    pub source: Option<String>,
     /// What is different for some domains.
     ///
     /// A key is a domain (`"example.test"`), every name below one (`"*.test"`, not `test` itself), or everything
@@ -90,6 +99,8 @@ impl Default for Config {
             smtp_timeouts: Timeouts::default(),
             dns: DnsConfig::default(),
             tls: TlsConfig::default(),
+            sources: BTreeMap::new(),
+            source: None,
             domains: BTreeMap::new(),
         }
     }
@@ -122,6 +133,17 @@ impl Config {
         (policy, policy == TlsPolicy::Required && !accept)
     }
 
+    fn unknown_pool(&self, name: Option<&String>) -> Option<Problem> {
+        let name = name.filter(|name| !self.sources.contains_key(*name))?;
+        Some(Problem::new("source", format!("there is no pool {name:?} in delivery.sources")))
+    }
+
+    /// The pool that mail for such a domain leaves from.
+    pub(crate) fn pool(&self, domain: Option<&DomainConfig>) -> Option<&[Source]> {
+        let name = domain.and_then(|domain| domain.source.as_ref()).or(self.source.as_ref())?;
+        self.sources.get(name).map(Vec::as_slice)
+    }
+
     /// What TLS handshakes with servers need. Roots are missed only if something is to be verified.
     pub fn tls(&self) -> Result<Tls, Problem> {
         let mut all = self.domains.values().map(Some).chain([None]);
@@ -130,7 +152,7 @@ impl Config {
     }
 
     /// What works and still needs somebody's attention: certificates that are not verified although encryption is
-    /// required.
+    /// required, and sources that this machine doesn't have.
     pub fn warnings(&self) -> Vec<Problem> {
         let message = "certificates of servers are not verified: whoever stands in between can read and change the mail";
         let mut warnings = Vec::new();
@@ -141,6 +163,13 @@ impl Config {
             if domain.accept_invalid_certs == Some(true) {
                 warnings.push(Problem::new(format!("domains[\"{pattern}\"].accept_invalid_certs"), message));
             }
+        }
+        for (name, pool) in &self.sources {
+            warnings.extend(source::foreign(pool).map(|(place, address)| {
+                let message =
+                    format!("{address} is no address of this machine: mail that is to leave from it waits");
+                Problem::new(format!("sources[\"{name}\"]{place}"), message)
+            }));
         }
         warnings
     }
@@ -175,11 +204,17 @@ impl Config {
         add("smtp_timeouts", self.smtp_timeouts.validate());
         add("dns", self.dns.validate());
         problems.extend(self.tls().err());
+        problems.extend(self.unknown_pool(self.source.as_ref()));
         let mut add = |key: &str, found: Vec<Problem>| {
             problems.extend(found.into_iter().map(|problem| problem.within(key)));
         };
+        for (name, pool) in &self.sources {
+            add(&format!("sources[\"{name}\"]"), source::validate(pool));
+        }
         for (pattern, domain) in &self.domains {
-            add(&format!("domains[\"{pattern}\"]"), domain.validate());
+            let mut found = domain.validate();
+            found.extend(self.unknown_pool(domain.source.as_ref()));
+            add(&format!("domains[\"{pattern}\"]"), found);
         }
         problems
     }
@@ -232,6 +267,17 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_the_machine_lacks_is_warned_of_with_its_place() {
+        let mut config = Config::default();
+        let source = |v4: [u8; 4]| Source { ipv4: Some(v4.into()), ..Source::default() };
+        config.sources.insert("bulk".into(), vec![source([127, 0, 0, 1]), source([192, 0, 2, 99])]);
+        let warnings = config.warnings();
+        assert_eq!(warnings.len(), 1);
+        assert_eq!(warnings[0].key, "sources[\"bulk\"][1].ipv4");
+        assert!(warnings[0].message.contains("192.0.2.99"), "{}", warnings[0].message);
+    }
+
+    #[test]
     fn a_file_of_roots_that_can_not_be_used_is_a_problem_whatever_the_policy() {
         let mut config = Config::default();
         config.tls.ca_file = Some("/nowhere/roots.pem".into());
@@ -266,9 +312,18 @@ mod tests {
             require_tls: true,
             rate_limit: Some(0),
             rate_burst: Some(0),
+            source: Some("b".into()),
             ..DomainConfig::default()
         };
         config.domains.insert("*.test".parse().unwrap(), domain);
+        let unusable = Source {
+            ipv4: Some([0, 0, 0, 0].into()),
+            weight: 0,
+            warm_up: Some(WarmUp { since: "2026-11-01".parse().unwrap(), days: 0 }),
+            ..Source::default()
+        };
+        config.sources.insert("a".into(), vec![unusable, Source { weight: 0, ..Source::default() }]);
+        config.source = Some("b".into());
         let keys: Vec<_> = config.validate().into_iter().map(|problem| problem.key).collect();
         assert_eq!(
             keys,
@@ -286,6 +341,11 @@ mod tests {
                 "circuit_breaker.failure_threshold",
                 "circuit_breaker.half_open_max_calls",
                 "smtp_timeouts.connect",
+                "source",
+                "sources[\"a\"][0].ipv4",
+                "sources[\"a\"][0].warm_up.days",
+                "sources[\"a\"][1].ipv4",
+                "sources[\"a\"]",
                 "domains[\"*.test\"].max_connections",
                 "domains[\"*.test\"].require_tls",
                 "domains[\"*.test\"].rate_limit",
@@ -294,6 +354,7 @@ mod tests {
                 "domains[\"*.test\"].lmtp",
                 "domains[\"*.test\"].lmtp",
                 "domains[\"*.test\"].maildir",
+                "domains[\"*.test\"].source",
             ]
         );
     }

@@ -1,21 +1,24 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use empath_smtp::client::{Failure, FailureKind, Hello, Protocol, Target};
+use empath_smtp::client::{Failure, FailureKind, Target};
 use tokio::time::Instant;
 
 use super::Shared;
-use crate::health::{Advice, Health};
+use crate::{
+    health::{Advice, Health},
+    route::Terms,
+};
 
 /// What attempts tell each other about hosts.
 impl Shared {
     /// Whether a host could not be reached lately. Now and then this finds out in the background if it still is so.
-    pub(crate) fn is_sick(self: &Arc<Self>, target: &Target, protocol: Protocol) -> bool {
+    pub(crate) fn is_sick(self: &Arc<Self>, target: &Target, terms: &Arc<Terms>) -> bool {
         let advice = self.health().advice(target, Instant::now());
         if advice == Advice::Probe {
             let (shared, stopping) = (Arc::clone(self), self.stopping.clone());
-            let target = target.clone();
+            let (target, terms) = (target.clone(), Arc::clone(terms));
             self.spawn(async move {
-                let _ = stopping.run_until_cancelled(probe(shared, &target, protocol)).await;
+                let _ = stopping.run_until_cancelled(probe(shared, &target, &terms)).await;
             });
         }
         advice != Advice::Try
@@ -36,9 +39,9 @@ impl Shared {
     }
 }
 
-async fn probe(shared: Arc<Shared>, target: &Target, protocol: Protocol) {
-    let hello = Hello { protocol, name: shared.settings.hostname.as_str() };
-    match shared.network.greet(target, hello, &shared.timeouts).await {
+async fn probe(shared: Arc<Shared>, target: &Target, terms: &Terms) {
+    let hello = terms.hello(&shared.settings.hostname);
+    match shared.network.greet(target, terms.from(target), hello, &shared.timeouts).await {
         Ok(connection) => {
             shared.is_well(target);
             connection.quit().await;

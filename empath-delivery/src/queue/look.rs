@@ -74,14 +74,14 @@ impl Queue {
         if self.destinations.is_frozen(destination) {
             return Some(Obstacle::Frozen);
         }
-        let Route { next_hop, limit, .. } = self.routes.route_to(self.destinations.host(destination));
+        let Route { next_hop, limit, .. } = self.routes.route_to(id, self.destinations.host(destination));
         Some(self.lanes.obstacle(&next_hop, limit.as_ref().map(|limit| &limit.domain), now))
     }
 
     /// The connection that is busy with a message for a recipient's next hop.
     pub fn connection_of(&self, id: MessageId, recipient: usize) -> Option<ConnectionId> {
         let destination = self.messages.get(&id)?.destinations().nth(recipient)?;
-        self.lanes.busy_with(id, &self.route(self.destinations.host(destination)))
+        self.lanes.busy_with(id, &self.route(id, self.destinations.host(destination)))
     }
 
     fn seen(&self, id: MessageId, entry: &Entry) -> Snapshot {
@@ -96,8 +96,9 @@ impl Queue {
         }
     }
 
-    /// Where mail for anybody at `host` goes by the present configuration; `None` is the host of the bare `<Postmaster>`.
-    pub fn route(&self, host: Option<&Host>) -> NextHop {
-        self.routes.route_to(host).next_hop
+    /// Where a message goes for anybody at `host` by the present configuration; `None` is the host of the bare
+    /// `<Postmaster>`.
+    pub fn route(&self, id: MessageId, host: Option<&Host>) -> NextHop {
+        self.routes.route_to(id, host).next_hop
     }
 }

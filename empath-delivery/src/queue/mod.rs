@@ -359,7 +359,7 @@ impl Queue {
         for index in recipients {
             let Some((destination, alone)) = entry.list(*index, &self.destinations) else { continue };
             let Route { next_hop, max_connections, limit } =
-                self.routes.route_to(self.destinations.host(destination));
+                self.routes.route_to(id, self.destinations.host(destination));
             let (domain, rate) = limit.map(|Limit { domain, rate }| (domain, rate)).unzip();
             let job = jobs.entry((next_hop, domain)).or_default();
             (job.max_connections, job.rate) = (max_connections, rate);

@@ -15,10 +15,11 @@ impl Queue {
         change: impl FnOnce(&mut Routes) -> T,
     ) -> T {
         let host = Host::Domain(domain.clone());
-        let before = self.route(Some(&host));
+        let before = self.routes.next_hops(Some(&host));
         let changed = change(&mut self.routes);
-        if self.route(Some(&host)) != before {
-            for Ready { id, recipients, .. } in self.lanes.drain(&before, now) {
+        if self.routes.next_hops(Some(&host)) != before {
+            let drained: Vec<_> = before.iter().flat_map(|before| self.lanes.drain(before, now)).collect();
+            for Ready { id, recipients, .. } in drained {
                 let recipients = self.messages.get_mut(&id).map(|entry| entry.unlist(recipients.as_slice()));
                 self.ready(id, &recipients.unwrap_or_default(), now);
             }

@@ -1,9 +1,10 @@
 mod holds;
 mod lanes;
 mod model;
+mod sources;
 
 use bytes::Bytes;
-use empath_common::{ForwardPath, Priority, ReversePath};
+use empath_common::{ForwardPath, Host, Priority, ReversePath};
 use empath_spool::{Ended, RecipientState, Status};
 
 use super::*;

@@ -16,6 +16,7 @@ mod operator;
 mod retries;
 mod schedule;
 mod shutdown;
+mod sources;
 mod terms;
 mod undelivered_reports;
 mod untaken;

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -132,7 +132,7 @@ impl Pipes {
 }
 
 impl Dial for Pipes {
-    fn dial<'a>(&'a self, target: &'a Target) -> Dialing<'a> {
+    fn dial<'a>(&'a self, target: &'a Target, _: Option<IpAddr>) -> Dialing<'a> {
         let Target::Tcp(address) = target else { panic!("no host at {target}") };
         let connected = self.0.get(address).map(|peer| {
             let (ours, theirs) = tokio::io::duplex(64 * 1024);

@@ -135,6 +135,7 @@ fn facts(number: usize, host: usize, text: &str) -> Read<Vec<(usize, Fact)>> {
             let at = if at == "never" { at.into() } else { shown(time(number, at)?) };
             Ok((number, Fact::Host(host, "left".into(), at)))
         }
+        Some(("from", from)) => Ok((number, Fact::Host(host, "from".into(), from.into()))),
         Some((name @ ("connections" | "messages" | "dials"), value)) => {
             Ok((number, Fact::Host(host, name.into(), number_or_range(number, value)?)))
         }
@@ -160,9 +161,14 @@ fn check(fact: &Fact, seen: &Seen, heard: &mut BTreeMap<(usize, Said), usize>) -
                 "connections" => host.connections.to_string(),
                 "messages" => host.messages.to_string(),
                 "dials" => host.dials.to_string(),
+                "from" => host.from.clone(),
                 _ => host.left.map_or("never".into(), shown),
             };
-            let is = if name == "left" { value == *expected } else { is_number(expected, &value) };
+            let is = if matches!(name.as_str(), "left" | "from") {
+                is_like(expected, &value)
+            } else {
+                is_number(expected, &value)
+            };
             (!is).then(|| format!("{} {name} is {value}", host.name))
         }
         Fact::Line(host, said, comes, expected) => {

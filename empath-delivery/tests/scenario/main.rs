@@ -38,7 +38,7 @@
 //! +0s deferred  bob@example.test dsn=4.3.2 host=mx1.example.test
 //! +5d bounced   bob@example.test reason=expired to=alice@home.test
 //! +1h end                    Ends before everything has ended.
-//! mx1 connections=1 messages=0..2 left=+5m dials=1
+//! mx1 connections=1 messages=0..2 left=+5m dials=1 from=192.0.2.7,192.0.2.8
 //! mx1 hears MAIL FROM:<alice@home.test>*
 //! mx1 never hears DATA
 //! mx1 gets Subject: content  A line of the content of a message that it took; `never gets` too.
@@ -49,7 +49,8 @@
 //! anything in their values: `dsn` (the status), `host` (its name, or its address if it has none), `ip`, `code`, `reply`,
 //! `attempt`; `tls` is its version, `to` who was sent a report about it, `reason` is `expired`, and these three must be there
 //! if they are so. `times=3` is for the same three times. That `home` takes a report at once needs no line. Lines about what a
-//! host hears come in order. `left` is when its last connection ended, `dials` counts tries to connect.
+//! host hears come in order. `left` is when its last connection ended, `dials` counts tries to connect; `from`
+//! are the addresses that they came from, in order, and empty if the client left that to the system.
 //!
 //! In every scenario the client waits for replies where it must (RFC 5321 §4.3.1), and without `end` nothing is left in queue
 //! or spool.

@@ -1,7 +1,7 @@
 //! The network and the DNS of a scenario, in memory.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     future::{pending, ready},
     io,
     net::IpAddr,
@@ -38,6 +38,8 @@ pub(crate) struct Host {
     pub(crate) peer: Peer,
     reach: Reach,
     pub(crate) dials: usize,
+    /// The addresses that they came from.
+    pub(crate) from: BTreeSet<IpAddr>,
     /// When the last connection ended.
     pub(crate) left: Option<Duration>,
 }
@@ -53,8 +55,13 @@ impl Network {
             places.flat_map(|(place, (_, ips))| ips.iter().map(move |ip| (*ip, place))).collect();
         let sockets = names.all().iter().enumerate().filter(|(_, (name, _))| name.starts_with("unix:"));
         let by_path = sockets.map(|(place, (name, _))| (name.clone(), place)).collect();
-        let host =
-            |_: &_| Host { peer: Peer::unlisted(Script::new()), reach: Reach::Serves, dials: 0, left: None };
+        let host = |_: &_| Host {
+            peer: Peer::unlisted(Script::new()),
+            reach: Reach::Serves,
+            dials: 0,
+            from: BTreeSet::new(),
+            left: None,
+        };
         Self { start, by_address, by_path, hosts: Mutex::new(names.all().iter().map(host).collect()) }
     }
 
@@ -74,7 +81,7 @@ impl Network {
 pub(crate) struct Wires(pub(crate) Arc<Network>);
 
 impl Dial for Wires {
-    fn dial<'a>(&'a self, target: &'a Target) -> Dialing<'a> {
+    fn dial<'a>(&'a self, target: &'a Target, from: Option<IpAddr>) -> Dialing<'a> {
         let failed = |kind: io::ErrorKind| Box::pin(ready(Err(kind.into()))) as Dialing<'_>;
         let network = Arc::clone(&self.0);
         let place = match target {
@@ -86,6 +93,7 @@ impl Dial for Wires {
         };
         let reach = network.with(place, |host| {
             host.dials += 1;
+            host.from.extend(from);
             host.reach
         });
         match reach {

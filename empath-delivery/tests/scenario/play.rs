@@ -39,6 +39,8 @@ pub(crate) struct SeenHost {
     pub(crate) connections: usize,
     pub(crate) messages: usize,
     pub(crate) dials: usize,
+    /// The addresses that they came from, if the client chose them.
+    pub(crate) from: String,
     pub(crate) left: Option<Duration>,
     transcript: String,
     /// Of all messages, one below the other.
@@ -61,10 +63,10 @@ impl Seen {
     pub(crate) fn shown(&self) -> String {
         let mut lines: Vec<_> = self.events.iter().map(ToString::to_string).collect();
         for host in &self.hosts {
-            let SeenHost { name, connections, messages, dials, left, transcript, .. } = host;
+            let SeenHost { name, connections, messages, dials, from, left, transcript, .. } = host;
             let left = left.map_or("never".into(), shown);
             lines.push(format!(
-                "{name} connections={connections} messages={messages} dials={dials} left={left}"
+                "{name} connections={connections} messages={messages} dials={dials} left={left} from={from}"
             ));
             lines.extend(transcript.lines().take(MOST_SHOWN).map(|line| format!("    {line}")));
         }
@@ -137,6 +139,7 @@ pub(crate) async fn play(scenario: &Scenario) -> Read<Seen> {
                 connections: host.peer.connections(),
                 messages: host.peer.messages().len(),
                 dials: host.dials,
+                from: host.from.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
                 left: host.left,
                 transcript: host.peer.transcript(),
                 content: String::from_utf8_lossy(&content.concat()).into_owned(),

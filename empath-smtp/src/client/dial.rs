@@ -1,8 +1,14 @@
-use std::{fmt, io, net::SocketAddr, path::Path, pin::Pin, sync::Arc};
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
+    net::{TcpSocket, UnixStream},
 };
 
 /// What carries octets to a server and back.
@@ -43,8 +49,8 @@ impl From<SocketAddr> for Target {
 
 /// Connects to servers. Whoever calls bounds the time.
 pub trait Dial: Send + Sync {
-    /// Connects to this server.
-    fn dial<'a>(&'a self, target: &'a Target) -> Dialing<'a>;
+    /// Connects to this server, from this address if there is one.
+    fn dial<'a>(&'a self, target: &'a Target, from: Option<IpAddr>) -> Dialing<'a>;
 }
 
 /// Over the sockets of this machine.
@@ -52,11 +58,17 @@ pub trait Dial: Send + Sync {
 pub struct Sockets;
 
 impl Dial for Sockets {
-    fn dial<'a>(&'a self, target: &'a Target) -> Dialing<'a> {
+    fn dial<'a>(&'a self, target: &'a Target, from: Option<IpAddr>) -> Dialing<'a> {
         Box::pin(async move {
             match target {
                 Target::Tcp(address) => {
-                    let stream = TcpStream::connect(address).await?;
+                    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+                    if let Some(from) = from {
+                        // Ports of connections that have just ended are taken too: there is one address for all servers.
+                        socket.set_reuseaddr(true)?;
+                        socket.bind((from, 0).into())?;
+                    }
+                    let stream = socket.connect(*address).await?;
                     // Every write is a whole group of commands or a whole message: there is nothing to wait for.
                     stream.set_nodelay(true)?;
                     Ok(Box::new(stream) as BoxStream)
@@ -64,5 +76,31 @@ impl Dial for Sockets {
                 Target::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?) as BoxStream),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_comes_from_the_address_that_is_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::from(listener.local_addr().unwrap());
+        for from in ["127.0.0.2", "127.0.0.3", "127.0.0.2"] {
+            let from: IpAddr = from.parse().unwrap();
+            let _ours = Sockets.dial(&target, Some(from)).await.unwrap();
+            assert_eq!(listener.accept().await.unwrap().1.ip(), from);
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_from_an_address_that_the_machine_lacks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::from(listener.local_addr().unwrap());
+        let failed = Sockets.dial(&target, Some("192.0.2.99".parse().unwrap())).await.err().unwrap();
+        assert_eq!(failed.kind(), io::ErrorKind::AddrNotAvailable);
     }
 }

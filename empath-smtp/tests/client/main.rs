@@ -10,7 +10,7 @@ mod transactions;
 use std::{
     collections::VecDeque,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -49,7 +49,7 @@ async fn send_content(connection: &mut Connection, to: &[&str], content: impl In
 }
 
 async fn open(peer: &Peer) -> Result<Connection, Failure> {
-    Connection::open(&Sockets, &peer.address().into(), Hello::smtp("client.test"), Arc::default()).await
+    Connection::open(&Sockets, &peer.address().into(), None, Hello::smtp("client.test"), Arc::default()).await
 }
 
 async fn send_to(script: Script, to: &[&str]) -> (Peer, Sent) {
@@ -80,7 +80,7 @@ impl From<DuplexStream> for Pipe {
 }
 
 impl Dial for Pipe {
-    fn dial<'a>(&'a self, _: &'a Target) -> Dialing<'a> {
+    fn dial<'a>(&'a self, _: &'a Target, _: Option<IpAddr>) -> Dialing<'a> {
         let stream = self.0.lock().unwrap().take();
         Box::pin(async { Ok(Box::new(stream.ok_or(io::ErrorKind::ConnectionRefused)?) as BoxStream) })
     }
@@ -88,8 +88,14 @@ impl Dial for Pipe {
 
 async fn greet(stream: DuplexStream, timeouts: Timeouts) -> Result<Connection, Failure> {
     let address = SocketAddr::from(([192, 0, 2, 1], 25));
-    Connection::open(&Pipe::from(stream), &address.into(), Hello::smtp("client.test"), Arc::new(timeouts))
-        .await
+    Connection::open(
+        &Pipe::from(stream),
+        &address.into(),
+        None,
+        Hello::smtp("client.test"),
+        Arc::new(timeouts),
+    )
+    .await
 }
 
 /// Sends more than the pipe holds.

@@ -86,7 +86,7 @@ async fn a_host_that_does_not_take_the_connection_is_not_waited_for_forever() {
     // Nobody accepts: when the queue is full, the system answers no more.
     for _ in 0..10 {
         let failed =
-            Connection::open(&Sockets, &address.into(), Hello::smtp("client.test"), timeouts.clone())
+            Connection::open(&Sockets, &address.into(), None, Hello::smtp("client.test"), timeouts.clone())
                 .await
                 .unwrap_err();
         assert_eq!(failed.kind, FailureKind::Timeout);

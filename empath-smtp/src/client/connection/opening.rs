@@ -1,6 +1,6 @@
 //! What comes before the first transaction: the greeting, TLS, and who we are.
 
-use std::{io, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc};
 
 use aws_lc_rs::rand;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -24,15 +24,16 @@ use crate::tls;
 const NONCE: usize = 18;
 
 impl Connection {
-    /// Connects, waits for the greeting and says EHLO, or HELO to a server that doesn't know it
+    /// Connects, from an address if it matters, waits for the greeting and says EHLO, or HELO to a server that doesn't know it
     /// (RFC 5321 §3.2); LHLO over LMTP.
     pub async fn open(
         dial: &dyn Dial,
         target: &Target,
+        from: Option<IpAddr>,
         hello: Hello<'_>,
         timeouts: Arc<Timeouts>,
     ) -> Result<Self, Failure> {
-        let stream = match timeout(timeouts.connect, dial.dial(target)).await {
+        let stream = match timeout(timeouts.connect, dial.dial(target, from)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(Stage::Connect.failed(error.into())),
             Err(_) => return Err(Stage::Connect.failed(FailureKind::Timeout)),

@@ -1,0 +1,95 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+
+use empath_common::{Domain, Problem};
+use jiff::civil::Date;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An address, or one of each family, that mail leaves from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Source {
+    /// An IPv4 address of this machine, from which IPv4 hosts are reached. Without one they are not. Default: none.
+    #[schemars(with = "Option<String>")]
+    pub ipv4: Option<Ipv4Addr>,
+    /// An IPv6 address of this machine, from which IPv6 hosts are reached. Without one they are not. Default: none.
+    #[schemars(with = "Option<String>")]
+    pub ipv6: Option<Ipv6Addr>,
+    /// What EHLO says. Receivers want it to have the address, and the address to have it as its PTR record.
+    /// Default: `hostname`.
+    #[schemars(with = "Option<String>")]
+    pub hostname: Option<Domain>,
+    /// The part of the mail that leaves from here, compared with the weights of the others in the pool.
+    ///
+    /// `0`: none, from now on. Default: `1`.
+    pub weight: u32,
+    /// The address is new, and receivers don't trust it yet. Default: none.
+    pub warm_up: Option<WarmUp>,
+}
+
+/// How an address that nobody knows takes up its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WarmUp {
+    /// The first day, in UTC: `"2026-11-01"`. Nothing leaves before it.
+    #[schemars(with = "String")]
+    pub since: Date,
+    /// How many days it takes.
+    ///
+    /// On the first day the weight counts a thousandth, and every day it grows by the same factor (for 30 days by 1.26), because
+    /// sudden growth is what receivers mistrust. The rest goes to the other sources of the pool.
+    pub days: u16,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self { ipv4: None, ipv6: None, hostname: None, weight: 1, warm_up: None }
+    }
+}
+
+impl Source {
+    fn addresses(&self) -> impl Iterator<Item = (&'static str, IpAddr)> {
+        let v4 = self.ipv4.map(|address| ("ipv4", address.into()));
+        v4.into_iter().chain(self.ipv6.map(|address| ("ipv6", address.into())))
+    }
+
+    fn validate(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.addresses().next().is_none() {
+            problems
+                .push(Problem::new("ipv4", "is missing: a source has an ipv4 or an ipv6 address, or both"));
+        }
+        for (key, address) in self.addresses() {
+            let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+            if address.is_unspecified() || address.is_multicast() || is_broadcast {
+                problems.push(Problem::new(key, "is no address that a connection can come from"));
+            }
+        }
+        if self.warm_up.is_some_and(|warm_up| warm_up.days == 0) {
+            problems.push(Problem::new("warm_up.days", "is no time; leave warm_up out, or give at least 1"));
+        }
+        problems
+    }
+}
+
+/// What is wrong with a pool.
+pub(super) fn validate(pool: &[Source]) -> Vec<Problem> {
+    let of_one = |(number, source): (usize, &Source)| {
+        let within = move |problem: Problem| problem.within(&format!("[{number}]"));
+        source.validate().into_iter().map(within)
+    };
+    let mut problems: Vec<_> = pool.iter().enumerate().flat_map(of_one).collect();
+    if pool.iter().all(|source| source.weight == 0) {
+        problems.push(Problem::new("", "no mail could leave: give at least one source with a weight"));
+    }
+    problems
+}
+
+/// The addresses of a pool that this machine does not have now, each with its place.
+pub(super) fn foreign(pool: &[Source]) -> impl Iterator<Item = (String, IpAddr)> {
+    let of_one = |(number, source): (usize, &Source)| {
+        let addresses: Vec<_> = source.addresses().collect();
+        addresses.into_iter().map(move |(key, address)| (format!("[{number}].{key}"), address))
+    };
+    pool.iter().enumerate().flat_map(of_one).filter(|(_, address)| UdpSocket::bind((*address, 0)).is_err())
+}
