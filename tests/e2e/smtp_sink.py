@@ -11,10 +11,10 @@ from harness import PATIENCE, free_port, wait_until
 
 class SmtpSink:
     """Runs `program` with these options; what comes is kept in `dump`, if that is given, and counted otherwise. A sink
-    that is restarted has the same port and the same dump."""
+    that is restarted has the same address and the same dump."""
 
-    def __init__(self, program, *options, dump=None):
-        self.program, self.dump, self.port = program, dump and pathlib.Path(dump), free_port()
+    def __init__(self, program, *options, dump=None, host="127.0.0.1", port=None):
+        self.program, self.dump, self.host, self.port = program, dump and pathlib.Path(dump), host, port or free_port()
         self.process = None
         self.start(*options)
 
@@ -24,7 +24,7 @@ class SmtpSink:
         output = ["-D", self.dump] if self.dump else ["-c"]
         self.count = 0
         self.process = subprocess.Popen(
-            [self.program, *user, *output, "-m", "1000", *options, f"127.0.0.1:{self.port}", "1000"],
+            [self.program, *user, *output, "-m", "1000", *options, f"{self.host}:{self.port}", "1000"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.reader = threading.Thread(target=self.read, args=(self.process.stdout,), daemon=True)
         self.reader.start()
@@ -33,7 +33,8 @@ class SmtpSink:
     def listens(self):
         """Asked of the system, since one that is to serve but one connection would have served it."""
         assert self.process.poll() is None, self.process.args
-        local = f" 0100007F:{self.port:04X} 00000000:0000 0A "
+        address = "".join(f"{int(octet):02X}" for octet in reversed(self.host.split(".")))
+        local = f" {address}:{self.port:04X} 00000000:0000 0A "
         return local in pathlib.Path("/proc/net/tcp").read_text()
 
     def read(self, output):
