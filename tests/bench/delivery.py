@@ -6,23 +6,20 @@ something only on a machine that does nothing else meanwhile; what is compared w
 """
 import argparse
 import contextlib
-import json
 import multiprocessing
-import pathlib
 import re
 import shutil
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 
 import measured
 import peers
 from measured import MIB, harness
 from smtp_sink import SmtpSink
+from unbound import Unbound
 
 CONFIG = """Empath(
     hostname: "mx.home.test",
@@ -84,6 +81,10 @@ def program(name):
 
 def sink(*options, **keywords):
     return stopped(SmtpSink(program("smtp-sink"), *options, **keywords))
+
+
+def resolver(records):
+    return contextlib.closing(Unbound(program("unbound"), {"test": records}))
 
 
 def source(port, messages, octets=4096, to="example.test"):
@@ -199,8 +200,7 @@ def dead(a):
 
     def run(addresses):
         zone = records + [f"{name}.test. A {address}" for name, address in zip("ab", addresses)]
-        with tempfile.TemporaryDirectory() as directory, stopped(peers.Names(pathlib.Path(directory), zone)) as names, \
-                daemon(f'mx_port: {port}, dns: (servers: ["127.0.0.1:{names.port}"]),') as d:
+        with resolver(zone) as names, daemon(f'mx_port: {port}, dns: (servers: ["127.0.0.1:{names.port}"]),') as d:
             began = time.perf_counter()
             relay(d.port, sinks, WARM_UP)
             noticed = time.perf_counter() - began
@@ -254,8 +254,8 @@ def many(a):
                  f"m{number}.test. A 127.{1 + number // 62500}.{number // 250 % 250}.{1 + number % 250}"]
 
     def run():
-        with tempfile.TemporaryDirectory() as directory, stopped(peers.Names(pathlib.Path(directory), zone)) as names, \
-                sink("-4", "-m", "100000", host="0.0.0.0", port=port) as s, stopped(peers.Probe()) as probe, \
+        with resolver(zone) as names, sink("-4", "-m", "100000", host="0.0.0.0", port=port) as s, \
+                stopped(peers.Probe()) as probe, \
                 daemon(f'mx_port: {port}, dns: (servers: ["127.0.0.1:{names.port}"], cache_size: 100000), domains: '
                        f'{{"probe.test": (mx_override: "127.0.0.1:{probe.port}")}},') as d:
             probe.connect(d)

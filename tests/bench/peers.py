@@ -1,34 +1,11 @@
-"""What the benchmarks of delivery deliver to: servers that are far away, busy, dead or observed, and their names."""
+"""What the benchmarks of delivery deliver to: servers that are far away, busy, dead or observed."""
 import asyncio
 import multiprocessing
 import selectors
-import shutil
 import socket
-import subprocess
-import sys
 import time
 
-from measured import harness
-
 CONTENT = b"Subject: probe\r\n\r\nprobe\r\n"
-UNBOUND = """
-server:
-    directory: "{dir}"
-    chroot: ""
-    username: ""
-    pidfile: ""
-    use-syslog: no
-    do-daemonize: no
-    interface: 127.0.0.1
-    port: {port}
-    do-ip6: no
-    module-config: "iterator"
-    local-zone: "test." static
-    local-data: 'test. SOA ns.test. hostmaster.test. 1 3600 600 86400 3600'
-    {records}
-remote-control:
-    control-enable: no
-"""
 
 
 class Conversation:
@@ -154,24 +131,6 @@ class Dead:
     def stop(self):
         for each in self.sockets:
             each.close()
-
-
-class Names:
-    """unbound, which knows these records, and that there are no others below `test`."""
-
-    def __init__(self, directory, records):
-        self.port = harness.free_port()
-        file = directory / "unbound.conf"
-        file.write_text(UNBOUND.format(dir=directory, port=self.port,
-                                       records="\n    ".join(f"local-data: '{record}'" for record in records)))
-        program = shutil.which("unbound", path="/usr/sbin:/usr/bin") or sys.exit("needs unbound")
-        with (directory / "unbound.log").open("w") as log:
-            self.process = subprocess.Popen([program, "-d", "-c", file], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        harness.wait_until(lambda: "start of service" in (directory / "unbound.log").read_text(), "unbound serves")
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
 
 
 class Probe:
