@@ -5,11 +5,11 @@ Needs Postfix's smtp-source and smtp-sink, unbound, and a release build: `just b
 something only on a machine that does nothing else meanwhile; what is compared was measured in turn, in one run.
 """
 import argparse
+import asyncio
 import contextlib
 import multiprocessing
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -48,7 +48,8 @@ first       on a daemon that does nothing else: from 250 as the client reads it 
             (there was none before), and to the MAIL that it reads; and to MAIL over a connection that was there
 dead        one of two MX hosts of the same preference answers no packet, after it was noticed; against both being well;
             noticing: how long the last of the messages waited that came before
-limited     a peer that answers 421 beyond 5 connections, max_connections 20: messages that were ever deferred
+limited     a peer that answers 421 beyond 5 connections, max_connections 20: messages that were ever deferred; the same with a
+            peer whose every word takes --delay, so that more connections would be used if they were to be had
 many        as many destinations at once, an MX and an address each; others: from the end of the content of a message for
             another destination to its arrival, as long as mail for those was left
 queued      so many messages wait for a host that answers no packet: memory of the daemon, before and with them; its
@@ -216,9 +217,10 @@ def dead(a):
 
 
 def limited(a):
-    def run():
-        refused, port = multiprocessing.Value("i", 0), harness.free_port()
-        with stopped(peers.busy(port, 5, refused)), daemon(over(port, "max_connections: 20"), level="info") as d:
+    def run(delay):
+        refused, busy, port = multiprocessing.Value("i", 0), harness.free_port(), harness.free_port()
+        with stopped(peers.busy(busy, 5, refused)), stopped(peers.far_away(port, busy, delay)), \
+                daemon(over(port, "max_connections: 20"), level="info") as d:
             began = time.perf_counter()
             source(d.port, a.limited)
             harness.wait_until(lambda: not d.queue(), "all are delivered", 600, every=0.05)
@@ -228,22 +230,38 @@ def limited(a):
             assert log.count('"message":"delivered"') == a.limited
             return len(deferred) / a.limited * 100, refused.value, took
 
-    share, refused, took = in_turn(a.rounds, limited=run)["limited"]
-    say("limited", f"{a.limited} messages in {took:.1f} s: {share:.2f} % ever deferred; {refused:.0f} connections were answered 421")
+    found = in_turn(a.rounds, near=lambda: run(0), far=lambda: run(a.delay / 1000))
+    for name, (share, refused, took) in found.items():
+        where = f"{a.delay} ms away" if name == "far" else "near"
+        say("limited", f"{where}: {a.limited} messages in {took:.1f} s, {share:.2f} % ever deferred; {refused:.0f} connections "
+                       "were answered 421")
 
 
-def send_each(port, numbers):
-    """Sends a message to each of these domains over one connection."""
-    with socket.create_connection(("127.0.0.1", port), 60) as connection, connection.makefile("rb") as stream:
-        stream.readline()
-        connection.sendall(b"EHLO c.test\r\n")
-        while stream.readline()[3:4] == b"-":
-            pass
+def send_each(port, numbers, connections=16):
+    """Sends a message to each of these domains, over so many connections at once."""
+    numbers = iter(numbers)
+
+    async def client():
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def say(octets, *codes):
+            writer.write(octets)
+            for code in codes:
+                while (line := await reader.readline())[3:4] == b"-":
+                    pass
+                assert line.startswith(code), line
+
+        await say(b"", b"220")
+        await say(b"EHLO c.test\r\n", b"250")
         for number in numbers:
-            connection.sendall(b"MAIL FROM:<a@home.test>\r\nRCPT TO:<b@d%d.test>\r\nDATA\r\n" % number)
-            assert [stream.readline()[:3] for _ in range(3)] == [b"250", b"250", b"354"]
-            connection.sendall(b"Subject: x\r\n\r\n" + b"x" * 76 + b"\r\n.\r\n")
-            assert (reply := stream.readline())[:3] == b"250", reply
+            await say(b"MAIL FROM:<a@home.test>\r\nRCPT TO:<b@d%d.test>\r\nDATA\r\n" % number, b"250", b"250", b"354")
+            await say(b"Subject: x\r\n\r\n" + b"x" * 76 + b"\r\n.\r\n", b"250")
+        writer.close()
+
+    async def clients():
+        await asyncio.gather(*[client() for _ in range(connections)])
+
+    asyncio.run(clients())
 
 
 def many(a):
@@ -262,24 +280,26 @@ def many(a):
             probe.many(20)
             idle, before, began = d.memory(), d.cpu(), time.perf_counter()
             d.forget_peak()
-            senders = [multiprocessing.Process(target=send_each, args=(d.port, range(n, a.destinations, 4)), daemon=True)
-                       for n in range(4)]
+            senders = [multiprocessing.Process(target=send_each, args=(d.port, range(n, a.destinations, 2)), daemon=True)
+                       for n in range(2)]
             for sender in senders:
                 sender.start()
             others = []
             while s.count < a.destinations:
-                others.append(probe.send()[2])
+                others.append(probe.send()[1:])
                 time.sleep(0.002)
             took = time.perf_counter() - began
             used = (d.cpu() - before) / a.destinations
             for sender in senders:
                 sender.join()
-            return (a.destinations / took, used, (d.memory("VmHWM") - idle) / MIB,
-                    percentile(others, 50), percentile(others, 99), max(others))
+            all_others.extend(others)
+            return a.destinations / took, used, (d.memory("VmHWM") - idle) / MIB
 
-    rate, used, memory, p50, p99, most = in_turn(a.rounds, many=run)["many"]
+    all_others = []
+    rate, used, memory = in_turn(a.rounds, many=run)["many"]
+    began, arrived = zip(*all_others)
     say("many", f"{a.destinations} destinations: {rate:.0f}/s, {used:.0f} us CPU each, {memory:.1f} MiB above idle; "
-                f"others p50 {p50 * 1e3:.2f} ms, p99 {p99 * 1e3:.2f} ms, at most {most * 1e3:.1f} ms")
+                f"others {milliseconds(arrived)}, from 250 to MAIL {milliseconds(began)}")
 
 
 def queue_size(d):
@@ -296,7 +316,7 @@ def queued(a):
         probe.connect(d)
         probe.many(20)
         empty, began = d.memory(), time.perf_counter()
-        source(d.port, a.queued, 1024)
+        source(d.port, a.queued, a.queued_octets)
         filled = time.perf_counter() - began
         size = queue_size(d)
         assert size == a.queued, size
@@ -333,6 +353,7 @@ def main():
     parser.add_argument("--limited", type=int, default=2000, help="messages for limited")
     parser.add_argument("--destinations", type=int, default=10000, help="for many")
     parser.add_argument("--queued", type=int, default=100000, help="messages for queued")
+    parser.add_argument("--queued-octets", type=int, default=1024, help="of each of those")
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"{', '.join(FIGURES)}; none means all of them")
     arguments = parser.parse_args()
     if unknown := set(arguments.figures) - FIGURES.keys():
