@@ -43,7 +43,7 @@ bench-reception *arguments:
     cargo build --locked --release --bins
     python3 tests/bench/reception.py {{ arguments }}
 
-# Measure delivery: the cost of a message, reuse, pipelining, dead and busy hosts, many destinations, a long queue.
+# Measure delivery: the cost of a message, reuse, pipelining, dead, busy and silent hosts, many destinations, a long queue.
 bench-delivery *arguments:
     cargo build --locked --release --bins
     python3 tests/bench/delivery.py {{ arguments }}

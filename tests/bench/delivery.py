@@ -52,6 +52,8 @@ limited     a peer that answers 421 beyond 5 connections, max_connections 20: me
             peer whose every word takes --delay, so that more connections would be used if they were to be had
 many        as many destinations at once, an MX and an address each; others: from the end of the content of a message for
             another destination to its arrival, as long as mail for those was left
+silent      as many destinations at once, none of which answers a packet; others as above, for as long as a connection is
+            waited for
 queued      so many messages wait for a host that answers no packet: memory of the daemon, before and with them; its
             processor time in 10 s; others as above; a start: until it listens, until all are queued again
 Each figure is the median of --rounds; all variants are measured in each round, in turn.
@@ -208,7 +210,7 @@ def dead(a):
             return relay(d.port, sinks, a.messages), noticed
 
     with sink(host="127.0.0.1", port=port) as one, sink(host="127.0.0.3", port=port) as other, \
-            stopped(peers.Dead("127.0.0.2", port)):
+            stopped(peers.Dead(["127.0.0.2"], port)):
         sinks = [one, other]
         found = in_turn(a.rounds, well=lambda: run(hosts["well"]), ill=lambda: run(hosts["ill"]))
     well, ill = found["well"], found["ill"]
@@ -264,18 +266,26 @@ def send_each(port, numbers, connections=16):
     asyncio.run(clients())
 
 
+def zone(count):
+    """Records of so many domains, each with an MX and an address of its own; and the addresses."""
+    hosts = [f"127.{1 + n // 62500}.{n // 250 % 250}.{1 + n % 250}" for n in range(count)]
+    return hosts, [record for n, host in enumerate(hosts)
+                   for record in (f"d{n}.test. MX 10 m{n}.test.", f"m{n}.test. A {host}")]
+
+
+def beside(probe, names, port):
+    """Deliveries to hosts that these names lead to, and to the probe."""
+    return (f'mx_port: {port}, dns: (servers: ["127.0.0.1:{names.port}"], cache_size: 100000), '
+            f'domains: {{"probe.test": (mx_override: "127.0.0.1:{probe.port}")}},')
+
+
 def many(a):
     port = harness.free_port()
-    zone = []
-    for number in range(a.destinations):
-        zone += [f"d{number}.test. MX 10 m{number}.test.",
-                 f"m{number}.test. A 127.{1 + number // 62500}.{number // 250 % 250}.{1 + number % 250}"]
+    _, records = zone(a.destinations)
 
     def run():
-        with resolver(zone) as names, sink("-4", "-m", "100000", host="0.0.0.0", port=port) as s, \
-                stopped(peers.Probe()) as probe, \
-                daemon(f'mx_port: {port}, dns: (servers: ["127.0.0.1:{names.port}"], cache_size: 100000), domains: '
-                       f'{{"probe.test": (mx_override: "127.0.0.1:{probe.port}")}},') as d:
+        with resolver(records) as names, sink("-4", "-m", "100000", host="0.0.0.0", port=port) as s, \
+                stopped(peers.Probe()) as probe, daemon(beside(probe, names, port)) as d:
             probe.connect(d)
             probe.many(20)
             idle, before, began = d.memory(), d.cpu(), time.perf_counter()
@@ -302,6 +312,28 @@ def many(a):
                 f"others {milliseconds(arrived)}, from 250 to MAIL {milliseconds(began)}")
 
 
+def silent(a):
+    port = harness.free_port()
+    hosts, records = zone(a.silent)
+
+    def run():
+        with resolver(records) as names, stopped(peers.Dead(hosts, port)), stopped(peers.Probe()) as probe, \
+                daemon(beside(probe, names, port)) as d:
+            probe.connect(d)
+            probe.many(20)
+            send_each(d.port, range(a.silent))
+            began, others = time.perf_counter(), []
+            while time.perf_counter() < began + 35:
+                try:
+                    others.append(probe.send()[2])
+                except TimeoutError:
+                    return (float("inf"),)
+            return (max(others),)
+
+    [longest] = in_turn(a.rounds, silent=run)["silent"]
+    say("silent", f"{a.silent} destinations that answer no packet: others waited {longest:.2f} s at most")
+
+
 def queue_size(d):
     [status] = d.ctl("system", "status")
     return status["queue_size"]
@@ -310,7 +342,7 @@ def queue_size(d):
 def queued(a):
     """Once, whatever --rounds says: it takes long, and is long enough."""
     port = harness.free_port()
-    with stopped(peers.Dead("127.0.0.2", port)), stopped(peers.Probe()) as probe, daemon(
+    with stopped(peers.Dead(["127.0.0.2"], port)), stopped(peers.Probe()) as probe, daemon(
             f'retry: (base_delay: "1h"), domains: {{"example.test": (mx_override: "127.0.0.2:{port}"), '
             f'"probe.test": (mx_override: "127.0.0.1:{probe.port}")}},') as d:
         probe.connect(d)
@@ -339,7 +371,7 @@ def queued(a):
                       f"{d.memory() / MIB:.1f} MiB; others {milliseconds(others)}")
 
 
-FIGURES = {figure.__name__: figure for figure in (cpu, reuse, pipelining, first, dead, limited, many, queued)}
+FIGURES = {figure.__name__: figure for figure in (cpu, reuse, pipelining, first, dead, limited, many, silent, queued)}
 
 
 def main():
@@ -352,6 +384,7 @@ def main():
     parser.add_argument("--probes", type=int, default=500, help="messages whose way is timed, for first and queued")
     parser.add_argument("--limited", type=int, default=2000, help="messages for limited")
     parser.add_argument("--destinations", type=int, default=10000, help="for many")
+    parser.add_argument("--silent", type=int, default=1500, help="destinations for silent")
     parser.add_argument("--queued", type=int, default=100000, help="messages for queued")
     parser.add_argument("--queued-octets", type=int, default=1024, help="of each of those")
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"{', '.join(FIGURES)}; none means all of them")
