@@ -5,40 +5,16 @@ Needs Postfix's smtp-source and smtp-sink, unbound, and a release build: `just b
 something only on a machine that does nothing else meanwhile; what is compared was measured in turn, in one run.
 """
 import argparse
-import asyncio
-import contextlib
 import multiprocessing
 import re
-import shutil
-import statistics
-import subprocess
-import sys
 import time
 
+import crowds
 import measured
 import peers
-from measured import MIB, harness
-from smtp_sink import SmtpSink
-from unbound import Unbound
+from measured import harness, in_turn, milliseconds, say
+from setting import WARM_UP, daemon, over, relay, resolver, sink, source, stopped, through
 
-CONFIG = """Empath(
-    hostname: "mx.home.test",
-    smtp: (
-        listeners: [(socket: "127.0.0.1:{port}")],
-        relay_networks: ["127.0.0.0/8"],
-        limits: (
-            connections: 100000, connections_per_address: 100000, messages_per_connection: 10000000, queue_size: 10000000,
-        ),
-    ),
-    spool: (path: "spool"),
-    delivery: ({delivery}),
-    control_socket: "control.sock",
-    health: (listen_address: "127.0.0.1:{health}"),
-    metrics: (listen_address: "127.0.0.1:{metrics}"),
-    log: (level: "{level}"),
-)
-"""
-WARM_UP = 200
 EXPLANATION = """
 cpu         smtp-source -> daemon -> smtp-sink: processor time of the daemon for each message, kernel and all; rate: until
             the sink has them; of direct: by the rate of smtp-source straight into smtp-sink
@@ -58,83 +34,6 @@ queued      so many messages wait for a host that answers no packet: memory of t
             processor time in 10 s; others as above; a start: until it listens, until all are queued again
 Each figure is the median of --rounds; all variants are measured in each round, in turn.
 """
-
-
-@contextlib.contextmanager
-def daemon(delivery, level="warn", start=True):
-    running = measured.Daemon(config=CONFIG, delivery=delivery, level=level, start=start)
-    try:
-        yield running
-    finally:
-        running.close()
-
-
-@contextlib.contextmanager
-def stopped(peer):
-    """Stops this peer at the end."""
-    try:
-        yield peer
-    finally:
-        peer.stop()
-
-
-def program(name):
-    return shutil.which(name, path="/usr/sbin:/usr/bin") or sys.exit(f"needs {name}")
-
-
-def sink(*options, **keywords):
-    return stopped(SmtpSink(program("smtp-sink"), *options, **keywords))
-
-
-def resolver(records):
-    return contextlib.closing(Unbound(program("unbound"), {"test": records}))
-
-
-def source(port, messages, octets=4096, to="example.test"):
-    subprocess.run([program("smtp-source"), "-d", "-s", str(min(20, messages)), "-l", str(octets), "-m", str(messages),
-                    "-f", "a@home.test", "-t", f"b@{to}", f"127.0.0.1:{port}"], check=True, stdin=subprocess.DEVNULL)
-
-
-def over(port, terms=""):
-    return f'domains: {{"example.test": (mx_override: "127.0.0.1:{port}", {terms})}},'
-
-
-def relay(to, sinks, messages):
-    """Messages a second from smtp-source to the sinks, through the daemon or what else listens at the port `to`."""
-    before, began = sum(each.count for each in sinks), time.perf_counter()
-    source(to, messages)
-    harness.wait_until(lambda: sum(each.count for each in sinks) >= before + messages, "all arrived", 600, every=0.002)
-    return messages / (time.perf_counter() - began)
-
-
-def through(d, sinks, messages):
-    """Rate and microseconds of the daemon's processor time of a message, once it is warm."""
-    relay(d.port, sinks, min(WARM_UP, messages))
-    before = d.cpu()
-    rate = relay(d.port, sinks, messages)
-    return rate, (d.cpu() - before) / messages
-
-
-def in_turn(rounds, **variants):
-    """Runs each variant in each round; the medians of what they return, by name."""
-    found = {name: [] for name in variants}
-    for _ in range(rounds):
-        for name, run in variants.items():
-            found[name].append(run())
-    return {name: [statistics.median(column) for column in zip(*rows)] for name, rows in found.items()}
-
-
-def say(name, text):
-    print(f"{name:11} {text}", flush=True)
-
-
-def percentile(values, percent):
-    values = sorted(values)
-    return values[min(len(values) - 1, len(values) * percent // 100)]
-
-
-def milliseconds(values):
-    return f"p50 {percentile(values, 50) * 1e3:.2f} ms, p99 {percentile(values, 99) * 1e3:.2f} ms"
 
 
 def gain(one, other):
@@ -235,143 +134,12 @@ def limited(a):
     found = in_turn(a.rounds, near=lambda: run(0), far=lambda: run(a.delay / 1000))
     for name, (share, refused, took) in found.items():
         where = f"{a.delay} ms away" if name == "far" else "near"
-        say("limited", f"{where}: {a.limited} messages in {took:.1f} s, {share:.2f} % ever deferred; {refused:.0f} connections "
-                       "were answered 421")
+        say("limited", f"{where}: {a.limited} messages in {took:.1f} s, {share:.2f} % ever deferred; "
+                       f"{refused:.0f} connections were answered 421")
 
 
-def send_each(port, numbers, connections=16):
-    """Sends a message to each of these domains, over so many connections at once."""
-    numbers = iter(numbers)
-
-    async def client():
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-
-        async def say(octets, *codes):
-            writer.write(octets)
-            for code in codes:
-                while (line := await reader.readline())[3:4] == b"-":
-                    pass
-                assert line.startswith(code), line
-
-        await say(b"", b"220")
-        await say(b"EHLO c.test\r\n", b"250")
-        for number in numbers:
-            await say(b"MAIL FROM:<a@home.test>\r\nRCPT TO:<b@d%d.test>\r\nDATA\r\n" % number, b"250", b"250", b"354")
-            await say(b"Subject: x\r\n\r\n" + b"x" * 76 + b"\r\n.\r\n", b"250")
-        writer.close()
-
-    async def clients():
-        await asyncio.gather(*[client() for _ in range(connections)])
-
-    asyncio.run(clients())
-
-
-def zone(count):
-    """Records of so many domains, each with an MX and an address of its own; and the addresses."""
-    hosts = [f"127.{1 + n // 62500}.{n // 250 % 250}.{1 + n % 250}" for n in range(count)]
-    return hosts, [record for n, host in enumerate(hosts)
-                   for record in (f"d{n}.test. MX 10 m{n}.test.", f"m{n}.test. A {host}")]
-
-
-def beside(probe, names, port):
-    """Deliveries to hosts that these names lead to, and to the probe."""
-    return (f'mx_port: {port}, dns: (servers: ["127.0.0.1:{names.port}"], cache_size: 100000), '
-            f'domains: {{"probe.test": (mx_override: "127.0.0.1:{probe.port}")}},')
-
-
-def many(a):
-    port = harness.free_port()
-    _, records = zone(a.destinations)
-
-    def run():
-        with resolver(records) as names, sink("-4", "-m", "100000", host="0.0.0.0", port=port) as s, \
-                stopped(peers.Probe()) as probe, daemon(beside(probe, names, port)) as d:
-            probe.connect(d)
-            probe.many(20)
-            idle, before, began = d.memory(), d.cpu(), time.perf_counter()
-            d.forget_peak()
-            senders = [multiprocessing.Process(target=send_each, args=(d.port, range(n, a.destinations, 2)), daemon=True)
-                       for n in range(2)]
-            for sender in senders:
-                sender.start()
-            others = []
-            while s.count < a.destinations:
-                others.append(probe.send()[1:])
-                time.sleep(0.002)
-            took = time.perf_counter() - began
-            used = (d.cpu() - before) / a.destinations
-            for sender in senders:
-                sender.join()
-            all_others.extend(others)
-            return a.destinations / took, used, (d.memory("VmHWM") - idle) / MIB
-
-    all_others = []
-    rate, used, memory = in_turn(a.rounds, many=run)["many"]
-    began, arrived = zip(*all_others)
-    say("many", f"{a.destinations} destinations: {rate:.0f}/s, {used:.0f} us CPU each, {memory:.1f} MiB above idle; "
-                f"others {milliseconds(arrived)}, from 250 to MAIL {milliseconds(began)}")
-
-
-def silent(a):
-    port = harness.free_port()
-    hosts, records = zone(a.silent)
-
-    def run():
-        with resolver(records) as names, stopped(peers.Dead(hosts, port)), stopped(peers.Probe()) as probe, \
-                daemon(beside(probe, names, port)) as d:
-            probe.connect(d)
-            probe.many(20)
-            send_each(d.port, range(a.silent))
-            began, others = time.perf_counter(), []
-            while time.perf_counter() < began + 35:
-                try:
-                    others.append(probe.send()[2])
-                except TimeoutError:
-                    return (float("inf"),)
-            return (max(others),)
-
-    [longest] = in_turn(a.rounds, silent=run)["silent"]
-    say("silent", f"{a.silent} destinations that answer no packet: others waited {longest:.2f} s at most")
-
-
-def queue_size(d):
-    [status] = d.ctl("system", "status")
-    return status["queue_size"]
-
-
-def queued(a):
-    """Once, whatever --rounds says: it takes long, and is long enough."""
-    port = harness.free_port()
-    with stopped(peers.Dead(["127.0.0.2"], port)), stopped(peers.Probe()) as probe, daemon(
-            f'retry: (base_delay: "1h"), domains: {{"example.test": (mx_override: "127.0.0.2:{port}"), '
-            f'"probe.test": (mx_override: "127.0.0.1:{probe.port}")}},') as d:
-        probe.connect(d)
-        probe.many(20)
-        empty, began = d.memory(), time.perf_counter()
-        source(d.port, a.queued, a.queued_octets)
-        filled = time.perf_counter() - began
-        size = queue_size(d)
-        assert size == a.queued, size
-        full, before = d.memory(), d.cpu()
-        time.sleep(10)
-        used = d.cpu() - before
-        probe.connect(d)
-        others = probe.many(a.probes)[2]
-        say("queued", f"{a.queued} messages in {filled:.0f} s: {empty / MIB:.1f} -> {full / MIB:.1f} MiB, "
-                      f"{(full - empty) / a.queued:.0f} octets each; {used / 1e3:.0f} ms CPU in 10 s; others {milliseconds(others)}")
-        d.terminate()
-        began = time.perf_counter()
-        d.start()
-        listening = time.perf_counter() - began
-        harness.wait_until(lambda: queue_size(d) == a.queued, "all are queued again", 600)
-        loaded = time.perf_counter() - began
-        probe.connect(d)
-        others = probe.many(a.probes)[2]
-        say("queued", f"after a start: listens after {listening:.2f} s, all queued after {loaded:.1f} s; "
-                      f"{d.memory() / MIB:.1f} MiB; others {milliseconds(others)}")
-
-
-FIGURES = {figure.__name__: figure for figure in (cpu, reuse, pipelining, first, dead, limited, many, silent, queued)}
+FIGURES = {figure.__name__: figure for figure in (
+    cpu, reuse, pipelining, first, dead, limited, crowds.many, crowds.silent, crowds.queued)}
 
 
 def main():
@@ -391,7 +159,7 @@ def main():
     arguments = parser.parse_args()
     if unknown := set(arguments.figures) - FIGURES.keys():
         parser.error(f"there is no figure {', '.join(unknown)}")
-    measured.prepare(arguments, files=arguments.destinations + 1000)
+    measured.prepare(arguments, files=max(arguments.destinations, 3 * arguments.silent) + 1000)
     for name in arguments.figures or FIGURES:
         FIGURES[name](arguments)
     print(EXPLANATION)

@@ -5,6 +5,7 @@ import pathlib
 import re
 import resource
 import socket
+import statistics
 import sys
 import tempfile
 
@@ -53,3 +54,25 @@ def prepare(arguments, files):
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard < files:
         sys.exit(f"needs {files} open files, and may have {hard}: ulimit -Hn")
+
+
+def in_turn(rounds, **variants):
+    """Runs each variant in each round; the medians of what they return, by name."""
+    found = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, run in variants.items():
+            found[name].append(run())
+    return {name: [statistics.median(column) for column in zip(*rows)] for name, rows in found.items()}
+
+
+def say(name, text):
+    print(f"{name:11} {text}", flush=True)
+
+
+def percentile(values, percent):
+    values = sorted(values)
+    return values[min(len(values) - 1, len(values) * percent // 100)]
+
+
+def milliseconds(values):
+    return f"p50 {percentile(values, 50) * 1e3:.2f} ms, p99 {percentile(values, 99) * 1e3:.2f} ms"
