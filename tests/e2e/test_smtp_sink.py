@@ -2,8 +2,9 @@
 import pathlib
 import re
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
-from harness import TestCase, program, wait_until
+from harness import TestCase, free_port, program, wait_until
 from smtp_sink import SmtpSink
 
 CONTENT = b"Subject: x\r\n\r\nhello\r\n"
@@ -48,11 +49,11 @@ def cases():
 
 
 class Case:
-    def __init__(self, test, number, options, end):
+    def __init__(self, test, port, options, end):
         self.options, self.end = options, end
-        self.domain = f"case{number}.test"
+        self.domain = f"case{port}.test"
         self.recipients = [f"{who}@{self.domain}" for who in "ab"]
-        self.sink = SmtpSink(test.program, *options, dump=test.dumps / self.domain)
+        self.sink = SmtpSink(test.program, *options, dump=test.dumps / self.domain, port=port)
         test.addCleanup(self.sink.stop)
 
     def __repr__(self):
@@ -73,15 +74,14 @@ class Misbehaviour(TestCase):
         self.dumps = pathlib.Path(directory.name)
         self.dumps.chmod(0o777)
 
-    def begin(self, cases, spare=False):
-        """A daemon that knows a sink for each case, behind it a `spare` one, and where reports go to."""
-        self.cases = [Case(self, number, *case) for number, case in enumerate(cases)]
+    def begin(self, cases, to='mx_override: "127.0.0.1:{}"'):
+        """A daemon that knows a sink for each case, by the way `to` it, and where reports go to."""
         self.home = self.sink()
-        to = 'mx_override: "127.0.0.1:{}"'
-        if spare:
-            self.spare = SmtpSink(self.program, dump=self.dumps / "spare")
-            self.addCleanup(self.spare.stop)
-            to = f'smarthost: (hosts: ["127.0.0.1:{{}}", "127.0.0.1:{self.spare.port}"])'
+        cases, ports = list(cases), set()
+        while len(ports) < len(cases):
+            ports.add(free_port())
+        with ThreadPoolExecutor() as pool:
+            self.cases = list(pool.map(lambda port, case: Case(self, port, *case), ports, cases))
         domains = [f'"{case.domain}": ({to.format(case.sink.port)})' for case in self.cases]
         domains.append(f'"home.test": (mx_override: "127.0.0.1:{self.home.port}")')
         patience = ", ".join(f'{name}: "{PATIENT}s"' for name in TIMEOUTS)
@@ -166,13 +166,15 @@ class Misbehaviour(TestCase):
     def test_the_next_host_gets_what_one_does_not_take_in_the_same_attempt(self):
         # What a host says of the mail for good, it says for all hosts.
         ends = [(options, end, end[0] == "bounced" and not end[2].startswith("greeting")) for options, end in cases()]
-        self.begin([(options, end if final else DELIVERED) for options, end, final in ends], spare=True)
+        spare = SmtpSink(self.program, dump=self.dumps / "spare")
+        self.addCleanup(spare.stop)
+        self.begin([(options, end if final else DELIVERED) for options, end, final in ends],
+                   to=f'smarthost: (hosts: ["127.0.0.1:{{}}", "127.0.0.1:{spare.port}"])')
         for case in self.cases:
             self.send(case)
         self.check_ends()
         failing = {case for case, (_, end, final) in zip(self.cases, ends) if end != DELIVERED and not final}
-        self.assertEqual(set(self.spare.mail()), {to for case in failing for to in case.recipients})
-        self.assertEqual(set(self.spare.mail().values()), {1})
+        self.assertEqual(spare.mail(), {to: 1 for case in failing for to in case.recipients})
         self.assertEqual(self.mta.queue(), [])
 
     def test_mail_that_a_host_cannot_take_as_it_is_bounces(self):
@@ -193,3 +195,20 @@ class Misbehaviour(TestCase):
             self.assertRegex(report.decode(), "(?m)^Diagnostic-Code: smtp; 550 This violates SMTP\r$")
         self.mta.wait_until_empty()
         self.assertEqual(self.cases[0].given(), 0)
+
+    def test_over_lmtp_nothing_bounces_before_the_host_has_heard_of_the_mail(self):
+        delivered = ("delivered", "2.2.0", "250 2.2.0 Ok")
+        cases = [((), delivered), (("-p",), delivered),
+                 (("-f", "LHLO"), ("deferred", "4.3.5", f"LHLO: {HARD}")),
+                 (("-r", "LHLO"), ("deferred", "4.3.5", f"LHLO: {SOFT}")),
+                 (("-q", "LHLO"), ("deferred", "4.4.2", f"LHLO: {CLOSED}")),
+                 (("-Q", "LHLO"), ("deferred", "4.0.0", f"LHLO: {BYE}")),
+                 (("-f", "RCPT"), ("bounced", "5.3.0", f"RCPT TO: {HARD}")),
+                 (("-r", "."), ("deferred", "4.3.0", f"end of data: {SOFT}")),
+                 (("-f", "."), ("bounced", "5.3.0", f"end of data: {HARD}")),
+                 (("-q", "."), ("deferred", "4.4.2", f"end of data: {CLOSED}"))]
+        self.begin([(("-L", *options), end) for options, end in cases], to='lmtp: "127.0.0.1:{}"')
+        for case in self.cases:
+            self.send(case)
+        self.check_ends()
+        self.home.wait_for(2)
