@@ -43,6 +43,11 @@ bench-reception *arguments:
     cargo build --locked --release --bins
     python3 tests/bench/reception.py {{ arguments }}
 
+# Measure delivery: the cost of a message, reuse, pipelining, dead, busy and silent hosts, many destinations, a long queue.
+bench-delivery *arguments:
+    cargo build --locked --release --bins
+    python3 tests/bench/delivery.py {{ arguments }}
+
 # Clippy; warnings are errors.
 lint:
     cargo clippy --locked --workspace --all-targets -- -D warnings

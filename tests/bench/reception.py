@@ -7,22 +7,13 @@ compared with another day is the daemon's own processor time and memory; rates a
 import argparse
 import contextlib
 import multiprocessing
-import os
-import pathlib
-import re
-import resource
 import socket
 import ssl
 import subprocess
-import sys
-import tempfile
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "e2e"))
-sys.dont_write_bytecode = True
-
-import harness  # noqa: E402
+import measured
+from measured import MIB, harness
 
 CONFIG = """Empath(
     hostname: "mx.home.test",
@@ -43,7 +34,6 @@ CONFIG = """Empath(
     log: (level: "warn"),
 )
 """
-MIB = 1 << 20
 LINE = b"0123456789 the quick brown fox jumps over the lazy dog, and so does everybody else\r\n"
 EXPLANATION = """
 idle        memory for each session that was greeted and says nothing
@@ -54,8 +44,8 @@ small       one session, one message after the other, commands pipelined: us CPU
 """
 
 
-class Daemon(harness.Daemon):
-    """The daemon, as it is measured."""
+class Daemon(measured.Daemon):
+    """Has a certificate, and has answered."""
 
     def __init__(self):
         self.tls = harness.free_port()
@@ -67,26 +57,6 @@ class Daemon(harness.Daemon):
         self.start()
         with self.smtp() as smtp:
             smtp.noop()
-
-    # Its log has warnings only.
-    def is_ready(self):
-        if self.process.poll() is not None:
-            sys.exit(self.log_file.read_text())
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return True
-        return False
-
-    def memory(self, name="VmRSS"):
-        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024
-
-    def forget_peak(self):
-        pathlib.Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
-
-    def cpu(self):
-        """Microseconds that it has run, in the kernel and outside."""
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") * 1e6
 
 
 def connect(port, context=None):
@@ -205,8 +175,7 @@ def small(messages, octets):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin-dir", type=pathlib.Path, default="target/release")
-    parser.add_argument("--directory", type=pathlib.Path, default="target", help="for the spool, on the disk that is meant")
+    measured.add_arguments(parser)
     parser.add_argument("--sessions", type=int, default=10000, help="that are idle; 0 leaves it out, as for the others")
     parser.add_argument("--seconds", type=int, default=10, help="of new connections")
     parser.add_argument("--clients", type=int, default=4, help="processes that make new connections")
@@ -214,12 +183,7 @@ def main():
     parser.add_argument("--messages", type=int, default=1000, help="small ones in one session")
     parser.add_argument("--octets", type=int, default=4096, help="of a small message")
     arguments = parser.parse_args()
-    os.environ["EMPATH_BIN"] = str(arguments.bin_dir.resolve() / "empath")
-    tempfile.tempdir = str(arguments.directory.resolve())
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard < arguments.sessions + 1000:
-        sys.exit(f"{arguments.sessions} sessions need more open files than {hard}: ulimit -Hn")
+    measured.prepare(arguments, files=arguments.sessions + 1000)
     if arguments.sessions:
         idle(arguments.sessions)
     if arguments.seconds:

@@ -10,7 +10,7 @@ from test_tls import certify, sign
 
 class Smarthost(TestCase):
     def relay(self, mechanism):
-        """The smarthost, and the certificate of its authority."""
+        """The port of the smarthost, the certificate of its authority, and what waits for mail there."""
         relay = self.daemon(config=CONFIG, start=False, submissions=free_port(), auth=f"mechanisms: [{mechanism}]")
         certify(relay.dir / "authority", "authority.test")
         # It is called by its address.
@@ -21,15 +21,17 @@ class Smarthost(TestCase):
         subprocess.run([os.environ["EMPATH_BIN"], "user", "add", ALICE, "--users-file", relay.dir / "users"],
                        input=PASSWORD + "\n", text=True, capture_output=True, timeout=PATIENCE, check=True)
         relay.start()
-        return relay, relay.dir / "authority/cert.pem"
+        mail = relay.dir / "mail/bob@elsewhere.test/new"
+        return relay.port, relay.dir / "authority/cert.pem", \
+            lambda: wait_until(lambda: mail.exists() and list(mail.iterdir()), "it has arrived")
 
     def deliver(self, mechanism):
-        relay, authority = self.relay(mechanism)
+        port, authority, arrived = self.relay(mechanism)
         daemon = self.daemon(f"""
             retry: (base_delay: "1s", jitter: 0.0),
             tls: (ca_file: "authority.pem"),
             domains: {{"*": (smarthost: (
-                hosts: ["127.0.0.1:{free_port()}", "127.0.0.1:{relay.port}"],
+                hosts: ["127.0.0.1:{free_port()}", "127.0.0.1:{port}"],
                 auth: (user: "{ALICE}", password_file: "secret"),
             ))}}""", start=False)
         shutil.copy(authority, daemon.dir / "authority.pem")
@@ -45,9 +47,8 @@ class Smarthost(TestCase):
 
         # The new password counts without a restart.
         secret.write_text(PASSWORD + "\n")
-        mail = relay.dir / "mail/bob@elsewhere.test/new"
-        [file] = wait_until(lambda: mail.exists() and list(mail.iterdir()), "it has arrived")
-        self.assertTrue(file.read_bytes().endswith(b"\r\n\r\nhi\r\n"))
+        [file] = arrived()
+        self.assertTrue(file.read_bytes().replace(b"\r\n", b"\n").endswith(b"\n\nhi\n"))
         daemon.wait_until_empty()
         log = daemon.log_file.read_text()
         self.assertNotIn("wrong", log)

@@ -1,33 +1,10 @@
 """A resolver that people run: what it says of a domain decides what becomes of the mail for it."""
 import json
-import subprocess
 import urllib.error
 import urllib.request
 
-from harness import TestCase, free_port, program, wait_until
-
-CONFIG = """
-server:
-    directory: "{dir}"
-    chroot: ""
-    username: ""
-    pidfile: ""
-    logfile: "{dir}/unbound.log"
-    use-syslog: no
-    do-daemonize: no
-    interface: 127.0.0.1
-    port: {port}
-    do-ip6: no
-    do-not-query-localhost: no
-    module-config: "iterator"
-    max-udp-size: 512
-    {zones}
-forward-zone:
-    name: "servfail.test."
-    forward-addr: 127.0.0.1@{closed}
-remote-control:
-    control-enable: no
-"""
+import unbound
+from harness import TestCase, program, wait_until
 
 ZONES = {
     "good.test": ["good.test. MX 10 mx.good.test.", "mx.good.test. A 127.0.0.1", "cn.good.test. CNAME mx.good.test."],
@@ -52,41 +29,14 @@ BOUNCED = {"null": "5.1.10", "gone": "5.1.2", "nodata": "5.4.4"}
 DEFERRED = {"servfail": "4.4.3", "refused": "4.4.3", "tarpit": "4.4.3", "loop": "4.4.3"}
 
 
-def zone(name, data):
-    """A zone that this server knows all about, or treats in its own way."""
-    if isinstance(data, str):
-        return [f'local-zone: "{name}." {data}']
-    soa = f"{name}. SOA ns.test. hostmaster.test. 1 3600 600 86400 60"
-    return [f'local-zone: "{name}." static', *(f"local-data: '{record}'" for record in [soa, *data])]
-
-
 class Unbound(TestCase):
     def setUp(self):
         self.hosts, self.home = self.sink(), self.sink()
-        self.port = free_port()
-        self.unbound = None
+        self.unbound = unbound.Unbound(program(self, "unbound"), ZONES)
+        self.addCleanup(self.unbound.close)
         self.mta = self.daemon(
-            f'mx_port: {self.hosts.port}, dns: (servers: ["127.0.0.1:{self.port}"], timeout: "1s"), '
-            f'domains: {{"home.test": (mx_override: "127.0.0.1:{self.home.port}")}}', start=False)
-        lines = [line for name, data in ZONES.items() for line in zone(name, data)]
-        (self.mta.dir / "unbound.conf").write_text(CONFIG.format(
-            dir=self.mta.dir, port=self.port, closed=free_port(), zones="\n    ".join(lines)))
-        self.serve()
-        self.mta.start()
-
-    def serve(self):
-        self.unbound = subprocess.Popen([program(self, "unbound"), "-d", "-c", str(self.mta.dir / "unbound.conf")],
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.addCleanup(self.stop)
-        log = self.mta.dir / "unbound.log"
-        log.write_text("")
-        wait_until(lambda: "start of service" in log.read_text() or self.unbound.poll() is not None, "unbound serves")
-        self.assertIsNone(self.unbound.poll(), log.read_text())
-
-    def stop(self):
-        if self.unbound.poll() is None:
-            self.unbound.kill()
-        self.unbound.wait()
+            f'mx_port: {self.hosts.port}, dns: (servers: ["127.0.0.1:{self.unbound.port}"], timeout: "1s"), '
+            f'domains: {{"home.test": (mx_override: "127.0.0.1:{self.home.port}")}}')
 
     def outcomes(self, messages):
         """Status by first label of the domain, as logged with one of these messages."""
@@ -122,7 +72,7 @@ class Unbound(TestCase):
     def test_mail_goes_on_from_memory_while_it_is_down_and_the_rest_when_it_is_back(self):
         self.mta.send("alice@home.test", ["bob@good.test"], b"Subject: 1\r\n\r\nx\r\n")
         self.hosts.wait_for(1)
-        self.stop()
+        self.unbound.stop()
         self.mta.send("alice@home.test", ["bob@good.test"], b"Subject: 2\r\n\r\nx\r\n")
         self.hosts.wait_for(2)
         names = ["alias", "mxalias", "implicit"]
@@ -130,7 +80,7 @@ class Unbound(TestCase):
         wait_until(lambda: not self.ready(), "the daemon is not ready")
         wait_until(lambda: len(self.outcomes({"deferred"})) == 3, "all wait")
         self.assertEqual(set(self.outcomes({"deferred"}).values()), {"4.4.3"})
-        self.serve()
+        self.unbound.start()
         wait_until(self.ready, "the daemon is ready again")
         self.mta.ctl("dns", "clear-cache")
         self.mta.ctl("queue", "retry", "--all")

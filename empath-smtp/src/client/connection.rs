@@ -154,7 +154,7 @@ impl Connection {
 
     /// Writes all of it. The end of data goes out behind the last piece, and only when that is known to be the last.
     async fn write_content(&mut self, feed: &mut Feed<impl Source>) -> Result<(), FailureKind> {
-        self.unsolicited()?;
+        self.untimely().await?;
         while let Some(block) = next(feed).await? {
             self.write_block(&block).await?;
         }
@@ -162,11 +162,8 @@ impl Connection {
     }
 
     async fn write_block(&mut self, block: &Block) -> Result<(), FailureKind> {
-        // A reply to content that the server doesn't have: it refuses, or it is out of step. What it says can't be
-        // an acceptance.
         match self.write([&block.octets, block.ending, b""], self.timeouts.data_block).await {
-            Ok(()) if self.input.is_empty() => Ok(()),
-            Ok(()) => Err(self.refusal().await.unwrap_or(UNEXPECTED)),
+            Ok(()) => self.untimely().await,
             Err(FailureKind::Closed) => Err(self.refusal().await.unwrap_or(FailureKind::Closed)),
             Err(kind) => Err(kind),
         }
@@ -192,10 +189,18 @@ impl Connection {
                 transaction.broken_off();
                 Ok(())
             }
-            // As in `write_block`.
-            Ok(()) if alone && !self.input.is_empty() => Err(self.refusal().await.unwrap_or(UNEXPECTED)),
+            Ok(()) if alone => self.untimely().await,
             outcome => outcome,
         }
+    }
+
+    /// Fails if there is a reply to content that the server doesn't have: it refuses, or it is out of step. What it says
+    /// can't be an acceptance.
+    async fn untimely(&mut self) -> Result<(), FailureKind> {
+        if self.input.is_empty() {
+            return Ok(());
+        }
+        Err(self.refusal().await.unwrap_or(UNEXPECTED))
     }
 
     /// Why the server broke off, if it says so.

@@ -251,6 +251,21 @@ async fn a_server_that_breaks_off_the_content_is_heard() {
 }
 
 #[tokio::test]
+async fn a_server_that_refuses_the_content_before_it_has_any_of_it_is_heard() {
+    let unexpected = FailureKind::Garbled(GarbledReason::Unexpected);
+    for (said, kind) in [
+        ("550 5.7.1 not from you", FailureKind::Refused(Reply::new(550, (5, 7, 1), "not from you"))),
+        ("421 4.3.2 bye", FailureKind::Refused(Reply::new(421, (4, 3, 2), "bye"))),
+        ("250 2.0.0 fine", unexpected),
+    ] {
+        let script = Script::new().on(At::Data, Act::reply_and_close(format!("354 go on\n{said}")));
+        let (_peer, sent) = send_to(script, &["bob@example.test"]).await;
+        let refused = Err(failure(Stage::Content, kind));
+        assert_eq!(sent, Sent { recipients: vec![refused], notifies: false, reusable: false });
+    }
+}
+
+#[tokio::test]
 async fn an_idle_connection_that_the_server_ends_is_noticed() {
     for act in [Act::Close, Act::reply("421 4.4.2 idle too long")] {
         let peer = Peer::start(Script::new().nth(At::Idle, 1, act)).await.unwrap();
