@@ -1,16 +1,18 @@
-//! A forward-path and the configuration make a next hop.
+//! A forward-path, the class of the sender and the configuration make a next hop.
 //!
 //! It is computed again on every attempt, so a change of the configuration applies to mail already queued.
 
+mod senders;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
-use empath_common::{Domain, ForwardPath, Host};
+use empath_common::{Domain, ForwardPath, Host, ReversePath};
 use empath_smtp::client::Protocol;
 
 use crate::{
@@ -20,6 +22,8 @@ use crate::{
     },
     queue::Rate,
 };
+pub use senders::SenderClass;
+use senders::{Senders, Way};
 
 /// Most overrides at run time.
 const MAX_OVERRIDES: usize = 1000;
@@ -122,12 +126,14 @@ pub struct Routes {
     /// By the name below which it applies.
     below: HashMap<Box<str>, Policy>,
     any: Policy,
+    senders: Senders,
     /// What an operator said at run time. It counts more than the configuration.
     overrides: BTreeMap<Domain, Override>,
     mx_port: u16,
     hostname: Domain,
     /// What else is delivered here.
     local: Vec<Domain>,
+    local_names: HashSet<Domain>,
 }
 
 /// There are too many overrides.
@@ -142,6 +148,10 @@ struct Policy {
     terms: Arc<Terms>,
     max_connections: usize,
     rate: Option<Rate>,
+    /// Whether the route of a sender counts more.
+    yields: bool,
+    /// Whether this is about some domains, and not about all.
+    named: bool,
 }
 
 impl Routes {
@@ -156,11 +166,15 @@ impl Routes {
                 terms: Arc::new(Terms::of(config, None)),
                 max_connections: max_per_server,
                 rate: rate(config, None),
+                yields: true,
+                named: false,
             },
+            senders: Senders::new(config),
             overrides: BTreeMap::new(),
             mx_port: config.mx_port,
             hostname,
             local: Vec::new(),
+            local_names: HashSet::new(),
         };
         for (pattern, domain) in &config.domains {
             let terms = Arc::new(Terms::of(config, Some(domain)));
@@ -171,11 +185,14 @@ impl Routes {
             } else if let Some(to) = &domain.smarthost {
                 Some(smarthost(to, &terms))
             } else {
-                domain.mx_override.as_ref().map(|to| routes.configured(to, &terms))
+                domain.mx_override.as_ref().map(|to| NextHop::configured(to, config.mx_port, &terms))
             };
+            let stays = domain.maildir.is_some() || domain.lmtp.is_some();
+            let named = *pattern != DomainPattern::Any;
+            let yields = next_hop.is_none() || !(named || stays);
             let max_connections = domain.max_connections.unwrap_or(max_per_server);
             let rate = rate(config, Some(domain));
-            let policy = Policy { next_hop, terms, max_connections, rate };
+            let policy = Policy { next_hop, terms, max_connections, rate, yields, named };
             match pattern {
                 DomainPattern::Exact(name) => {
                     routes.exact.insert(name.clone(), policy);
@@ -193,7 +210,26 @@ impl Routes {
     #[must_use]
     pub fn with_local(mut self, domains: &[Domain]) -> Self {
         self.local.extend_from_slice(domains);
+        self.local_names.extend(domains.iter().cloned());
         self
+    }
+
+    /// From now on these are the routes instead of those `before`. Then the [classes](SenderClass) of senders mean what
+    /// they meant.
+    #[must_use]
+    pub fn succeeding(mut self, before: &Self) -> Self {
+        self.senders.succeed(&before.senders);
+        self
+    }
+
+    /// The class of a message with this reverse-path.
+    pub fn sender_class(&self, path: &ReversePath) -> SenderClass {
+        self.senders.class(path)
+    }
+
+    /// The ways that mail for anybody at `host` may go, depending on who sends it.
+    pub(crate) fn ways_to<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = NextHop> + 'a {
+        self.senders.classes().map(|sender| self.route_to(sender, Some(host)).next_hop)
     }
 
     /// The domain of the bare `<Postmaster>`, who is a local recipient (RFC 5321 §4.5.1): the first of the host and the
@@ -204,17 +240,20 @@ impl Routes {
         std::iter::once(&self.hostname).chain(&self.local).find(known).unwrap_or(&self.hostname)
     }
 
-    /// Where mail for `path` goes.
+    /// Where mail for `path` goes, whose sender has no route.
     pub fn route(&self, path: &ForwardPath) -> Route {
-        self.route_to(path.host())
+        self.route_to(SenderClass::default(), path.host())
     }
 
-    /// Where mail for anybody at `host` goes; `None` is the host of the bare `<Postmaster>`.
-    pub fn route_to(&self, host: Option<&Host>) -> Route {
+    /// Where mail of a sender for anybody at `host` goes; `None` is the host of the bare `<Postmaster>`.
+    pub fn route_to(&self, sender: SenderClass, host: Option<&Host>) -> Route {
         let domain = match host {
             None => self.postmaster_domain(),
             Some(Host::Domain(domain)) => domain,
             Some(Host::Literal(literal)) => {
+                if let Some(way) = self.senders.way(sender).filter(|_| self.any.yields) {
+                    return way.route(None, None);
+                }
                 return self.any.route(None, |terms| NextHop::Host {
                     host: HostAddr::Ip(literal.0),
                     port: self.mx_port,
@@ -226,21 +265,23 @@ impl Routes {
         let policy = self.policy(domain);
         match self.overrides.get(domain) {
             Some(to) => {
-                let next_hop = Some(self.configured(to, &policy.terms));
+                let next_hop = Some(NextHop::configured(to, self.mx_port, &policy.terms));
                 let policy = Policy { next_hop, ..policy.clone() };
                 policy.route(Some(domain), |terms| NextHop::Mx(domain.clone(), terms))
             }
-            None => policy.route(Some(domain), |terms| NextHop::Mx(domain.clone(), terms)),
+            None => match self.way(sender, host, policy) {
+                Some(way) => way.route(policy.required(), policy.limit(domain)),
+                None => policy.route(Some(domain), |terms| NextHop::Mx(domain.clone(), terms)),
+            },
         }
     }
 
-    fn configured(&self, to: &Override, terms: &Arc<Terms>) -> NextHop {
-        NextHop::Host {
-            host: to.host.clone(),
-            port: to.port.unwrap_or(self.mx_port),
-            configured: true,
-            terms: Arc::clone(terms),
-        }
+    /// The sender's own way to `host`, if it counts more than what the configuration says of that: `policy`.
+    fn way(&self, sender: SenderClass, host: Option<&Host>, policy: &Policy) -> Option<&Way> {
+        let way = self.senders.way(sender).filter(|_| policy.yields)?;
+        // Mail for this host stays here, that of the bare `<Postmaster>` too.
+        let Some(Host::Domain(domain)) = host else { return None };
+        (!self.local_names.contains(domain)).then_some(way)
     }
 
     /// What an operator said at run time, by domain.
@@ -263,19 +304,27 @@ impl Routes {
     }
 
     fn policy(&self, domain: &Domain) -> &Policy {
-        if let Some(policy) = self.exact.get(domain) {
-            return policy;
+        self.exact.get(domain).or_else(|| longest(&self.below, domain)).unwrap_or(&self.any)
+    }
+}
+
+/// What applies below the longest name that a domain lies below.
+fn longest<'a, T>(below: &'a HashMap<Box<str>, T>, domain: &Domain) -> Option<&'a T> {
+    if below.is_empty() {
+        return None;
+    }
+    let parents = std::iter::successors(Some(domain.as_str()), |name| Some(name.split_once('.')?.1));
+    parents.skip(1).find_map(|parent| below.get(parent))
+}
+
+impl NextHop {
+    fn configured(to: &Override, mx_port: u16, terms: &Arc<Terms>) -> Self {
+        Self::Host {
+            host: to.host.clone(),
+            port: to.port.unwrap_or(mx_port),
+            configured: true,
+            terms: Arc::clone(terms),
         }
-        if !self.below.is_empty() {
-            let mut name = domain.as_str();
-            while let Some((_, parent)) = name.split_once('.') {
-                if let Some(policy) = self.below.get(parent) {
-                    return policy;
-                }
-                name = parent;
-            }
-        }
-        &self.any
     }
 }
 
@@ -307,8 +356,17 @@ impl Policy {
         {
             *terms = Arc::new(Terms { name: domain.cloned(), ..Terms::clone(terms) });
         }
-        let limit = domain.zip(self.rate).map(|(domain, rate)| Limit { domain: domain.clone(), rate });
+        let limit = domain.and_then(|domain| self.limit(domain));
         Route { next_hop, max_connections: self.max_connections, limit }
+    }
+
+    fn limit(&self, domain: &Domain) -> Option<Limit> {
+        self.rate.map(|rate| Limit { domain: domain.clone(), rate })
+    }
+
+    /// Its terms, if it requires TLS whatever the way.
+    fn required(&self) -> Option<&Terms> {
+        (self.named && self.terms.tls == TlsPolicy::Required).then_some(&*self.terms)
     }
 }
 

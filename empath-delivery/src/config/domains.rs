@@ -93,12 +93,9 @@ impl Default for DomainConfig {
 impl DomainConfig {
     /// Paths, which may be relative to the configuration file.
     pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let socket = match &mut self.lmtp {
-            Some(LmtpServer::Unix(path)) => Some(path),
-            _ => None,
-        };
-        let auth = self.smarthost.as_mut().and_then(|smarthost| smarthost.auth.as_mut());
-        self.maildir.iter_mut().chain(socket).chain(auth.map(|auth| &mut auth.password_file))
+        let socket = self.lmtp.as_mut().and_then(LmtpServer::path);
+        let password = self.smarthost.as_mut().and_then(Smarthost::path);
+        self.maildir.iter_mut().chain(socket).chain(password)
     }
 
     /// Whether it says where mail goes.

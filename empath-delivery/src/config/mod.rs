@@ -8,6 +8,7 @@ mod limits;
 mod lmtp;
 mod pool;
 mod retry;
+mod senders;
 mod smarthost;
 mod tls;
 
@@ -30,6 +31,7 @@ pub use limits::{CircuitBreaker, RateLimits};
 pub use lmtp::{LmtpServer, LmtpServerError};
 pub use pool::ConnectionPool;
 pub use retry::Retry;
+pub use senders::{SenderPattern, SenderPatternError, SenderRoute};
 pub use smarthost::{PasswordError, Server, Smarthost, SmarthostAuth};
 pub use tls::{TlsConfig, TlsPolicy};
 
@@ -74,6 +76,18 @@ pub struct Config {
     /// A key is a domain (`"example.test"`), every name below one (`"*.test"`, not `test` itself), or everything
     /// (`"*"`, address literals too). The longest match alone applies. Default: none.
     pub domains: BTreeMap<DomainPattern, DomainConfig>,
+    /// Where the mail of some senders goes that would otherwise go to MX hosts.
+    ///
+    /// A key is an address (`"news@example.test"`, its local part as it is written: RFC 5321 §2.4), a domain
+    /// (`"example.test"`, all its addresses), every name below one (`"*.example.test"`), or the null reverse-path of
+    /// reports (`"<>"`). The most exact match alone applies: the address, then the domain, then the longest name above it.
+    ///
+    /// A sender's route counts more than the search for MX hosts, an address literal, and a `smarthost` or `mx_override`
+    /// of `domains["*"]`. It counts less than a next hop that another entry of `domains` has for the recipient's domain,
+    /// than `maildir` or `lmtp` of any entry, and than an override at run time; and it is never taken for a recipient
+    /// in `smtp.local_domains`: mail for this host stays here. Limits of the recipient's domain apply all the same. Default:
+    /// none.
+    pub sender_routes: BTreeMap<SenderPattern, SenderRoute>,
 }
 
 impl Default for Config {
@@ -91,6 +105,7 @@ impl Default for Config {
             dns: DnsConfig::default(),
             tls: TlsConfig::default(),
             domains: BTreeMap::new(),
+            sender_routes: BTreeMap::new(),
         }
     }
 }
@@ -124,7 +139,8 @@ impl Config {
 
     /// What TLS handshakes with servers need. Roots are missed only if something is to be verified.
     pub fn tls(&self) -> Result<Tls, Problem> {
-        let mut all = self.domains.values().map(Some).chain([None]);
+        let routes: Vec<_> = self.sender_routes.values().map(SenderRoute::as_domain).collect();
+        let mut all = self.domains.values().chain(&routes).map(Some).chain([None]);
         let verifies = all.any(|domain| self.security(domain).1);
         self.tls.load(verifies).map_err(|problem| problem.within("tls"))
     }
@@ -140,6 +156,12 @@ impl Config {
         for (pattern, domain) in &self.domains {
             if domain.accept_invalid_certs == Some(true) {
                 warnings.push(Problem::new(format!("domains[\"{pattern}\"].accept_invalid_certs"), message));
+            }
+        }
+        for (pattern, route) in &self.sender_routes {
+            if route.accept_invalid_certs == Some(true) {
+                let key = format!("sender_routes[\"{pattern}\"].accept_invalid_certs");
+                warnings.push(Problem::new(key, message));
             }
         }
         warnings
@@ -180,6 +202,9 @@ impl Config {
         };
         for (pattern, domain) in &self.domains {
             add(&format!("domains[\"{pattern}\"]"), domain.validate());
+        }
+        for (pattern, route) in &self.sender_routes {
+            add(&format!("sender_routes[\"{pattern}\"]"), route.validate());
         }
         problems
     }
@@ -226,9 +251,18 @@ mod tests {
         config.domains.insert("a.test".parse().unwrap(), careful);
         assert_eq!(config.warnings(), []);
         config.domains.insert("b.test".parse().unwrap(), careless);
+        let careless = SenderRoute { accept_invalid_certs: Some(true), ..SenderRoute::default() };
+        config.sender_routes.insert("<>".parse().unwrap(), careless);
         config.tls.accept_invalid_certs = true;
         let keys: Vec<_> = config.warnings().into_iter().map(|warning| warning.key).collect();
-        assert_eq!(keys, ["tls.accept_invalid_certs", "domains[\"b.test\"].accept_invalid_certs"]);
+        assert_eq!(
+            keys,
+            [
+                "tls.accept_invalid_certs",
+                "domains[\"b.test\"].accept_invalid_certs",
+                "sender_routes[\"<>\"].accept_invalid_certs"
+            ]
+        );
     }
 
     #[test]
@@ -269,6 +303,7 @@ mod tests {
             ..DomainConfig::default()
         };
         config.domains.insert("*.test".parse().unwrap(), domain);
+        config.sender_routes.insert("*.test".parse().unwrap(), SenderRoute::default());
         let keys: Vec<_> = config.validate().into_iter().map(|problem| problem.key).collect();
         assert_eq!(
             keys,
@@ -294,6 +329,7 @@ mod tests {
                 "domains[\"*.test\"].lmtp",
                 "domains[\"*.test\"].lmtp",
                 "domains[\"*.test\"].maildir",
+                "sender_routes[\"*.test\"].smarthost",
             ]
         );
     }

@@ -86,6 +86,11 @@ impl Smarthost {
         self.hosts.iter().map(server).collect()
     }
 
+    /// The path of its password, which may be relative to the configuration file.
+    pub(super) fn path(&mut self) -> Option<&mut PathBuf> {
+        self.auth.as_mut().map(|auth| &mut auth.password_file)
+    }
+
     /// What is wrong with the values.
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();

@@ -190,7 +190,10 @@ impl Processor {
         };
         let route = |recipient: usize| {
             let host = message.hosts.get(recipient)?;
-            Some(self.0.lock().queue.route(host.as_ref()).to_string())
+            let state = self.0.lock();
+            let by_path = |stored: &Stored| state.queue.routes().sender_class(&stored.envelope.reverse_path);
+            let sender = stored.as_ref().map_or(message.sender, by_path);
+            Some(state.queue.route(sender, host.as_ref()).to_string())
         };
         let view = MessageView::new(message, stored.as_ref(), route);
         Some((view, stored.as_ref().map(history).unwrap_or_default()))

@@ -41,6 +41,17 @@ impl Shared {
         None
     }
 
+    /// Puts a job back whose sender has another route by now than when it came into the queue. False if it goes the right
+    /// way.
+    pub(crate) async fn redirected(self: &Arc<Self>, job: &Job, commits: &mut Commits) -> bool {
+        let now = self.now();
+        let ended = self.update(|queue| queue.redirect(job, now));
+        if ended == Some(true) {
+            commits.push(self, job.id, Entry::Removed(job.id)).await;
+        }
+        ended.is_some()
+    }
+
     /// Whether an envelope will never be read. What there is of it is kept for an operator then.
     async fn is_lost(&self, id: MessageId, failure: &LoadError) -> bool {
         match failure {

@@ -108,7 +108,8 @@ impl Queue {
     pub(super) fn hurry(&mut self, id: MessageId, now: Timestamp) {
         let Some(entry) = self.messages.get(&id) else { return };
         let hosts = entry.destinations().map(|to| self.destinations.host(to));
-        let next_hops: BTreeSet<_> = hosts.map(|host| self.routes.route_to(host).next_hop).collect();
+        let next_hops: BTreeSet<_> =
+            hosts.map(|host| self.routes.route_to(entry.sender, host).next_hop).collect();
         let Self { lanes, messages, destinations, counts, actions, .. } = self;
         for next_hop in next_hops {
             lanes.pass(&next_hop, Timestamp::MAX);

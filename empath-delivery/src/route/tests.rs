@@ -1,3 +1,5 @@
+mod senders;
+
 use super::*;
 
 fn routes(domains: &[(&str, DomainConfig)]) -> Routes {
