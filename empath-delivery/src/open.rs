@@ -98,14 +98,21 @@ impl Network {
         Self { dial, tls, broken: Broken::default(), metrics }
     }
 
-    /// Connects to a host in clear text.
+    /// Connects to a host to see whether it is there: in clear text, but for one that speaks TLS alone.
     pub(crate) async fn greet(
         &self,
-        target: &Target,
+        Candidate { host, target, tls }: &Candidate,
         hello: Hello<'_>,
         timeouts: &Arc<Timeouts>,
     ) -> Result<Connection, client::Failure> {
-        Connection::open(&*self.dial, target, hello, Arc::clone(timeouts)).await
+        let timeouts = Arc::clone(timeouts);
+        if !*tls {
+            return Connection::open(&*self.dial, target, hello, timeouts).await;
+        }
+        let name = host.as_ref().map(expected_name).unwrap_or_default();
+        // Nothing is said to it that matters.
+        let expected = Expected { name: &name, verified: false };
+        Connection::open_tls(&*self.dial, target, (&self.tls, &expected), hello, timeouts).await
     }
 
     /// Connects to a host, for mail to `domain`, and shows it who we are where that is asked.
@@ -135,13 +142,28 @@ impl Network {
     /// Connects to a host, encrypted as the terms want it.
     async fn connect(
         &self,
-        Candidate { host, target }: &Candidate,
+        Candidate { host, target, tls }: &Candidate,
         terms: &Terms,
         domain: &Domain,
         (name, timeouts): (&str, &Arc<Timeouts>),
     ) -> Result<Connection, client::Failure> {
         let hello = Hello { protocol: terms.protocol, name };
-        let in_clear = || self.greet(target, hello, timeouts);
+        let name = match (&terms.name, host) {
+            (Some(name), _) => name.to_string(),
+            (None, Some(host)) => expected_name(host),
+            (None, None) => domain.to_string(),
+        };
+        let expected = Expected { name: &name, verified: terms.verified };
+        if *tls {
+            let secured = (&self.tls, &expected);
+            let opened =
+                Connection::open_tls(&*self.dial, target, secured, hello, Arc::clone(timeouts)).await;
+            if matches!(opened, Err(client::Failure { stage: Stage::Handshake, .. })) {
+                self.metrics.tls_failed(domain, true);
+            }
+            return opened;
+        }
+        let in_clear = || Connection::open(&*self.dial, target, hello, Arc::clone(timeouts));
         let connection = in_clear().await?;
         let wanted = match terms.tls {
             TlsPolicy::Disabled => false,
@@ -151,12 +173,6 @@ impl Network {
         if !wanted {
             return Ok(connection);
         }
-        let name = match (&terms.name, host) {
-            (Some(name), _) | (None, Some(HostAddr::Name(name))) => name.to_string(),
-            (None, Some(HostAddr::Ip(ip))) => ip.to_string(),
-            (None, None) => domain.to_string(),
-        };
-        let expected = Expected { name: &name, verified: terms.verified };
         let failure = match connection.start_tls(&self.tls, &expected, hello).await {
             Ok(connection) => return Ok(connection),
             Err(failure) => failure,
@@ -184,6 +200,14 @@ fn is_broken(client::Failure { stage, kind }: &client::Failure) -> bool {
     }
 }
 
+/// What a host's certificate is for.
+fn expected_name(host: &HostAddr) -> String {
+    match host {
+        HostAddr::Name(name) => name.to_string(),
+        HostAddr::Ip(ip) => ip.to_string(),
+    }
+}
+
 fn shown(host: Option<&HostAddr>, target: &Target) -> String {
     match (host, target) {
         (Some(HostAddr::Name(name)), Target::Tcp(address)) => {
@@ -201,7 +225,7 @@ impl Open {
         domain: &Domain,
         hasty: bool,
     ) -> Result<Self, (Failure, Arc<Peer>)> {
-        let Candidate { host, target } = candidate;
+        let Candidate { host, target, .. } = candidate;
         let peer = |tls| Arc::new(Peer { shown: shown(host.as_ref(), target), host: host.clone(), tls });
         let (terms, shared) = (outbound.terms, outbound.shared);
         let timeouts = if hasty { &shared.hasty } else { outbound.timeouts };

@@ -49,7 +49,7 @@ impl<'a> Order<'a> {
                 Some(Err(failure)) => return Some(Err(failure)),
                 Some(Ok(candidate)) => {
                     let hasty = self.hosts.has_more() || !self.last.is_empty();
-                    if !(hasty && self.shared.is_sick(&candidate.target, self.protocol)) {
+                    if !(hasty && self.shared.is_sick(&candidate, self.protocol)) {
                         return Some(Ok(Turn { candidate, hasty }));
                     }
                     self.put_last(candidate);

@@ -73,7 +73,7 @@ pub struct Terms {
 }
 
 /// As it is shown: `mx:example.test`, `smtp:127.0.0.1:2525`, `lmtp:127.0.0.1:24`, `lmtp:unix:/run/lmtp`,
-/// `smarthost:relay.test:587,backup.test:587`, `maildir`.
+/// `smarthost:relay.test:587,tls://backup.test:465`, `maildir`.
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -82,9 +82,9 @@ impl fmt::Display for NextHop {
             Self::Smarthost(servers, _) => {
                 f.write_str("smarthost")?;
                 let mut separators = std::iter::once(":").chain(std::iter::repeat(","));
-                servers.iter().try_for_each(|Server { host, port }| {
-                    write!(f, "{}{host}:{port}", separators.next().unwrap_or_default())
-                })
+                servers
+                    .iter()
+                    .try_for_each(|server| write!(f, "{}{server}", separators.next().unwrap_or_default()))
             }
             Self::Unix(path, terms) => write!(f, "{}:unix:{}", scheme(terms), path.display()),
             Self::Maildir(_) => f.write_str("maildir"),

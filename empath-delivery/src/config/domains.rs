@@ -112,9 +112,9 @@ impl DomainConfig {
         ]
     }
 
-    /// Whether hosts are shown who we are.
-    pub(crate) fn has_credentials(&self) -> bool {
-        self.smarthost.as_ref().is_some_and(|smarthost| smarthost.auth.is_some())
+    /// Whether its hosts are always spoken to inside TLS.
+    pub(crate) fn implies_tls(&self) -> bool {
+        self.smarthost.as_ref().is_some_and(Smarthost::implies_tls)
     }
 
     /// What is wrong with the values.
@@ -138,10 +138,10 @@ impl DomainConfig {
                 given.map(|key| Problem::new(key, format!("contradicts {first}: give one of the two"))),
             );
         }
-        if self.has_credentials() && self.tls.is_some_and(|policy| policy != TlsPolicy::Required) {
+        if self.implies_tls() && self.tls.is_some_and(|policy| policy != TlsPolicy::Required) {
             problems.push(Problem::new(
                 "tls",
-                "smarthost.auth is never sent without it: leave tls out, or make it Required",
+                "smarthost.auth and tls:// are never without it: leave tls out, or make it Required",
             ));
         }
         if let Some(smarthost) = &self.smarthost {
@@ -298,7 +298,10 @@ mod tests {
         let default = DomainConfig::default;
         let smarthost = |auth| Smarthost { hosts: vec!["relay.test".parse().unwrap()], auth };
         let auth = SmarthostAuth { user: "u".into(), password_file: "/nowhere/secret".into() };
-        let table: [(DomainConfig, &[&str]); 6] = [
+        let inside = Smarthost { hosts: vec!["tls://relay.test".parse().unwrap()], auth: None };
+        let table: [(DomainConfig, &[&str]); 8] = [
+            (DomainConfig { smarthost: Some(inside.clone()), ..default() }, &[]),
+            (DomainConfig { smarthost: Some(inside), tls: Some(TlsPolicy::Disabled), ..default() }, &["tls"]),
             (DomainConfig { smarthost: Some(smarthost(None)), ..default() }, &[]),
             (DomainConfig { smarthost: Some(Smarthost::default()), ..default() }, &["smarthost.hosts"]),
             (

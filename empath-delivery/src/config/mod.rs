@@ -32,7 +32,7 @@ pub use lmtp::{LmtpServer, LmtpServerError};
 pub use pool::ConnectionPool;
 pub use retry::Retry;
 pub use senders::{SenderPattern, SenderPatternError, SenderRoute};
-pub use smarthost::{PasswordError, Server, Smarthost, SmarthostAuth};
+pub use smarthost::{PasswordError, Server, Smarthost, SmarthostAuth, SmarthostHost, SmarthostHostError};
 pub use tls::{TlsConfig, TlsPolicy};
 
 /// How accepted messages are delivered.
@@ -129,7 +129,7 @@ impl Config {
     pub(crate) fn security(&self, domain: Option<&DomainConfig>) -> (TlsPolicy, bool) {
         let policy = match domain {
             // Credentials are for nobody else to see.
-            Some(domain) if domain.require_tls || domain.has_credentials() => TlsPolicy::Required,
+            Some(domain) if domain.require_tls || domain.implies_tls() => TlsPolicy::Required,
             domain => domain.and_then(|domain| domain.tls).unwrap_or(self.tls.default_policy),
         };
         let accept = domain.and_then(|domain| domain.accept_invalid_certs);

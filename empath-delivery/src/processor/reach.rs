@@ -4,18 +4,21 @@ use empath_smtp::client::{Failure, FailureKind, Hello, Protocol, Target};
 use tokio::time::Instant;
 
 use super::Shared;
-use crate::health::{Advice, Health};
+use crate::{
+    health::{Advice, Health},
+    hosts::Candidate,
+};
 
 /// What attempts tell each other about hosts.
 impl Shared {
     /// Whether a host could not be reached lately. Now and then this finds out in the background if it still is so.
-    pub(crate) fn is_sick(self: &Arc<Self>, target: &Target, protocol: Protocol) -> bool {
-        let advice = self.health().advice(target, Instant::now());
+    pub(crate) fn is_sick(self: &Arc<Self>, candidate: &Candidate, protocol: Protocol) -> bool {
+        let advice = self.health().advice(&candidate.target, Instant::now());
         if advice == Advice::Probe {
             let (shared, stopping) = (Arc::clone(self), self.stopping.clone());
-            let target = target.clone();
+            let candidate = candidate.clone();
             self.spawn(async move {
-                let _ = stopping.run_until_cancelled(probe(shared, &target, protocol)).await;
+                let _ = stopping.run_until_cancelled(probe(shared, &candidate, protocol)).await;
             });
         }
         advice != Advice::Try
@@ -36,9 +39,10 @@ impl Shared {
     }
 }
 
-async fn probe(shared: Arc<Shared>, target: &Target, protocol: Protocol) {
+async fn probe(shared: Arc<Shared>, candidate: &Candidate, protocol: Protocol) {
+    let target = &candidate.target;
     let hello = Hello { protocol, name: shared.settings.hostname.as_str() };
-    match shared.network.greet(target, hello, &shared.timeouts).await {
+    match shared.network.greet(candidate, hello, &shared.timeouts).await {
         Ok(connection) => {
             shared.is_well(target);
             connection.quit().await;

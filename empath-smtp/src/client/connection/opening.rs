@@ -32,15 +32,36 @@ impl Connection {
         hello: Hello<'_>,
         timeouts: Arc<Timeouts>,
     ) -> Result<Self, Failure> {
+        Self::dial(dial, target, hello.protocol, timeouts).await?.greeted(hello).await
+    }
+
+    /// Connects to a server that speaks TLS from the first octet (RFC 8314 §3), and goes on as [`open`](Self::open) does.
+    pub async fn open_tls(
+        dial: &dyn Dial,
+        target: &Target,
+        (tls, expected): (&Tls, &Expected<'_>),
+        hello: Hello<'_>,
+        timeouts: Arc<Timeouts>,
+    ) -> Result<Self, Failure> {
+        let connection = Self::dial(dial, target, hello.protocol, timeouts).await?;
+        connection.encrypted(tls, expected).await?.greeted(hello).await
+    }
+
+    async fn dial(
+        dial: &dyn Dial,
+        target: &Target,
+        protocol: Protocol,
+        timeouts: Arc<Timeouts>,
+    ) -> Result<Self, Failure> {
         let stream = match timeout(timeouts.connect, dial.dial(target)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(Stage::Connect.failed(error.into())),
             Err(_) => return Err(Stage::Connect.failed(FailureKind::Timeout)),
         };
-        let mut connection = Self {
+        Ok(Self {
             stream: Stream::Clear(stream),
             peer: target.clone(),
-            protocol: hello.protocol,
+            protocol,
             timeouts,
             offered: Extensions::default(),
             tls: None,
@@ -49,10 +70,13 @@ impl Connection {
             mails: 0,
             idle: false,
             deadline: None,
-        };
-        positive(Stage::Greeting, connection.read(Stage::Greeting).await)?;
-        connection.hello(hello).await?;
-        Ok(connection)
+        })
+    }
+
+    async fn greeted(mut self, hello: Hello<'_>) -> Result<Self, Failure> {
+        positive(Stage::Greeting, self.read(Stage::Greeting).await)?;
+        self.hello(hello).await?;
+        Ok(self)
     }
 
     /// Encrypts the connection and says EHLO anew: what the server said in clear text counts no longer (RFC 3207 §4.2).
@@ -72,6 +96,13 @@ impl Connection {
         if !self.input.is_empty() {
             return Err(Stage::StartTls.garbled(GarbledReason::BehindStartTls));
         }
+        self = self.encrypted(tls, expected).await?;
+        self.hello(hello).await?;
+        Ok(self)
+    }
+
+    /// Does the handshake.
+    async fn encrypted(mut self, tls: &Tls, expected: &Expected<'_>) -> Result<Self, Failure> {
         let Stream::Clear(stream) = self.stream else {
             return Err(Stage::StartTls.garbled(GarbledReason::Unexpected));
         };
@@ -80,7 +111,6 @@ impl Connection {
         let stream = stream.map_err(|kind| Stage::Handshake.failed(kind))?;
         self.tls = Some(tls::session(stream.get_ref().1, None));
         self.stream = Stream::Tls(Box::new(stream));
-        self.hello(hello).await?;
         Ok(self)
     }
 
