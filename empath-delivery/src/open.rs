@@ -15,7 +15,6 @@ use tokio::{task::spawn_blocking, time::Instant};
 
 use crate::{
     attempt::Outbound,
-    attempted::is_no_answer,
     config::{Config, HostAddr, TlsPolicy},
     failure::Failure,
     hosts::Candidate,
@@ -241,8 +240,8 @@ impl Open {
             }
             Err(failure) => {
                 // A host that doesn't meet our terms is there, and may meet those of other mail: only where the network or
-                // the host itself failed it is sick (RFC 3463 §3.5).
-                if is_no_answer(&failure) && failure.status.subject == 4 {
+                // the host itself failed it is sick.
+                if failure.is_no_answer() {
                     shared.is_ill(target);
                 }
                 Err((failure, peer(None)))

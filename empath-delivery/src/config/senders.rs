@@ -34,7 +34,8 @@ impl FromStr for SenderPattern {
         } else if let Some(name) = text.strip_prefix("*.") {
             name.parse().ok().map(Self::Below)
         } else if text.contains('@') {
-            text.parse().ok().map(Self::Mailbox)
+            // Whoever writes `*@example.test` means `example.test`, and not one odd address.
+            text.parse().ok().filter(|_| !text.starts_with("*@")).map(Self::Mailbox)
         } else {
             text.parse().ok().map(Self::Exact)
         };

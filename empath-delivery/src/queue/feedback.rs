@@ -32,6 +32,8 @@ pub enum Outcome {
     Failed,
     /// No host did, and one said that it has no time at present (421).
     TurnedAway,
+    /// No host did, and one does not know us by our credentials. It won't the next time.
+    Denied,
     /// Nothing.
     Unknown,
 }
@@ -150,6 +152,8 @@ impl Lanes {
                 lane.window.turn_away(lane.connections - 1);
                 lane.breaker.fail(probe, &self.breaker, now)
             }
+            // One message is enough to know. That all the others showed the same wrong password would be taken for an attack.
+            Outcome::Denied => lane.breaker.open(probe, &self.breaker, now),
             Outcome::Unknown => return,
         };
         if lane.domain.is_none() {

@@ -56,6 +56,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         3 => Just(Outcome::Good),
         3 => Just(Outcome::Failed),
         1 => Just(Outcome::TurnedAway),
+        1 => Just(Outcome::Denied),
         1 => Just(Outcome::Unknown),
     ]
 }
