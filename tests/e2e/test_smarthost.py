@@ -20,6 +20,7 @@ command_directory = /usr/sbin
 daemon_directory = /usr/lib/postfix/sbin
 myhostname = relay.test
 mydestination =
+local_recipient_maps =
 inet_interfaces = 127.0.0.1
 mynetworks = 127.0.0.0/8
 smtpd_relay_restrictions = permit_mynetworks, reject

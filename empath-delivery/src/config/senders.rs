@@ -122,13 +122,13 @@ impl SenderRoute {
         let Self { smarthost, mx_override, lmtp, tls, require_tls, accept_invalid_certs, max_connections } =
             self.clone();
         DomainConfig {
-            smarthost,
             mx_override,
-            lmtp,
             tls,
             require_tls,
             accept_invalid_certs,
             max_connections,
+            lmtp,
+            smarthost,
             ..DomainConfig::default()
         }
     }
