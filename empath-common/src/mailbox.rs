@@ -1,4 +1,4 @@
-use std::{fmt, hash, str::FromStr};
+use std::{cmp::Ordering, fmt, hash, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -158,6 +158,18 @@ impl PartialEq for Mailbox {
 }
 
 impl Eq for Mailbox {}
+
+impl PartialOrd for Mailbox {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Mailbox {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.local_part(), &self.host).cmp(&(other.local_part(), &other.host))
+    }
+}
 
 impl hash::Hash for Mailbox {
     fn hash<H: hash::Hasher>(&self, state: &mut H) {

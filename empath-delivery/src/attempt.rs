@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    attempted::{Attempted, Tried, is_no_answer, turned_down},
+    attempted::{Attempted, Tried, turned_down},
     config::Config,
     content::Outgoing,
     dsn::Arrived,
@@ -173,7 +173,7 @@ impl<'a> Attempt<'a> {
             let connected = Open::connect(candidate, outbound, self.domain(outbound), hasty).await;
             self.attempted.connect += started.elapsed();
             match connected {
-                Err((failure, _)) if hasty && started.elapsed() >= HASTE && is_no_answer(&failure) => {
+                Err((failure, _)) if hasty && started.elapsed() >= HASTE && failure.is_no_answer() => {
                     self.left.append(&mut elsewhere);
                     return false;
                 }

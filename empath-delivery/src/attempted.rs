@@ -65,12 +65,14 @@ impl Attempted {
 
     /// Learns what a host did.
     pub(crate) fn learn(&mut self, outcome: Outcome) {
-        // One host that listens is enough. Of those that don't, one that has too many of our connections says more.
+        // One host that listens is enough. Of those that don't, one that has too many of our connections says more, and
+        // one that doesn't know us most.
         let rank = |outcome| match outcome {
             Outcome::Unknown => 0,
             Outcome::Failed => 1,
             Outcome::TurnedAway => 2,
-            Outcome::Good => 3,
+            Outcome::Denied => 3,
+            Outcome::Good => 4,
         };
         if rank(outcome) > rank(self.outcome) {
             self.outcome = outcome;
@@ -111,14 +113,10 @@ pub(crate) struct Tried {
     pub(crate) arrived: Option<Arrived>,
 }
 
-/// Whether the host gave no answer that could be understood.
-pub(crate) fn is_no_answer(failure: &Failure) -> bool {
-    failure.reply.is_none() && failure.scope == Scope::Host && failure.class == Class::Transient
-}
-
 /// What a connection that did not come about says about the host. One that never wants us is not ill.
 pub(crate) fn turned_down(failure: &Failure) -> Outcome {
     match &failure.reply {
+        _ if failure.is_denied() => Outcome::Denied,
         _ if failure.class == Class::Permanent || failure.scope == Scope::Destination => Outcome::Unknown,
         Some(reply) if reply.code.get() == 421 => Outcome::TurnedAway,
         _ => Outcome::Failed,

@@ -81,9 +81,21 @@ impl Failure {
     /// A host that turns us away for good must not bounce what another host may take another time, and that a host is dead
     /// says less than what another one has said, of the mail or of itself.
     pub fn outweighs(&self, later: &Self) -> bool {
-        let answered = self.reply.is_some() && later.reply.is_none();
+        let answered = !self.is_no_answer() && later.is_no_answer();
         let says_more = later.class == Class::Permanent || self.scope != Scope::Host || answered;
         self.class == Class::Transient && later.scope == Scope::Host && says_more
+    }
+
+    /// Whether the network or the host itself failed (RFC 3463 §3.5), and it said nothing.
+    pub(crate) fn is_no_answer(&self) -> bool {
+        let transient = self.scope == Scope::Host && self.class == Class::Transient;
+        transient && self.reply.is_none() && self.status.subject == 4
+    }
+
+    /// Whether the host does not know us by the credentials that we have for it, and will not the next time.
+    pub(crate) fn is_denied(&self) -> bool {
+        // RFC 4954 §6, made transient. A host that says so before AUTH means something else.
+        self.reply.is_none() && self.status == EnhancedStatus::new(4, 7, 8)
     }
 
     /// Every MX host is this host, or comes after it (RFC 5321 §5.1).
@@ -170,9 +182,13 @@ impl From<client::Failure> for Failure {
             }
             FailureKind::Tls(_) => Self::new(Scope::Host, (4, 7, 5), detail),
             _ if stage == Stage::Handshake => Self::new(Scope::Host, (4, 7, 5), detail),
-            // RFC 4954 §6. The password may be mended: nothing bounces for it.
+            // RFC 4954 §6. The password may be mended: nothing bounces for it. Nor is this about the message: what the host
+            // says stands in the detail alone.
+            FailureKind::Refused(reply) if stage == Stage::Auth && reply.code.is_permanent() => {
+                Self::new(Scope::Host, (4, 7, 8), detail)
+            }
             FailureKind::Refused(reply) if stage == Stage::Auth && reply.code.get() != 421 => {
-                Self { reply: Some(reply), ..Self::new(Scope::Host, (4, 7, 8), detail) }
+                Self::new(Scope::Host, (4, 7, 0), detail)
             }
             FailureKind::Impostor => Self::new(Scope::Host, (4, 7, 8), detail),
             FailureKind::Unsupported(Feature::Auth) => Self::new(Scope::Host, (4, 7, 4), detail),
@@ -306,7 +322,7 @@ mod tests {
             (reply(Stage::Greeting, 421), TryNextHost, Defer, "4.0.0"),
             (reply(Stage::Ehlo, 550), TryNextHost, Bounce, "5.0.0"),
             (reply(Stage::Auth, 535), TryNextHost, Defer, "4.7.8"),
-            (reply(Stage::Auth, 454), TryNextHost, Defer, "4.7.8"),
+            (reply(Stage::Auth, 454), TryNextHost, Defer, "4.7.0"),
             (reply(Stage::Auth, 421), TryNextHost, Defer, "4.0.0"),
             (at(Stage::Auth, FailureKind::Impostor), TryNextHost, Defer, "4.7.8"),
             (at(Stage::Auth, FailureKind::Unsupported(Feature::Auth)), TryNextHost, Defer, "4.7.4"),
@@ -378,6 +394,8 @@ mod tests {
         let (dead, busy) = (at(Stage::Connect, FailureKind::Timeout), reply(Stage::RcptTo, 450));
         assert!(busy.outweighs(&dead) && busy.outweighs(&reply(Stage::Greeting, 421)));
         assert!(!dead.outweighs(&busy) && !busy.outweighs(&busy));
+        let denied = reply(Stage::Auth, 535);
+        assert!(denied.reply.is_none() && denied.outweighs(&dead) && !dead.outweighs(&denied));
         let full = reply(Stage::Greeting, 451);
         assert!(full.outweighs(&dead) && !dead.outweighs(&full));
     }

@@ -30,6 +30,8 @@ pub(crate) struct Candidate {
     /// A Unix socket has none.
     pub(crate) host: Option<HostAddr>,
     pub(crate) target: Target,
+    /// Whether it speaks TLS from the first octet.
+    pub(crate) tls: bool,
 }
 
 /// Most addresses that are tried in one attempt, whatever the number of hosts. The rest is as if it were not there.
@@ -46,7 +48,7 @@ pub(crate) struct Hosts<'a> {
     /// Addresses of the host whose turn it is.
     addresses: VecDeque<Candidate>,
     /// A host of which one family of addresses was not known yet when its turn came.
-    late: Option<(Domain, u16)>,
+    late: Option<(Domain, Server)>,
     /// What was handed out: an address that two hosts share is tried once.
     tried: HashSet<Target>,
     /// The preference whose hosts were looked up last.
@@ -71,17 +73,18 @@ impl<'a> Hosts<'a> {
                 let mut mx = resolver.mx(domain).await.map_err(|error| Failure::from(&error))?;
                 cut(&mut mx, &own.names)?;
                 resolve::shuffle_equals(&mut mx, rng);
-                let host =
-                    |mx: MxHost| (mx.preference, Server { host: HostAddr::Name(mx.name), port: mx_port });
+                let host = |MxHost { preference, name, .. }: MxHost| {
+                    (preference, Server { host: HostAddr::Name(name), port: mx_port, tls: false })
+                };
                 (mx.into_iter().map(host).collect(), false)
             }
             NextHop::Host { host, port, configured, .. } => {
-                ([(0, Server { host: host.clone(), port: *port })].into(), *configured)
+                ([(0, Server { host: host.clone(), port: *port, tls: false })].into(), *configured)
             }
             // As if each were the only MX host of its preference.
             NextHop::Smarthost(servers, _) => ((0..).zip(servers.iter().cloned()).collect(), true),
             NextHop::Unix(path, _) => {
-                addresses.push_back(Candidate { host: None, target: Target::Unix(path.clone()) });
+                addresses.push_back(Candidate { host: None, target: Target::Unix(path.clone()), tls: false });
                 (VecDeque::new(), true)
             }
             NextHop::Maildir(_) => (VecDeque::new(), true),
@@ -115,13 +118,13 @@ impl<'a> Hosts<'a> {
             if self.tried.len() >= MAX_TRIED {
                 return None;
             }
-            if let Some((name, port)) = self.late.take() {
+            if let Some((name, server)) = self.late.take() {
                 // The other family has no addresses, or not in time: what there was has been tried.
                 let Ok(addresses) = self.resolver.addresses(&name).await else { continue };
-                if self.are_ours(&addresses, port) {
+                if self.are_ours(&addresses, server.port) {
                     self.rest.clear();
                 } else {
-                    self.hand_out(&HostAddr::Name(name), port, addresses);
+                    self.hand_out(&server, addresses);
                 }
                 continue;
             }
@@ -131,15 +134,15 @@ impl<'a> Hosts<'a> {
             if new && self.equals_are_ours(preference).await {
                 return self.end(first);
             }
-            let (_, Server { host, port }) = self.rest.pop_front()?;
-            let addresses = match self.look_up(&host, port).await {
+            let (_, server) = self.rest.pop_front()?;
+            let addresses = match self.look_up(&server).await {
                 Ok(addresses) => addresses,
                 Err(failure) => return Some(Err(failure)),
             };
-            if self.are_ours(&addresses, port) {
+            if self.are_ours(&addresses, server.port) {
                 return self.end(first);
             }
-            self.hand_out(&host, port, addresses);
+            self.hand_out(&server, addresses);
         }
     }
 
@@ -151,9 +154,10 @@ impl<'a> Hosts<'a> {
         first.then_some(Err(failure))
     }
 
-    fn hand_out(&mut self, host: &HostAddr, port: u16, addresses: Vec<IpAddr>) {
+    fn hand_out(&mut self, Server { host, port, tls }: &Server, addresses: Vec<IpAddr>) {
         let room = MAX_TRIED.saturating_sub(self.tried.len());
-        let candidate = |ip| Candidate { host: Some(host.clone()), target: address(ip, port).into() };
+        let candidate =
+            |ip| Candidate { host: Some(host.clone()), target: address(ip, *port).into(), tls: *tls };
         self.addresses = addresses.into_iter().map(candidate).take(room).collect();
     }
 
@@ -191,11 +195,11 @@ impl<'a> Hosts<'a> {
         false
     }
 
-    async fn look_up(&mut self, host: &HostAddr, port: u16) -> Result<Vec<IpAddr>, Failure> {
-        match host {
+    async fn look_up(&mut self, server: &Server) -> Result<Vec<IpAddr>, Failure> {
+        match &server.host {
             HostAddr::Name(name) => match self.resolver.first_addresses(name).await {
                 Ok(Addresses { usable, complete }) => {
-                    self.late = Some((name.clone(), port)).filter(|_| !complete);
+                    self.late = Some((name.clone(), server.clone())).filter(|_| !complete);
                     Ok(usable)
                 }
                 Err(error) if self.configured => Err(Failure::of_configured_host(&error)),

@@ -3,21 +3,17 @@
 use std::{
     collections::HashMap,
     io,
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use empath_common::{Domain, TlsSession};
 use empath_metrics::Gauge;
-use empath_smtp::client::{
-    self, Connection, Dial, Expected, FailureKind, Hello, Stage, Target, Timeouts, Tls,
-};
+use empath_smtp::client::{self, Connection, Dial, Expected, FailureKind, Stage, Target, Timeouts, Tls};
 use tokio::{task::spawn_blocking, time::Instant};
 
 use crate::{
     attempt::Outbound,
-    attempted::is_no_answer,
     config::{Config, HostAddr, TlsPolicy},
     failure::Failure,
     hosts::Candidate,
@@ -100,15 +96,23 @@ impl Network {
         Self { dial, tls, broken: Broken::default(), metrics }
     }
 
-    /// Connects to a host in clear text.
+    /// Connects to a host to see whether it is there: in clear text, but for one that speaks TLS alone.
     pub(crate) async fn greet(
         &self,
-        target: &Target,
-        from: Option<IpAddr>,
-        hello: Hello<'_>,
+        Candidate { host, target, tls }: &Candidate,
+        terms: &Terms,
+        hostname: &Domain,
         timeouts: &Arc<Timeouts>,
     ) -> Result<Connection, client::Failure> {
-        Connection::open(&*self.dial, target, from, hello, Arc::clone(timeouts)).await
+        let (hello, way) = (terms.hello(hostname), terms.way(target));
+        let timeouts = Arc::clone(timeouts);
+        if !*tls {
+            return Connection::open(&*self.dial, way, hello, timeouts).await;
+        }
+        let name = host.as_ref().map(expected_name).unwrap_or_default();
+        // Nothing is said to it that matters.
+        let expected = Expected { name: &name, verified: false };
+        Connection::open_tls(&*self.dial, way, (&self.tls, &expected), hello, timeouts).await
     }
 
     /// Connects to a host, for mail to `domain`, and shows it who we are where that is asked.
@@ -144,13 +148,27 @@ impl Network {
     /// Connects to a host, encrypted as the terms want it.
     async fn connect(
         &self,
-        Candidate { host, target }: &Candidate,
+        Candidate { host, target, tls }: &Candidate,
         terms: &Terms,
         domain: &Domain,
         (hostname, timeouts): (&Domain, &Arc<Timeouts>),
     ) -> Result<Connection, client::Failure> {
-        let hello = terms.hello(hostname);
-        let in_clear = || self.greet(target, terms.from(target), hello, timeouts);
+        let (hello, way) = (terms.hello(hostname), terms.way(target));
+        let name = match (&terms.name, host) {
+            (Some(name), _) => name.to_string(),
+            (None, Some(host)) => expected_name(host),
+            (None, None) => domain.to_string(),
+        };
+        let expected = Expected { name: &name, verified: terms.verified };
+        if *tls {
+            let secured = (&self.tls, &expected);
+            let opened = Connection::open_tls(&*self.dial, way, secured, hello, Arc::clone(timeouts)).await;
+            if matches!(opened, Err(client::Failure { stage: Stage::Handshake, .. })) {
+                self.metrics.tls_failed(domain, true);
+            }
+            return opened;
+        }
+        let in_clear = || Connection::open(&*self.dial, way, hello, Arc::clone(timeouts));
         let connection = in_clear().await?;
         let wanted = match terms.tls {
             TlsPolicy::Disabled => false,
@@ -160,12 +178,6 @@ impl Network {
         if !wanted {
             return Ok(connection);
         }
-        let name = match (&terms.name, host) {
-            (Some(name), _) | (None, Some(HostAddr::Name(name))) => name.to_string(),
-            (None, Some(HostAddr::Ip(ip))) => ip.to_string(),
-            (None, None) => domain.to_string(),
-        };
-        let expected = Expected { name: &name, verified: terms.verified };
         let failure = match connection.start_tls(&self.tls, &expected, hello).await {
             Ok(connection) => return Ok(connection),
             Err(failure) => failure,
@@ -198,6 +210,14 @@ fn is_nobodys(failure: &client::Failure) -> bool {
     matches!(&failure.kind, FailureKind::Io(error) if *error == io::ErrorKind::AddrNotAvailable)
 }
 
+/// What a host's certificate is for.
+fn expected_name(host: &HostAddr) -> String {
+    match host {
+        HostAddr::Name(name) => name.to_string(),
+        HostAddr::Ip(ip) => ip.to_string(),
+    }
+}
+
 fn shown(host: Option<&HostAddr>, target: &Target) -> String {
     match (host, target) {
         (Some(HostAddr::Name(name)), Target::Tcp(address)) => {
@@ -215,7 +235,7 @@ impl Open {
         domain: &Domain,
         hasty: bool,
     ) -> Result<Self, (Failure, Arc<Peer>)> {
-        let Candidate { host, target } = candidate;
+        let Candidate { host, target, .. } = candidate;
         let peer = |tls| Arc::new(Peer { shown: shown(host.as_ref(), target), host: host.clone(), tls });
         let (terms, shared) = (outbound.terms, outbound.shared);
         let timeouts = if hasty { &shared.hasty } else { outbound.timeouts };
@@ -231,8 +251,8 @@ impl Open {
             }
             Err(failure) => {
                 // A host that doesn't meet our terms is there, and may meet those of other mail: only where the network or
-                // the host itself failed it is sick (RFC 3463 §3.5).
-                if is_no_answer(&failure) && failure.status.subject == 4 {
+                // the host itself failed it is sick.
+                if failure.is_no_answer() {
                     shared.is_ill(target);
                 }
                 Err((failure, peer(None)))

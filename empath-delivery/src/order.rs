@@ -52,7 +52,7 @@ impl<'a> Order<'a> {
                 Some(Ok(candidate)) if !self.terms.reach(&candidate.target) => self.out_of_reach = true,
                 Some(Ok(candidate)) => {
                     let hasty = self.hosts.has_more() || !self.last.is_empty();
-                    if !(hasty && self.shared.is_sick(&candidate.target, self.terms)) {
+                    if !(hasty && self.shared.is_sick(&candidate, self.terms)) {
                         return Some(Ok(Turn { candidate, hasty }));
                     }
                     self.put_last(candidate);

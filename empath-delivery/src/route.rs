@@ -1,9 +1,11 @@
-//! A forward-path and the configuration make a next hop.
+//! A forward-path, the class of the sender and the configuration make a next hop.
 //!
 //! It is computed again on every attempt, so a change of the configuration applies to mail already queued.
 
+mod senders;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     net::IpAddr,
     path::Path,
@@ -11,8 +13,8 @@ use std::{
     time::Duration,
 };
 
-use empath_common::{Domain, ForwardPath, Host, MessageId};
-use empath_smtp::client::{Hello, Protocol, Target};
+use empath_common::{Domain, Host, MessageId, ReversePath};
+use empath_smtp::client::{self, Hello, Protocol, Target};
 
 use crate::{
     config::{
@@ -22,6 +24,8 @@ use crate::{
     queue::Rate,
     source::{Origin, Pool},
 };
+pub use senders::SenderClass;
+use senders::Senders;
 
 /// Most overrides at run time.
 const MAX_OVERRIDES: usize = 1000;
@@ -97,7 +101,7 @@ impl NextHop {
 }
 
 /// As it is shown: `mx:example.test`, `smtp:127.0.0.1:2525`, `lmtp:127.0.0.1:24`, `lmtp:unix:/run/lmtp`,
-/// `smarthost:relay.test:587,backup.test:587`, `maildir`.
+/// `smarthost:relay.test:587,tls://backup.test:465`, `maildir`.
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -106,9 +110,9 @@ impl fmt::Display for NextHop {
             Self::Smarthost(servers, _) => {
                 f.write_str("smarthost")?;
                 let mut separators = std::iter::once(":").chain(std::iter::repeat(","));
-                servers.iter().try_for_each(|Server { host, port }| {
-                    write!(f, "{}{host}:{port}", separators.next().unwrap_or_default())
-                })
+                servers
+                    .iter()
+                    .try_for_each(|server| write!(f, "{}{server}", separators.next().unwrap_or_default()))
             }
             Self::Unix(path, terms) => write!(f, "{}:unix:{}", scheme(terms), path.display()),
             Self::Maildir(_) => f.write_str("maildir"),
@@ -121,6 +125,15 @@ fn scheme(terms: &Terms) -> &'static str {
         Protocol::Smtp => "smtp",
         Protocol::Lmtp => "lmtp",
     }
+}
+
+/// What decides about the way of a message, besides whom it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mail {
+    /// Which message.
+    pub id: MessageId,
+    /// Whose it is.
+    pub sender: SenderClass,
 }
 
 /// A next hop and what applies to it.
@@ -150,12 +163,14 @@ pub struct Routes {
     /// By the name below which it applies.
     below: HashMap<Box<str>, Policy>,
     any: Policy,
+    senders: Senders,
     /// What an operator said at run time. It counts more than the configuration.
     overrides: BTreeMap<Domain, Override>,
     mx_port: u16,
     hostname: Domain,
     /// What else is delivered here.
     local: Vec<Domain>,
+    local_names: HashSet<Domain>,
 }
 
 /// There are too many overrides.
@@ -172,6 +187,10 @@ struct Policy {
     rate: Option<Rate>,
     /// What connections come from.
     pool: Option<Pool>,
+    /// Whether the route of a sender counts more.
+    yields: bool,
+    /// Whether this is about some domains, and not about all.
+    named: bool,
 }
 
 impl Routes {
@@ -187,11 +206,15 @@ impl Routes {
                 max_connections: max_per_server,
                 rate: rate(config, None),
                 pool: config.pool(None).map(Pool::new),
+                yields: true,
+                named: false,
             },
+            senders: Senders::new(config),
             overrides: BTreeMap::new(),
             mx_port: config.mx_port,
             hostname,
             local: Vec::new(),
+            local_names: HashSet::new(),
         };
         for (pattern, domain) in &config.domains {
             let terms = Arc::new(Terms::of(config, Some(domain)));
@@ -202,12 +225,15 @@ impl Routes {
             } else if let Some(to) = &domain.smarthost {
                 Some(smarthost(to, &terms))
             } else {
-                domain.mx_override.as_ref().map(|to| routes.configured(to, &terms))
+                domain.mx_override.as_ref().map(|to| NextHop::configured(to, config.mx_port, &terms))
             };
+            let stays = domain.maildir.is_some() || domain.lmtp.is_some();
+            let named = *pattern != DomainPattern::Any;
+            let yields = next_hop.is_none() || !(named || stays);
             let max_connections = domain.max_connections.unwrap_or(max_per_server);
             let rate = rate(config, Some(domain));
-            let pool = config.pool(Some(domain)).map(Pool::new);
-            let policy = Policy { next_hop, terms, max_connections, rate, pool };
+            let pool = config.pool(domain.source.as_ref()).map(Pool::new);
+            let policy = Policy { next_hop, terms, max_connections, rate, pool, yields, named };
             match pattern {
                 DomainPattern::Exact(name) => {
                     routes.exact.insert(name.clone(), policy);
@@ -225,7 +251,33 @@ impl Routes {
     #[must_use]
     pub fn with_local(mut self, domains: &[Domain]) -> Self {
         self.local.extend_from_slice(domains);
+        self.local_names.extend(domains.iter().cloned());
         self
+    }
+
+    /// From now on these are the routes instead of those `before`. Then the [classes](SenderClass) of senders mean what
+    /// they meant.
+    #[must_use]
+    pub fn succeeding(mut self, before: &Self) -> Self {
+        self.senders.succeed(&before.senders);
+        self
+    }
+
+    /// The class of a message with this reverse-path.
+    pub fn sender_class(&self, path: &ReversePath) -> SenderClass {
+        self.senders.class(path)
+    }
+
+    /// The ways that mail for anybody at `host` may go, depending on who sends it and on the address that it leaves from.
+    pub(crate) fn ways_to<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = NextHop> + 'a {
+        self.senders.classes().flat_map(|sender| {
+            let (Route { next_hop, .. }, pool) = self.unsourced(sender, Some(host));
+            let from_each = |pool: &Pool| {
+                let next_hops = pool.origins().map(|source| next_hop.clone().with_source(source));
+                next_hops.collect::<Vec<_>>()
+            };
+            pool.map_or_else(|| vec![next_hop.clone()], from_each)
+        })
     }
 
     /// The domain of the bare `<Postmaster>`, who is a local recipient (RFC 5321 §4.5.1): the first of the host and the
@@ -236,63 +288,53 @@ impl Routes {
         std::iter::once(&self.hostname).chain(&self.local).find(known).unwrap_or(&self.hostname)
     }
 
-    /// Where a message goes for `path`.
-    pub fn route(&self, id: MessageId, path: &ForwardPath) -> Route {
-        self.route_to(id, path.host())
-    }
-
-    /// Where a message goes for anybody at `host`; `None` is the host of the bare `<Postmaster>`.
-    pub fn route_to(&self, id: MessageId, host: Option<&Host>) -> Route {
-        let (mut route, pool) = self.unsourced(host);
-        if let Some(source) = pool.and_then(|pool| pool.choose(id)) {
+    /// Where mail for anybody at `host` goes; `None` is the host of the bare `<Postmaster>`.
+    pub fn route_to(&self, mail: Mail, host: Option<&Host>) -> Route {
+        let (mut route, pool) = self.unsourced(mail.sender, host);
+        if let Some(source) = pool.and_then(|pool| pool.choose(mail.id)) {
             route.next_hop = route.next_hop.with_source(source);
         }
         route
     }
 
-    /// Where mail for anybody at `host` goes, from every source that it may leave from.
-    pub fn next_hops(&self, host: Option<&Host>) -> Vec<NextHop> {
-        let (Route { next_hop, .. }, pool) = self.unsourced(host);
-        match pool {
-            None => vec![next_hop],
-            Some(pool) => pool.origins().map(|source| next_hop.clone().with_source(source)).collect(),
-        }
-    }
-
-    /// Where mail for anybody at `host` goes, and the pool that it leaves from.
-    fn unsourced(&self, host: Option<&Host>) -> (Route, Option<&Pool>) {
+    /// Where mail of a sender for anybody at `host` goes, and the pool that it leaves from.
+    fn unsourced(&self, sender: SenderClass, host: Option<&Host>) -> (Route, Option<&Pool>) {
         let domain = match host {
-            None => self.postmaster_domain(),
-            Some(Host::Domain(domain)) => domain,
-            Some(Host::Literal(literal)) => {
-                let next_hop = |terms| NextHop::Host {
-                    host: HostAddr::Ip(literal.0),
-                    port: self.mx_port,
-                    configured: false,
-                    terms,
-                };
-                return (self.any.route(None, next_hop), self.any.pool.as_ref());
-            }
+            None => Some(self.postmaster_domain()),
+            Some(Host::Domain(domain)) => Some(domain),
+            Some(Host::Literal(_)) => None,
         };
-        let policy = self.policy(domain);
-        let route = match self.overrides.get(domain) {
+        let policy = domain.map_or(&self.any, |domain| self.policy(domain));
+        let by_address = |terms| match (domain, host) {
+            (None, Some(Host::Literal(literal))) => {
+                NextHop::Host { host: HostAddr::Ip(literal.0), port: self.mx_port, configured: false, terms }
+            }
+            (domain, _) => NextHop::Mx(domain.unwrap_or(&self.hostname).clone(), terms),
+        };
+        let route = match domain.and_then(|domain| self.overrides.get(domain)) {
             Some(to) => {
-                let next_hop = Some(self.configured(to, &policy.terms));
-                let policy = Policy { next_hop, ..policy.clone() };
-                policy.route(Some(domain), |terms| NextHop::Mx(domain.clone(), terms))
+                let next_hop = Some(NextHop::configured(to, self.mx_port, &policy.terms));
+                Policy { next_hop, ..policy.clone() }.route(domain, by_address)
             }
-            None => policy.route(Some(domain), |terms| NextHop::Mx(domain.clone(), terms)),
+            None => match self.way(sender, host, policy) {
+                Some(way) => way,
+                None => policy.route(domain, by_address),
+            },
         };
-        (route, policy.pool.as_ref())
+        let own = self.senders.way(sender).and_then(|way| way.pool.as_ref());
+        (route, own.or(policy.pool.as_ref()))
     }
 
-    fn configured(&self, to: &Override, terms: &Arc<Terms>) -> NextHop {
-        NextHop::Host {
-            host: to.host.clone(),
-            port: to.port.unwrap_or(self.mx_port),
-            configured: true,
-            terms: Arc::clone(terms),
-        }
+    /// The sender's own way to `host`, if it counts more than what the configuration says of that: `policy`.
+    fn way(&self, sender: SenderClass, host: Option<&Host>, policy: &Policy) -> Option<Route> {
+        let way = self.senders.way(sender).filter(|_| policy.yields)?;
+        let limit = match host? {
+            // Mail for this host stays here, that of the bare `<Postmaster>` too.
+            Host::Domain(domain) if self.local_names.contains(domain) => return None,
+            Host::Domain(domain) => policy.limit(domain),
+            Host::Literal(_) => None,
+        };
+        way.route(policy.required(), limit)
     }
 
     /// What an operator said at run time, by domain.
@@ -315,19 +357,27 @@ impl Routes {
     }
 
     fn policy(&self, domain: &Domain) -> &Policy {
-        if let Some(policy) = self.exact.get(domain) {
-            return policy;
+        self.exact.get(domain).or_else(|| longest(&self.below, domain)).unwrap_or(&self.any)
+    }
+}
+
+/// What applies below the longest name that a domain lies below.
+fn longest<'a, T>(below: &'a HashMap<Box<str>, T>, domain: &Domain) -> Option<&'a T> {
+    if below.is_empty() {
+        return None;
+    }
+    let parents = std::iter::successors(Some(domain.as_str()), |name| Some(name.split_once('.')?.1));
+    parents.skip(1).find_map(|parent| below.get(parent))
+}
+
+impl NextHop {
+    fn configured(to: &Override, mx_port: u16, terms: &Arc<Terms>) -> Self {
+        Self::Host {
+            host: to.host.clone(),
+            port: to.port.unwrap_or(mx_port),
+            configured: true,
+            terms: Arc::clone(terms),
         }
-        if !self.below.is_empty() {
-            let mut name = domain.as_str();
-            while let Some((_, parent)) = name.split_once('.') {
-                if let Some(policy) = self.below.get(parent) {
-                    return policy;
-                }
-                name = parent;
-            }
-        }
-        &self.any
     }
 }
 
@@ -359,8 +409,17 @@ impl Policy {
         {
             Arc::make_mut(terms).name = domain.cloned();
         }
-        let limit = domain.zip(self.rate).map(|(domain, rate)| Limit { domain: domain.clone(), rate });
+        let limit = domain.and_then(|domain| self.limit(domain));
         Route { next_hop, max_connections: self.max_connections, limit }
+    }
+
+    fn limit(&self, domain: &Domain) -> Option<Limit> {
+        self.rate.map(|rate| Limit { domain: domain.clone(), rate })
+    }
+
+    /// Its terms, if it requires TLS whatever the way.
+    fn required(&self) -> Option<&Terms> {
+        (self.named && self.terms.tls == TlsPolicy::Required).then_some(&*self.terms)
     }
 }
 
@@ -374,6 +433,11 @@ impl Terms {
     /// The address that a server is reached from, if the system doesn't choose.
     pub(crate) fn from(&self, target: &Target) -> Option<IpAddr> {
         self.source.as_ref()?.towards(target)
+    }
+
+    /// The way to a server.
+    pub(crate) fn way<'a>(&self, target: &'a Target) -> client::Way<'a> {
+        client::Way { target, from: self.from(target) }
     }
 
     /// Whether a server can be reached from our source.

@@ -34,22 +34,25 @@ service auth {{{{
 class PostfixSmarthost(test_smarthost.Smarthost):
     """As another Empath is told who we are, so is Postfix."""
 
-    def relay(self, mechanism):
+    def relay(self, mechanism, tls):
         names = {"ScramSha256": "scram-sha-256", "Plain": "plain", "Login": "login"}
         self.mechanism = names[mechanism]
         dovecot = Dovecot(DOVECOT.format(mechanism=self.mechanism), {ALICE: (PASSWORD, "")}, "auth")
         self.addCleanup(dovecot.close)
-        self.postfix = Postfix(self, MAIN.replace("{socket}", str(dovecot.dir / "auth")), "relay.test,IP:127.0.0.1")
+        main = MAIN.replace("{socket}", str(dovecot.dir / "auth"))
+        # RFC 8314 §3.
+        main += f"smtpd_tls_wrappermode = {'yes' if tls else 'no'}\n"
+        self.postfix = Postfix(self, main, "relay.test,IP:127.0.0.1")
         return self.postfix.port, self.postfix.authority, lambda: self.postfix.mail(1)
 
-    def deliver(self, mechanism):
-        super().deliver(mechanism)
+    def deliver(self, mechanism, tls=False):
+        super().deliver(mechanism, tls)
         log = self.postfix.log()
         self.assertIn(f"sasl_method={self.mechanism.upper()}, sasl_username={ALICE}", log)
         self.assertRegex(log, f"SASL {self.mechanism.upper()} authentication failed")
 
     def test_a_host_that_is_not_known_for_sure_is_shown_nothing(self):
-        port, _, _ = self.relay("Plain")
+        port, _, _ = self.relay("Plain", tls=False)
         daemon = self.daemon(f"""domains: {{"*": (smarthost: (
             hosts: ["127.0.0.1:{port}"], auth: (user: "{ALICE}", password_file: "secret"),
         ))}}""", start=False)

@@ -9,9 +9,10 @@ from test_tls import certify, sign
 
 
 class Smarthost(TestCase):
-    def relay(self, mechanism):
+    def relay(self, mechanism, tls):
         """The port of the smarthost, the certificate of its authority, and what waits for mail there."""
-        relay = self.daemon(config=CONFIG, start=False, submissions=free_port(), auth=f"mechanisms: [{mechanism}]")
+        submissions = free_port()
+        relay = self.daemon(config=CONFIG, start=False, submissions=submissions, auth=f"mechanisms: [{mechanism}]")
         certify(relay.dir / "authority", "authority.test")
         # It is called by its address.
         certificate, key = sign(relay.dir / "authority", "relay.test,IP:127.0.0.1")
@@ -22,16 +23,18 @@ class Smarthost(TestCase):
                        input=PASSWORD + "\n", text=True, capture_output=True, timeout=PATIENCE, check=True)
         relay.start()
         mail = relay.dir / "mail/bob@elsewhere.test/new"
-        return relay.port, relay.dir / "authority/cert.pem", \
+        return submissions if tls else relay.port, relay.dir / "authority/cert.pem", \
             lambda: wait_until(lambda: mail.exists() and list(mail.iterdir()), "it has arrived")
 
-    def deliver(self, mechanism):
-        port, authority, arrived = self.relay(mechanism)
+    def deliver(self, mechanism, tls=False):
+        port, authority, arrived = self.relay(mechanism, tls)
+        host = f"tls://127.0.0.1:{port}" if tls else f"127.0.0.1:{port}"
         daemon = self.daemon(f"""
             retry: (base_delay: "1s", jitter: 0.0),
+            circuit_breaker: (timeout: "1s"),
             tls: (ca_file: "authority.pem"),
-            domains: {{"*": (smarthost: (
-                hosts: ["127.0.0.1:{free_port()}", "127.0.0.1:{port}"],
+            sender_routes: {{"{ALICE}": (smarthost: (
+                hosts: ["127.0.0.1:{free_port()}", "{host}"],
                 auth: (user: "{ALICE}", password_file: "secret"),
             ))}}""", start=False)
         shutil.copy(authority, daemon.dir / "authority.pem")
@@ -40,7 +43,11 @@ class Smarthost(TestCase):
         daemon.start()
         daemon.send(ALICE, ["bob@elsewhere.test"], CONTENT)
         [waiting] = wait_until(lambda: [m for m in daemon.queue() if m["status"] == "deferred"], "it is deferred")
-        self.assertEqual(waiting["recipients"][0]["last_reply"]["code"], 535, waiting)
+        [recipient] = waiting["recipients"]
+        self.assertEqual(recipient["next_hop"].split(",")[1], host)
+        # It is not about the message, and as the log has it.
+        self.assertIsNone(recipient["last_reply"].get("code"), waiting)
+        self.assertRegex(recipient["last_reply"]["text"], "^AUTH: 535")
         [line] = [line for line in daemon.lines() if message(line) == "deferred"][:1]
         self.assertEqual(line["status"], "4.7.8", line)
         self.assertRegex(line["reply"], "^AUTH: 535")
@@ -62,3 +69,6 @@ class Smarthost(TestCase):
 
     def test_login(self):
         self.deliver("Login")
+
+    def test_tls_from_the_first_octet(self):
+        self.deliver("Plain", tls=True)

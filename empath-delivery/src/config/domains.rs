@@ -96,12 +96,9 @@ impl Default for DomainConfig {
 impl DomainConfig {
     /// Paths, which may be relative to the configuration file.
     pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let socket = match &mut self.lmtp {
-            Some(LmtpServer::Unix(path)) => Some(path),
-            _ => None,
-        };
-        let auth = self.smarthost.as_mut().and_then(|smarthost| smarthost.auth.as_mut());
-        self.maildir.iter_mut().chain(socket).chain(auth.map(|auth| &mut auth.password_file))
+        let socket = self.lmtp.as_mut().and_then(LmtpServer::path);
+        let password = self.smarthost.as_mut().and_then(Smarthost::path);
+        self.maildir.iter_mut().chain(socket).chain(password)
     }
 
     /// Whether it says where mail goes.
@@ -118,9 +115,9 @@ impl DomainConfig {
         ]
     }
 
-    /// Whether hosts are shown who we are.
-    pub(crate) fn has_credentials(&self) -> bool {
-        self.smarthost.as_ref().is_some_and(|smarthost| smarthost.auth.is_some())
+    /// Whether its hosts are always spoken to inside TLS.
+    pub(crate) fn implies_tls(&self) -> bool {
+        self.smarthost.as_ref().is_some_and(Smarthost::implies_tls)
     }
 
     /// What is wrong with the values.
@@ -144,10 +141,10 @@ impl DomainConfig {
                 given.map(|key| Problem::new(key, format!("contradicts {first}: give one of the two"))),
             );
         }
-        if self.has_credentials() && self.tls.is_some_and(|policy| policy != TlsPolicy::Required) {
+        if self.implies_tls() && self.tls.is_some_and(|policy| policy != TlsPolicy::Required) {
             problems.push(Problem::new(
                 "tls",
-                "smarthost.auth is never sent without it: leave tls out, or make it Required",
+                "smarthost.auth and tls:// are never without it: leave tls out, or make it Required",
             ));
         }
         if let Some(smarthost) = &self.smarthost {
@@ -304,7 +301,10 @@ mod tests {
         let default = DomainConfig::default;
         let smarthost = |auth| Smarthost { hosts: vec!["relay.test".parse().unwrap()], auth };
         let auth = SmarthostAuth { user: "u".into(), password_file: "/nowhere/secret".into() };
-        let table: [(DomainConfig, &[&str]); 6] = [
+        let inside = Smarthost { hosts: vec!["tls://relay.test".parse().unwrap()], auth: None };
+        let table: [(DomainConfig, &[&str]); 8] = [
+            (DomainConfig { smarthost: Some(inside.clone()), ..default() }, &[]),
+            (DomainConfig { smarthost: Some(inside), tls: Some(TlsPolicy::Disabled), ..default() }, &["tls"]),
             (DomainConfig { smarthost: Some(smarthost(None)), ..default() }, &[]),
             (DomainConfig { smarthost: Some(Smarthost::default()), ..default() }, &["smarthost.hosts"]),
             (

@@ -33,6 +33,16 @@ pub enum LmtpServerError {
     SmtpPort,
 }
 
+impl LmtpServer {
+    /// The path of its socket, which may be relative to the configuration file.
+    pub(super) fn path(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::Host { .. } => None,
+            Self::Unix(path) => Some(path),
+        }
+    }
+}
+
 impl FromStr for LmtpServer {
     type Err = LmtpServerError;
 

@@ -8,6 +8,7 @@ mod limits;
 mod lmtp;
 mod pool;
 mod retry;
+mod senders;
 mod smarthost;
 mod source;
 mod tls;
@@ -31,7 +32,8 @@ pub use limits::{CircuitBreaker, RateLimits};
 pub use lmtp::{LmtpServer, LmtpServerError};
 pub use pool::ConnectionPool;
 pub use retry::Retry;
-pub use smarthost::{PasswordError, Server, Smarthost, SmarthostAuth};
+pub use senders::{SenderPattern, SenderPatternError, SenderRoute};
+pub use smarthost::{PasswordError, Server, Smarthost, SmarthostAuth, SmarthostHost, SmarthostHostError};
 pub use source::{Source, WarmUp};
 pub use tls::{TlsConfig, TlsPolicy};
 
@@ -83,6 +85,18 @@ pub struct Config {
     /// A key is a domain (`"example.test"`), every name below one (`"*.test"`, not `test` itself), or everything
     /// (`"*"`, address literals too). The longest match alone applies. Default: none.
     pub domains: BTreeMap<DomainPattern, DomainConfig>,
+    /// Where the mail of some senders goes that would otherwise go to MX hosts.
+    ///
+    /// A key is an address (`"news@example.test"`, its local part as it is written: RFC 5321 §2.4), a domain
+    /// (`"example.test"`, all its addresses), every name below one (`"*.example.test"`), or the null reverse-path of
+    /// reports (`"<>"`). The most exact match alone applies: the address, then the domain, then the longest name above it.
+    ///
+    /// A sender's route counts more than the search for MX hosts, an address literal, and a `smarthost` or `mx_override`
+    /// of `domains["*"]`. It counts less than a next hop that another entry of `domains` has for the recipient's domain,
+    /// than `maildir` or `lmtp` of any entry, and than an override at run time; and it is never taken for a recipient
+    /// in `smtp.local_domains`: mail for this host stays here. Limits of the recipient's domain apply all the same. Default:
+    /// none.
+    pub sender_routes: BTreeMap<SenderPattern, SenderRoute>,
 }
 
 impl Default for Config {
@@ -102,6 +116,7 @@ impl Default for Config {
             sources: BTreeMap::new(),
             source: None,
             domains: BTreeMap::new(),
+            sender_routes: BTreeMap::new(),
         }
     }
 }
@@ -125,7 +140,7 @@ impl Config {
     pub(crate) fn security(&self, domain: Option<&DomainConfig>) -> (TlsPolicy, bool) {
         let policy = match domain {
             // Credentials are for nobody else to see.
-            Some(domain) if domain.require_tls || domain.has_credentials() => TlsPolicy::Required,
+            Some(domain) if domain.require_tls || domain.implies_tls() => TlsPolicy::Required,
             domain => domain.and_then(|domain| domain.tls).unwrap_or(self.tls.default_policy),
         };
         let accept = domain.and_then(|domain| domain.accept_invalid_certs);
@@ -138,15 +153,15 @@ impl Config {
         Some(Problem::new("source", format!("there is no pool {name:?} in delivery.sources")))
     }
 
-    /// The pool that mail for such a domain leaves from.
-    pub(crate) fn pool(&self, domain: Option<&DomainConfig>) -> Option<&[Source]> {
-        let name = domain.and_then(|domain| domain.source.as_ref()).or(self.source.as_ref())?;
-        self.sources.get(name).map(Vec::as_slice)
+    /// The pool of this name, or the one for mail of which nothing else is said.
+    pub(crate) fn pool(&self, name: Option<&String>) -> Option<&[Source]> {
+        self.sources.get(name.or(self.source.as_ref())?).map(Vec::as_slice)
     }
 
     /// What TLS handshakes with servers need. Roots are missed only if something is to be verified.
     pub fn tls(&self) -> Result<Tls, Problem> {
-        let mut all = self.domains.values().map(Some).chain([None]);
+        let routes: Vec<_> = self.sender_routes.values().map(SenderRoute::as_domain).collect();
+        let mut all = self.domains.values().chain(&routes).map(Some).chain([None]);
         let verifies = all.any(|domain| self.security(domain).1);
         self.tls.load(verifies).map_err(|problem| problem.within("tls"))
     }
@@ -162,6 +177,12 @@ impl Config {
         for (pattern, domain) in &self.domains {
             if domain.accept_invalid_certs == Some(true) {
                 warnings.push(Problem::new(format!("domains[\"{pattern}\"].accept_invalid_certs"), message));
+            }
+        }
+        for (pattern, route) in &self.sender_routes {
+            if route.accept_invalid_certs == Some(true) {
+                let key = format!("sender_routes[\"{pattern}\"].accept_invalid_certs");
+                warnings.push(Problem::new(key, message));
             }
         }
         for (name, pool) in &self.sources {
@@ -216,6 +237,11 @@ impl Config {
             found.extend(self.unknown_pool(domain.source.as_ref()));
             add(&format!("domains[\"{pattern}\"]"), found);
         }
+        for (pattern, route) in &self.sender_routes {
+            let mut found = route.validate();
+            found.extend(self.unknown_pool(route.source.as_ref()));
+            add(&format!("sender_routes[\"{pattern}\"]"), found);
+        }
         problems
     }
 }
@@ -261,9 +287,18 @@ mod tests {
         config.domains.insert("a.test".parse().unwrap(), careful);
         assert_eq!(config.warnings(), []);
         config.domains.insert("b.test".parse().unwrap(), careless);
+        let careless = SenderRoute { accept_invalid_certs: Some(true), ..SenderRoute::default() };
+        config.sender_routes.insert("<>".parse().unwrap(), careless);
         config.tls.accept_invalid_certs = true;
         let keys: Vec<_> = config.warnings().into_iter().map(|warning| warning.key).collect();
-        assert_eq!(keys, ["tls.accept_invalid_certs", "domains[\"b.test\"].accept_invalid_certs"]);
+        assert_eq!(
+            keys,
+            [
+                "tls.accept_invalid_certs",
+                "domains[\"b.test\"].accept_invalid_certs",
+                "sender_routes[\"<>\"].accept_invalid_certs"
+            ]
+        );
     }
 
     #[test]
@@ -324,6 +359,7 @@ mod tests {
         };
         config.sources.insert("a".into(), vec![unusable, Source { weight: 0, ..Source::default() }]);
         config.source = Some("b".into());
+        config.sender_routes.insert("*.test".parse().unwrap(), SenderRoute::default());
         let keys: Vec<_> = config.validate().into_iter().map(|problem| problem.key).collect();
         assert_eq!(
             keys,
@@ -355,6 +391,7 @@ mod tests {
                 "domains[\"*.test\"].lmtp",
                 "domains[\"*.test\"].maildir",
                 "domains[\"*.test\"].source",
+                "sender_routes[\"*.test\"].smarthost",
             ]
         );
     }

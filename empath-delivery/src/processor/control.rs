@@ -10,6 +10,7 @@ use super::{
 use crate::{
     log,
     queue::{Fate, JobRecipient, MessageStatus, Queued, Settlement, Snapshot},
+    route::Mail,
 };
 
 /// How many messages are looked at while the queue is locked.
@@ -190,7 +191,10 @@ impl Processor {
         };
         let route = |recipient: usize| {
             let host = message.hosts.get(recipient)?;
-            Some(self.0.lock().queue.route(message.id, host.as_ref()).to_string())
+            let state = self.0.lock();
+            let by_path = |stored: &Stored| state.queue.routes().sender_class(&stored.envelope.reverse_path);
+            let sender = stored.as_ref().map_or(message.sender, by_path);
+            Some(state.queue.route(Mail { sender, ..message.mail() }, host.as_ref()).to_string())
         };
         let view = MessageView::new(message, stored.as_ref(), route);
         Some((view, stored.as_ref().map(history).unwrap_or_default()))

@@ -41,6 +41,17 @@ impl Shared {
         None
     }
 
+    /// Puts a job back whose sender has another route by now than when it came into the queue. False if it goes the right
+    /// way.
+    pub(crate) async fn redirected(self: &Arc<Self>, job: &Job, commits: &mut Commits) -> bool {
+        let now = self.now();
+        let ended = self.update(|queue| queue.redirect(job, now));
+        if ended == Some(true) {
+            commits.push(self, job.id, Entry::Removed(job.id)).await;
+        }
+        ended.is_some()
+    }
+
     /// Whether an envelope will never be read. What there is of it is kept for an operator then.
     async fn is_lost(&self, id: MessageId, failure: &LoadError) -> bool {
         match failure {
@@ -63,5 +74,97 @@ impl Shared {
         };
         let settlements: Vec<_> = job.recipients.iter().map(settlement).collect();
         self.update(|queue| queue.settle(job.id, &settlements, now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use empath_common::{Clock as _, Domain, Envelope, SystemClock};
+    use empath_metrics::Registry;
+    use empath_smtp::client::Sockets;
+    use empath_spool::{MemorySpool, Spool as _};
+    use empath_testkit::peer::{Act, At, Peer, Script};
+
+    use super::*;
+    use crate::{
+        Config, DsnConfig, Metrics, Parts, Processor, Resolver, Settings,
+        config::{DomainConfig, SenderRoute},
+        processor::Filter,
+        queue::MessageStatus,
+        route::Routes,
+    };
+
+    fn config(peers: [&Peer; 2], senders: &[&str]) -> Config {
+        let to = |peer: &Peer| Some(peer.address().to_string().parse().unwrap());
+        let mut config = Config::default();
+        config.dns.servers = vec!["127.0.0.1:1".parse().unwrap()];
+        let any = DomainConfig { mx_override: to(peers[0]), ..DomainConfig::default() };
+        config.domains.insert("*".parse().unwrap(), any);
+        let own = SenderRoute { mx_override: to(peers[1]), ..SenderRoute::default() };
+        config.sender_routes = senders.iter().map(|one| (one.parse().unwrap(), own.clone())).collect();
+        config
+    }
+
+    async fn refused(peer: &Peer, processor: &Processor, attempts: u32) {
+        peer.wait_for_connections(1).await;
+        while processor.list(&Filter::default(), None, 1).await[0].recipients[0].attempts < attempts
+            || processor.list(&Filter::default(), None, 1).await[0].status != MessageStatus::Deferred
+        {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn mail_whose_sender_was_given_a_route_meanwhile_takes_it_and_no_other() {
+        let busy = || Script::new().on(At::MailFrom, Act::reply("451 4.3.2 not now"));
+        let (old, new) = (Peer::start(busy()).await.unwrap(), Peer::start(busy()).await.unwrap());
+        let spool = Arc::new(MemorySpool::new());
+        let delivery = config([&old, &new], &[]);
+        let parts = Parts {
+            spool: Arc::clone(&spool) as _,
+            resolver: Arc::new(Resolver::new(&delivery.dns).unwrap()),
+            dial: Arc::new(Sockets),
+            tls: delivery.tls().unwrap(),
+            clock: Arc::new(SystemClock),
+            metrics: Metrics::new(&Registry::default()),
+            rng: fastrand::Rng::with_seed(1),
+        };
+        let home: Domain = "home.test".parse().unwrap();
+        let settings = Settings {
+            delivery,
+            dsn: DsnConfig::default(),
+            hostname: home.clone(),
+            own_names: Vec::new(),
+            own_addresses: Vec::new(),
+            content_memory: 0,
+        };
+        let processor = Processor::start(settings, parts);
+        let mut envelope =
+            Envelope::new("<news@home.test>".parse().unwrap(), "<bob@example.test>".parse().unwrap());
+        envelope.received_at = SystemClock.now();
+        let (id, envelope) = (MessageId::from_bytes([1; 16]), Arc::new(envelope));
+        let content = Bytes::from_static(b"Subject: x\r\n").into();
+        let accepted = Entry::Accepted { id, envelope: Arc::clone(&envelope), content: Bytes::new().into() };
+        spool.commit(accepted.into()).await.unwrap();
+        processor.accepted(id, envelope, &content);
+        refused(&old, &processor, 1).await;
+
+        let after = config([&old, &new], &["home.test"]);
+        processor.0.update(|queue| {
+            let replace =
+                |routes: &mut Routes| *routes = Routes::new(&after, home.clone()).succeeding(routes);
+            queue.reroute(&"elsewhere.test".parse().unwrap(), SystemClock.now(), replace);
+        });
+        let next_hop = |view: &crate::MessageView| view.recipients[0].next_hop.clone();
+        let view = processor.view(id).await.unwrap().0;
+        assert_eq!(next_hop(&view), Some(format!("smtp:{}", new.address())), "its envelope is known");
+        processor.retry(&Filter::default()).await;
+        refused(&new, &processor, 2).await;
+        let (view, history) = processor.view(id).await.unwrap();
+        assert_eq!(view.recipients[0].attempts, 2, "the way back cost none");
+        assert_eq!(history[1].next_hop, format!("smtp:{}", new.address()));
+        assert_eq!(old.transcript().matches("MAIL FROM").count(), 1, "{}", old.transcript());
+        assert_eq!(new.transcript().matches("MAIL FROM").count(), 1, "{}", new.transcript());
     }
 }

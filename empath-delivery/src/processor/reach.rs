@@ -6,19 +6,20 @@ use tokio::time::Instant;
 use super::Shared;
 use crate::{
     health::{Advice, Health},
+    hosts::Candidate,
     route::Terms,
 };
 
 /// What attempts tell each other about hosts.
 impl Shared {
     /// Whether a host could not be reached lately. Now and then this finds out in the background if it still is so.
-    pub(crate) fn is_sick(self: &Arc<Self>, target: &Target, terms: &Arc<Terms>) -> bool {
-        let advice = self.health().advice(target, Instant::now());
+    pub(crate) fn is_sick(self: &Arc<Self>, candidate: &Candidate, terms: &Arc<Terms>) -> bool {
+        let advice = self.health().advice(&candidate.target, Instant::now());
         if advice == Advice::Probe {
             let (shared, stopping) = (Arc::clone(self), self.stopping.clone());
-            let (target, terms) = (target.clone(), Arc::clone(terms));
+            let (candidate, terms) = (candidate.clone(), Arc::clone(terms));
             self.spawn(async move {
-                let _ = stopping.run_until_cancelled(probe(shared, &target, &terms)).await;
+                let _ = stopping.run_until_cancelled(probe(shared, &candidate, &terms)).await;
             });
         }
         advice != Advice::Try
@@ -39,9 +40,9 @@ impl Shared {
     }
 }
 
-async fn probe(shared: Arc<Shared>, target: &Target, terms: &Terms) {
-    let hello = terms.hello(&shared.settings.hostname);
-    match shared.network.greet(target, terms.from(target), hello, &shared.timeouts).await {
+async fn probe(shared: Arc<Shared>, candidate: &Candidate, terms: &Terms) {
+    let target = &candidate.target;
+    match shared.network.greet(candidate, terms, &shared.settings.hostname, &shared.timeouts).await {
         Ok(connection) => {
             shared.is_well(target);
             connection.quit().await;

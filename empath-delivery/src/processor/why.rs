@@ -105,13 +105,22 @@ fn blocked(obstacle: Obstacle, recipient: &RecipientView) -> Reason {
             Some(until),
             "the rate limit of its domain; then the next one goes".to_owned(),
         ),
-        Obstacle::Breaker { until: until @ Some(_) } => {
-            (Because::BreakerOpen, until, format!("{to} could not be reached; then it is tried again"))
-        }
-        Obstacle::Breaker { until: None } => {
-            (Because::BreakerOpen, None, format!("{to} could not be reached; it is being tried again"))
-        }
+        Obstacle::Breaker { until: until @ Some(_) } => (
+            Because::BreakerOpen,
+            until,
+            format!("{to} takes no mail at present{}; then it is tried again", because(recipient)),
+        ),
+        Obstacle::Breaker { until: None } => (
+            Because::BreakerOpen,
+            None,
+            format!("{to} takes no mail at present{}; it is being tried", because(recipient)),
+        ),
     }
+}
+
+/// What the last attempt came to, if there was one.
+fn because(recipient: &RecipientView) -> String {
+    recipient.last_reply.as_ref().map_or_else(String::new, |_| format!(" ({})", last(recipient)))
 }
 
 /// What the last attempt came to.

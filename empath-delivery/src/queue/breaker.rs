@@ -104,9 +104,18 @@ impl Breaker {
 
     /// The destination is not. True if it is open from now on.
     pub(super) fn fail(&mut self, probe: bool, config: &CircuitBreaker, now: Timestamp) -> bool {
+        self.fail_from(config.failure_threshold, probe, config, now)
+    }
+
+    /// The destination is not, and the next calls would show nothing else. True if it is open from now on.
+    pub(super) fn open(&mut self, probe: bool, config: &CircuitBreaker, now: Timestamp) -> bool {
+        self.fail_from(0, probe, config, now)
+    }
+
+    fn fail_from(&mut self, threshold: u32, probe: bool, config: &CircuitBreaker, now: Timestamp) -> bool {
         self.failures = self.failures.saturating_add(1);
         let opens = match self.state {
-            State::Closed => self.failures >= config.failure_threshold,
+            State::Closed => self.failures >= threshold,
             // What started before the pause says nothing new.
             State::HalfOpen { .. } => probe,
             State::Open { .. } => false,

@@ -61,10 +61,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::route::SenderClass;
 
     fn ready(number: usize, priority: Priority) -> Ready {
         let id = MessageId::from_bytes((number as u128).to_be_bytes());
-        Ready { id, recipients: [0].into_iter().collect(), since: Timestamp::UNIX_EPOCH.into(), priority }
+        Ready {
+            id,
+            recipients: [0].into_iter().collect(),
+            since: Timestamp::UNIX_EPOCH.into(),
+            priority,
+            sender: SenderClass::default(),
+        }
     }
 
     #[test]

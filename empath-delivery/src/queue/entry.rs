@@ -11,7 +11,7 @@ use super::{
     few::Few,
     moment::Moment,
 };
-use crate::schedule;
+use crate::{route::SenderClass, schedule};
 
 /// A message in the queue: what scheduling needs, and no more, for there may be a million. The rest is in the spool.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(super) struct Entry {
     pub(super) fresh: Option<Box<Fresh>>,
     recipients: Few<Recipient>,
     pub(super) priority: Priority,
+    /// Which route its sender has.
+    pub(super) sender: SenderClass,
     /// An operator has stopped it: nothing becomes ready, and it does not expire.
     held: bool,
     /// An operator removes it: what is in flight and fails is not tried again.
@@ -79,12 +81,12 @@ impl Fresh {
 
 impl Entry {
     /// A message of which no recipient was tried.
-    pub(super) fn new(envelope: &Envelope, size: u64, destinations: &mut Destinations) -> Self {
+    pub(super) fn new(envelope: &Envelope, size: u64, sender: SenderClass, to: &mut Destinations) -> Self {
         let received_at = envelope.received_at.into();
         let nobody_to_tell = envelope.reverse_path.mailbox().is_none();
         let recipient = |(number, path): (usize, &ForwardPath)| Recipient {
             due: received_at,
-            destination: destinations.enter(path.host()),
+            destination: to.enter(path.host()),
             attempts: 0,
             place: Place::Waiting,
             alone: false,
@@ -98,6 +100,7 @@ impl Entry {
             fresh: None,
             recipients: envelope.recipients().iter().enumerate().map(recipient).collect(),
             priority: envelope.priority,
+            sender,
             held: false,
             removing: false,
         }
@@ -275,6 +278,7 @@ impl Entry {
             content: fresh.and_then(|fresh| fresh.content.clone()),
             recipients,
             ready_at,
+            sender: self.sender,
         }
     }
 

@@ -15,7 +15,10 @@ use super::{
     ready::Ready,
     window::Window,
 };
-use crate::{route::NextHop, schedule};
+use crate::{
+    route::{Mail, NextHop},
+    schedule,
+};
 
 /// How long the failures of a destination are remembered that nothing is queued for.
 const KEEP: Duration = Duration::from_hours(1);
@@ -32,6 +35,8 @@ pub enum Outcome {
     Failed,
     /// No host did, and one said that it has no time at present (421).
     TurnedAway,
+    /// No host did, and one does not know us by our credentials. It won't the next time.
+    Denied,
     /// Nothing.
     Unknown,
 }
@@ -108,7 +113,8 @@ impl Queue {
     pub(super) fn hurry(&mut self, id: MessageId, now: Timestamp) {
         let Some(entry) = self.messages.get(&id) else { return };
         let hosts = entry.destinations().map(|to| self.destinations.host(to));
-        let next_hops: BTreeSet<_> = hosts.map(|host| self.routes.route_to(id, host).next_hop).collect();
+        let mail = Mail { id, sender: entry.sender };
+        let next_hops: BTreeSet<_> = hosts.map(|host| self.routes.route_to(mail, host).next_hop).collect();
         let Self { lanes, messages, destinations, counts, actions, .. } = self;
         for next_hop in next_hops {
             lanes.pass(&next_hop, Timestamp::MAX);
@@ -149,6 +155,8 @@ impl Lanes {
                 lane.window.turn_away(lane.connections - 1);
                 lane.breaker.fail(probe, &self.breaker, now)
             }
+            // One message is enough to know. That all the others showed the same wrong password would be taken for an attack.
+            Outcome::Denied => lane.breaker.open(probe, &self.breaker, now),
             Outcome::Unknown => return,
         };
         if lane.domain.is_none() {

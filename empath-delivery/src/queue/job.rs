@@ -6,7 +6,7 @@ use empath_spool::Ended;
 use jiff::Timestamp;
 
 use super::{ConnectionId, MessageStatus, Rate, RecipientStatus};
-use crate::route::NextHop;
+use crate::route::{Mail, NextHop, SenderClass};
 
 /// Recipients of one message that travel together, taken out of the queue until they are settled.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct Job<E = Arc<Envelope>> {
     pub recipients: Vec<JobRecipient>,
     /// Since when the job waited for a connection.
     pub ready_at: Timestamp,
+    /// The class of its sender by which it was routed.
+    pub sender: SenderClass,
 }
 
 impl Job {
@@ -37,8 +39,8 @@ pub type Queued = Job<Option<Arc<Envelope>>>;
 impl Queued {
     /// The job with the envelope of its message.
     pub fn with(self, envelope: Arc<Envelope>) -> Job {
-        let Self { id, envelope: _, content, recipients, ready_at } = self;
-        Job { id, envelope, content, recipients, ready_at }
+        let Self { id, envelope: _, content, recipients, ready_at, sender } = self;
+        Job { id, envelope, content, recipients, ready_at, sender }
     }
 }
 
@@ -121,12 +123,21 @@ pub struct Snapshot {
     pub priority: Priority,
     /// Octets of its content.
     pub size: u64,
+    /// The class of its sender, as it was when the message came into the queue or was last tried.
+    pub sender: SenderClass,
     /// The recipients in the order of the envelope, each with its attempts and its due time.
     pub recipients: Vec<(RecipientStatus, u32, Option<Timestamp>)>,
     /// What stands behind the `@` of each; `None` for the bare `<Postmaster>`.
     pub hosts: Vec<Option<Host>>,
     /// The message as a whole.
     pub status: MessageStatus,
+}
+
+impl Snapshot {
+    /// What decides about its way.
+    pub fn mail(&self) -> Mail {
+        Mail { id: self.id, sender: self.sender }
+    }
 }
 
 /// What recipients have in common that travel together: their next hop, and the limit of their domain if there is one.

@@ -4,7 +4,7 @@ use empath_common::{Host, MessageId};
 use jiff::Timestamp;
 
 use super::{ConnectionId, MessageStatus, Obstacle, Queue, RecipientStatus, Snapshot, entry::Entry};
-use crate::route::{NextHop, Route, Routes};
+use crate::route::{Mail, NextHop, Route, Routes};
 
 /// What can be seen from outside.
 impl Queue {
@@ -70,18 +70,21 @@ impl Queue {
 
     /// What keeps a recipient from starting; `None` unless it is ready.
     pub fn obstacle(&self, id: MessageId, recipient: usize, now: Timestamp) -> Option<Obstacle> {
-        let destination = self.messages.get(&id)?.ready_for(recipient)?;
+        let entry = self.messages.get(&id)?;
+        let destination = entry.ready_for(recipient)?;
         if self.destinations.is_frozen(destination) {
             return Some(Obstacle::Frozen);
         }
-        let Route { next_hop, limit, .. } = self.routes.route_to(id, self.destinations.host(destination));
+        let mail = Mail { id, sender: entry.sender };
+        let Route { next_hop, limit, .. } = self.routes.route_to(mail, self.destinations.host(destination));
         Some(self.lanes.obstacle(&next_hop, limit.as_ref().map(|limit| &limit.domain), now))
     }
 
     /// The connection that is busy with a message for a recipient's next hop.
     pub fn connection_of(&self, id: MessageId, recipient: usize) -> Option<ConnectionId> {
-        let destination = self.messages.get(&id)?.destinations().nth(recipient)?;
-        self.lanes.busy_with(id, &self.route(id, self.destinations.host(destination)))
+        let entry = self.messages.get(&id)?;
+        let (destination, mail) = (entry.destinations().nth(recipient)?, Mail { id, sender: entry.sender });
+        self.lanes.busy_with(id, &self.route(mail, self.destinations.host(destination)))
     }
 
     fn seen(&self, id: MessageId, entry: &Entry) -> Snapshot {
@@ -90,15 +93,15 @@ impl Queue {
             received_at: entry.received_at.into(),
             priority: entry.priority,
             size: entry.size,
+            sender: entry.sender,
             recipients: entry.recipients().collect(),
             hosts: entry.destinations().map(|to| self.destinations.host(to).cloned()).collect(),
             status: entry.status(),
         }
     }
 
-    /// Where a message goes for anybody at `host` by the present configuration; `None` is the host of the bare
-    /// `<Postmaster>`.
-    pub fn route(&self, id: MessageId, host: Option<&Host>) -> NextHop {
-        self.routes.route_to(id, host).next_hop
+    /// Where mail for anybody at `host` goes by the present configuration; `None` is the host of the bare `<Postmaster>`.
+    pub fn route(&self, mail: Mail, host: Option<&Host>) -> NextHop {
+        self.routes.route_to(mail, host).next_hop
     }
 }

@@ -40,7 +40,7 @@ use jiff::Timestamp;
 
 use crate::{
     config::CircuitBreaker,
-    route::{Limit, Route, Routes},
+    route::{Limit, Mail, Route, Routes},
 };
 use destinations::Destinations;
 use entry::{Entry, Fresh};
@@ -123,7 +123,8 @@ impl Queue {
     /// limit allows, and so does content that is there; of large content nothing is kept, lest every queued message hold
     /// a file open.
     pub fn accept(&mut self, id: MessageId, envelope: Arc<Envelope>, content: &Content, now: Timestamp) {
-        let mut entry = Entry::new(&envelope, content.len(), &mut self.destinations);
+        let sender = self.routes.sender_class(&envelope.reverse_path);
+        let mut entry = Entry::new(&envelope, content.len(), sender, &mut self.destinations);
         let fresh = Fresh { envelope, content: content.in_memory().cloned() };
         let octets = fresh.octets();
         if self.fresh.saturating_add(octets) <= self.limits.content_memory {
@@ -141,7 +142,8 @@ impl Queue {
         if self.messages.contains_key(&id) {
             return true;
         }
-        let mut entry = Entry::new(&stored.envelope, stored.size, &mut self.destinations);
+        let sender = self.routes.sender_class(&stored.envelope.reverse_path);
+        let mut entry = Entry::new(&stored.envelope, stored.size, sender, &mut self.destinations);
         entry.restore(&stored.recipients, stored.held);
         if entry.outstanding() == 0 {
             self.forget(&entry);
@@ -354,12 +356,12 @@ impl Queue {
         let Some(entry) = self.messages.get_mut(&id) else {
             return;
         };
-        let priority = entry.priority;
+        let (priority, sender) = (entry.priority, entry.sender);
         let mut jobs: BTreeMap<Together, Grouped> = BTreeMap::new();
         for index in recipients {
             let Some((destination, alone)) = entry.list(*index, &self.destinations) else { continue };
             let Route { next_hop, max_connections, limit } =
-                self.routes.route_to(id, self.destinations.host(destination));
+                self.routes.route_to(Mail { id, sender }, self.destinations.host(destination));
             let (domain, rate) = limit.map(|Limit { domain, rate }| (domain, rate)).unzip();
             let job = jobs.entry((next_hop, domain)).or_default();
             (job.max_connections, job.rate) = (max_connections, rate);
@@ -370,7 +372,7 @@ impl Queue {
             let limit = domain.zip(rate).map(|(domain, rate)| Limit { domain, rate });
             for recipients in together.chunks(MAX_RECIPIENTS).chain(alone.chunks(1)) {
                 let recipients = recipients.iter().copied().collect();
-                let ready = Ready { id, recipients, since: now.into(), priority };
+                let ready = Ready { id, recipients, since: now.into(), priority, sender };
                 lanes.push(&next_hop, max_connections, limit.clone(), ready);
             }
             lanes.dispatch(
@@ -413,7 +415,7 @@ fn begin(
         return None;
     }
     count(counts, before, Some(entry.status()));
-    Some(entry.job(ready.id, recipients, ready.since.into()))
+    Some(Queued { sender: ready.sender, ..entry.job(ready.id, recipients, ready.since.into()) })
 }
 
 fn count(counts: &mut Counts, before: MessageStatus, after: Option<MessageStatus>) {

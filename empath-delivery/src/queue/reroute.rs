@@ -1,7 +1,9 @@
+use std::collections::BTreeSet;
+
 use empath_common::{Domain, Host};
 use jiff::Timestamp;
 
-use super::{Queue, ready::Ready};
+use super::{Fate, Job, JobRecipient, Queue, Settlement, ready::Ready};
 use crate::route::Routes;
 
 /// Changes of next hops while there is mail.
@@ -15,15 +17,40 @@ impl Queue {
         change: impl FnOnce(&mut Routes) -> T,
     ) -> T {
         let host = Host::Domain(domain.clone());
-        let before = self.routes.next_hops(Some(&host));
+        // Its mail may stand in as many lanes as there are ways for senders.
+        let before: Vec<_> = self.routes.ways_to(&host).collect();
         let changed = change(&mut self.routes);
-        if self.routes.next_hops(Some(&host)) != before {
-            let drained: Vec<_> = before.iter().flat_map(|before| self.lanes.drain(before, now)).collect();
-            for Ready { id, recipients, .. } in drained {
+        let after: Vec<_> = self.routes.ways_to(&host).collect();
+        let left: BTreeSet<_> = before.into_iter().zip(&after).filter(|(old, new)| old != *new).collect();
+        for (next_hop, _) in left {
+            for Ready { id, recipients, .. } in self.lanes.drain(&next_hop, now) {
                 let recipients = self.messages.get_mut(&id).map(|entry| entry.unlist(recipients.as_slice()));
                 self.ready(id, &recipients.unwrap_or_default(), now);
             }
         }
         changed
+    }
+
+    /// Puts a job back that went the wrong way: its sender has another route by now, as only its envelope shows. No attempt
+    /// is counted. `None` if the way was right, else whether the message has ended, for an operator removed it.
+    pub fn redirect(&mut self, job: &Job, now: Timestamp) -> Option<bool> {
+        let sender = self.routes.sender_class(&job.envelope.reverse_path);
+        if sender == job.sender {
+            return None;
+        }
+        self.messages.get_mut(&job.id)?.sender = sender;
+        let settlement = |recipient: &JobRecipient| {
+            let JobRecipient { index, attempts, due } = *recipient;
+            Settlement { index, attempts, fate: Fate::Due(due.min(now)) }
+        };
+        let settlements: Vec<_> = job.recipients.iter().map(settlement).collect();
+        if self.settle(job.id, &settlements, now) {
+            return Some(true);
+        }
+        // Now, and not by its timer: it may have expired, and is to be tried once more.
+        let recipients = self.messages.get_mut(&job.id)?.make_ready(|due| due <= now.into());
+        self.ready(job.id, &recipients, now);
+        self.rearm(job.id, now);
+        Some(false)
     }
 }

@@ -1,6 +1,7 @@
 mod holds;
 mod lanes;
 mod model;
+mod senders;
 mod sources;
 
 use bytes::Bytes;

@@ -1,6 +1,17 @@
+mod senders;
+
+use empath_common::ForwardPath;
+
 use super::*;
 
-const ID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+/// Of a sender.
+fn mail(sender: SenderClass) -> Mail {
+    Mail { id: MessageId::from_bytes([1; 16]), sender }
+}
+
+fn route_of(routes: &Routes, path: &str) -> Route {
+    routes.route_to(mail(SenderClass::default()), path.parse::<ForwardPath>().unwrap().host())
+}
 
 fn routes(domains: &[(&str, DomainConfig)]) -> Routes {
     let mut config = Config { mx_port: 2025, ..Config::default() };
@@ -15,7 +26,7 @@ fn over(host: &str) -> DomainConfig {
 }
 
 fn shown(routes: &Routes, path: &str) -> String {
-    routes.route(ID.parse().unwrap(), &path.parse().unwrap()).next_hop.to_string()
+    route_of(routes, path).next_hop.to_string()
 }
 
 #[test]
@@ -43,8 +54,8 @@ fn the_longest_match_alone_applies() {
     for (path, next_hop) in table {
         assert_eq!(shown(&routes, path), next_hop, "{path}");
     }
-    assert_eq!(routes.route(ID.parse().unwrap(), &"<u@plain.test>".parse().unwrap()).max_connections, 9);
-    assert_eq!(routes.route(ID.parse().unwrap(), &"<u@other.test>".parse().unwrap()).max_connections, 5);
+    assert_eq!(route_of(&routes, "<u@plain.test>").max_connections, 9);
+    assert_eq!(route_of(&routes, "<u@other.test>").max_connections, 5);
 }
 
 #[test]
@@ -80,7 +91,7 @@ fn an_override_counts_more_than_the_configuration_and_is_for_one_domain_alone() 
     let domain: Domain = "A.test".parse().unwrap();
     routes.set_override(domain.clone(), "hub.test".parse().unwrap()).unwrap();
     assert_eq!(shown(&routes, "<u@a.test>"), "smtp:hub.test:2025");
-    assert_eq!(routes.route(ID.parse().unwrap(), &"<u@a.test>".parse().unwrap()).max_connections, 9);
+    assert_eq!(route_of(&routes, "<u@a.test>").max_connections, 9);
     assert_eq!(shown(&routes, "<u@b.a.test>"), "mx:b.a.test");
     assert_eq!(routes.remove_override(&domain).unwrap().to_string(), "hub.test");
     assert_eq!(routes.remove_override(&domain), None);
@@ -105,7 +116,7 @@ fn the_limit_of_a_domain_takes_the_place_of_the_common_one() {
     config.domains.insert("*.b.test".parse().unwrap(), burst);
     let limit = |config: &Config, path: &str| {
         let routes = Routes::new(config, "mx.home.test".parse().unwrap());
-        let limit = routes.route(ID.parse().unwrap(), &path.parse().unwrap()).limit?;
+        let limit = route_of(&routes, path).limit?;
         Some((limit.domain.to_string(), limit.rate.interval.as_millis(), limit.rate.burst))
     };
     let named = |domain: &str, milliseconds, burst| Some((domain.to_owned(), milliseconds, burst));
@@ -138,7 +149,7 @@ fn an_lmtp_server_is_a_next_hop_and_an_override_of_an_operator_speaks_smtp() {
     ] {
         assert_eq!(shown(&routes, path), next_hop);
     }
-    let next_hop = |path: &str| routes.route(ID.parse().unwrap(), &path.parse().unwrap()).next_hop;
+    let next_hop = |path: &str| route_of(&routes, path).next_hop;
     assert_ne!(next_hop("<u@a.test>"), next_hop("<u@same.test>"), "another protocol, another connection");
     let NextHop::Host { terms, .. } = next_hop("<u@safe.test>") else { panic!("no host") };
     assert_eq!(terms.name.as_ref().map(Domain::as_str), Some("safe.test"));
@@ -150,10 +161,7 @@ fn an_lmtp_server_is_a_next_hop_and_an_override_of_an_operator_speaks_smtp() {
 fn mail_for_two_domains_under_one_maildir_template_travels_together() {
     let maildir = DomainConfig { maildir: Some("/m/{address}".into()), ..DomainConfig::default() };
     let routes = routes(&[("*.test", maildir)]);
-    let (a, b) = (
-        routes.route(ID.parse().unwrap(), &"<u@a.test>".parse().unwrap()),
-        routes.route(ID.parse().unwrap(), &"<u@b.test>".parse().unwrap()),
-    );
+    let (a, b) = (route_of(&routes, "<u@a.test>"), route_of(&routes, "<u@b.test>"));
     assert_eq!(a, b);
     assert_eq!(a.next_hop.to_string(), "maildir");
 }
@@ -173,8 +181,7 @@ fn domains_with_other_terms_never_share_a_connection() {
         ("whole.test", DomainConfig { chunking: false, ..plain }),
         ("named.test", DomainConfig { require_tls: true, ..over("mx.named.test") }),
     ]);
-    let next_hop =
-        |domain: &str| routes.route(ID.parse().unwrap(), &format!("<u@{domain}>").parse().unwrap()).next_hop;
+    let next_hop = |domain: &str| route_of(&routes, &format!("<u@{domain}>")).next_hop;
     assert_eq!(next_hop("a.test"), next_hop("b.test"));
     let others = ["a.test", "never.test", "always.test", "too.test", "any.test", "slow.test", "whole.test"];
     for one in others {
@@ -205,8 +212,7 @@ fn a_smarthost_is_one_next_hop_for_all_its_domains_and_another_with_credentials(
         ("b.test", to(Some(auth("bob")))),
         ("*.c.test", to(Some(auth("alice")))),
     ]);
-    let next_hop =
-        |routes: &Routes, path: &str| routes.route(ID.parse().unwrap(), &path.parse().unwrap()).next_hop;
+    let next_hop = |routes: &Routes, path: &str| route_of(routes, path).next_hop;
     let anybody = next_hop(&routes, "<u@x.test>");
     assert_eq!(anybody.to_string(), "smarthost:relay.test:587,192.0.2.1:2525");
     assert_eq!(anybody, next_hop(&routes, "<u@y.example>"));

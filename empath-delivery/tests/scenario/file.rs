@@ -98,8 +98,9 @@ impl Scenario {
         let mut config = named("config").next().map_or(Ok(Config::default()), Section::ron::<Config>)?;
         config.retry.jitter = 0.0;
         let roots = &host::authorities().file;
-        for path in config.domains.values_mut().filter_map(|domain| domain.smarthost.as_mut()?.auth.as_mut())
-        {
+        let domains = config.domains.values_mut().map(|domain| &mut domain.smarthost);
+        let smarthosts = domains.chain(config.sender_routes.values_mut().map(|route| &mut route.smarthost));
+        for path in smarthosts.filter_map(|smarthost| smarthost.as_mut()?.auth.as_mut()) {
             path.password_file = roots.with_file_name(&path.password_file);
         }
         config.tls.ca_file = Some(roots.clone());

@@ -160,6 +160,9 @@ pub(crate) fn behaviour(lines: &[Line<'_>]) -> Read<Behaviour> {
             ("offer", offered) => script = script.offer(keywords(offered)),
             ("offer-in-tls", offered) => script = script.offer_in_tls(keywords(offered)),
             ("tls", certificate) => script = script.tls(identity(certificate).ok_or_else(wrong)?),
+            ("tls-first", certificate) => {
+                script = script.tls_first(identity(certificate).ok_or_else(wrong)?);
+            }
             ("C:", step) => rules.push(rule_at(number, step)?),
             ("S:", reply) if rule.act.is_none() => rule.replies.push(reply.into()),
             ("close", "") if rule.act.is_none() => rule.act = Some(Act::Close),

@@ -24,6 +24,7 @@
 //! refuse                     Refuses connections; `drop` answers nothing at all, `unreachable` has no route.
 //! offer PIPELINING, SIZE 90  What EHLO offers, instead of what `empath_testkit::peer` does.
 //! tls mx1.example.test       Offers STARTTLS, with a certificate for this name; `tls NAME expired`, `tls NAME stranger`.
+//! tls-first mx1.example.test Speaks TLS from the first octet.
 //! offer-in-tls SIZE          What EHLO offers inside TLS, if it is something else.
 //! login alice sesame         Wants AUTH before MAIL. The file `secret` has the password `sesame`.
 //! lmtp                       Speaks LMTP; `C: . <bob@example.test>` is then the reply about one recipient.

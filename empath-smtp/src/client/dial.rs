@@ -41,6 +41,21 @@ impl fmt::Display for Target {
     }
 }
 
+/// How to get to a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    /// Where it listens.
+    pub target: &'a Target,
+    /// The address that the connection comes from, if the system doesn't choose.
+    pub from: Option<IpAddr>,
+}
+
+impl<'a> From<&'a Target> for Way<'a> {
+    fn from(target: &'a Target) -> Self {
+        Self { target, from: None }
+    }
+}
+
 impl From<SocketAddr> for Target {
     fn from(address: SocketAddr) -> Self {
         Self::Tcp(address)

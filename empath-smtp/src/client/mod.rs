@@ -25,7 +25,7 @@ pub use crate::sasl::Secret;
 pub use auth::{Credentials, Mechanisms};
 pub use connection::Connection;
 pub use content::{Block, Framing, Outbound, Source};
-pub use dial::{BoxStream, Carrier, Dial, Dialing, Sockets, Target};
+pub use dial::{BoxStream, Carrier, Dial, Dialing, Sockets, Target, Way};
 pub use extensions::{Extensions, SizeLimit};
 pub use failure::{Failure, FailureKind, Feature, GarbledReason, Stage};
 pub use hello::{Hello, Protocol};

@@ -49,7 +49,13 @@ async fn send_content(connection: &mut Connection, to: &[&str], content: impl In
 }
 
 async fn open(peer: &Peer) -> Result<Connection, Failure> {
-    Connection::open(&Sockets, &peer.address().into(), None, Hello::smtp("client.test"), Arc::default()).await
+    Connection::open(
+        &Sockets,
+        (&Target::from(peer.address())).into(),
+        Hello::smtp("client.test"),
+        Arc::default(),
+    )
+    .await
 }
 
 async fn send_to(script: Script, to: &[&str]) -> (Peer, Sent) {
@@ -90,8 +96,7 @@ async fn greet(stream: DuplexStream, timeouts: Timeouts) -> Result<Connection, F
     let address = SocketAddr::from(([192, 0, 2, 1], 25));
     Connection::open(
         &Pipe::from(stream),
-        &address.into(),
-        None,
+        (&Target::from(address)).into(),
         Hello::smtp("client.test"),
         Arc::new(timeouts),
     )

@@ -25,6 +25,12 @@ impl World {
     async fn secure(&self, peer: &Peer, expected: Expected<'_>) -> Result<Connection, Failure> {
         open(peer).await.unwrap().start_tls(&self.tls, &expected, Hello::smtp("client.test")).await
     }
+
+    /// To a peer that begins with TLS.
+    async fn open(&self, peer: &Peer, expected: Expected<'_>) -> Result<Connection, Failure> {
+        let (target, hello) = (Target::Tcp(peer.address()), Hello::smtp("client.test"));
+        Connection::open_tls(&Sockets, (&target).into(), (&self.tls, &expected), hello, Arc::default()).await
+    }
 }
 
 const VERIFIED: Expected<'_> = Expected { name: "mx.x.test", verified: true };
@@ -60,6 +66,26 @@ async fn what_counts_is_said_inside_tls() {
     assert_eq!(peer.violations(), Vec::<String>::new());
     let said = peer.transcript();
     assert!(said.contains("0 C: STARTTLS\n0 S: 220 2.0.0 Go on\n0 TLS\n0 C: EHLO client.test\n"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_begins_with_tls_is_greeted_inside_it() {
+    let world = World::new();
+    let script = Script::new().offer(["PIPELINING", "STARTTLS"]).tls_first(world.authority.sign("mx.x.test"));
+    let peer = Peer::start(script).await.unwrap();
+    let mut connection = world.open(&peer, VERIFIED).await.unwrap();
+    assert_eq!(connection.tls().unwrap().version, "TLSv1.3");
+    assert!(send(&mut connection, &["bob@example.test"]).await.recipients[0].is_ok());
+    connection.quit().await;
+    let said = peer.transcript();
+    assert!(said.starts_with("0 TLS\n0 S: 220 peer.test ESMTP\n0 C: EHLO client.test\n"), "{said}");
+    assert!(!said.contains("C: STARTTLS"), "{said}");
+    let another = Expected { name: "other.x.test", verified: true };
+    assert!(handshake(&world.open(&peer, another).await.unwrap_err()));
+    // One that greets in clear text is not answered.
+    let clear = Peer::start(Script::new()).await.unwrap();
+    assert!(handshake(&world.open(&clear, ANYBODY).await.unwrap_err()));
+    assert!(!clear.transcript().contains("C: EHLO"), "{}", clear.transcript());
 }
 
 #[tokio::test]

@@ -85,10 +85,14 @@ async fn a_host_that_does_not_take_the_connection_is_not_waited_for_forever() {
     let timeouts = Arc::new(Timeouts { connect: short, greeting: short, ..Timeouts::default() });
     // Nobody accepts: when the queue is full, the system answers no more.
     for _ in 0..10 {
-        let failed =
-            Connection::open(&Sockets, &address.into(), None, Hello::smtp("client.test"), timeouts.clone())
-                .await
-                .unwrap_err();
+        let failed = Connection::open(
+            &Sockets,
+            (&Target::from(address)).into(),
+            Hello::smtp("client.test"),
+            timeouts.clone(),
+        )
+        .await
+        .unwrap_err();
         assert_eq!(failed.kind, FailureKind::Timeout);
         if failed.stage == Stage::Connect {
             return;

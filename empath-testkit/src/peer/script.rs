@@ -9,6 +9,8 @@ pub struct Script {
     pub(super) keywords: Vec<String>,
     pub(super) keywords_in_tls: Option<Vec<String>>,
     pub(super) identity: Option<Identity>,
+    /// Whether TLS comes before the greeting.
+    pub(super) tls_first: bool,
     /// Most connections at the same time.
     pub(super) most: usize,
     pub(super) lmtp: bool,
@@ -115,6 +117,7 @@ impl Script {
             rules: Vec::new(),
             keywords_in_tls: None,
             identity: None,
+            tls_first: false,
             most: usize::MAX,
             lmtp: false,
             login: None,
@@ -125,6 +128,12 @@ impl Script {
     #[must_use]
     pub fn tls(self, identity: Identity) -> Self {
         Self { identity: Some(identity), ..self }
+    }
+
+    /// Speaks TLS from the first octet (RFC 8314 §3), and shows this certificate.
+    #[must_use]
+    pub fn tls_first(self, identity: Identity) -> Self {
+        Self { identity: Some(identity), tls_first: true, ..self }
     }
 
     /// Offers these extensions inside TLS, instead of those that it offers in clear text.

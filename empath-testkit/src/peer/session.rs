@@ -55,6 +55,10 @@ where
     let number = log.connected();
     let _open = Open(log.clone());
     let mut session = Session::new(stream, number, log, script, false);
+    if session.script.tls_first {
+        let _ = secure(session).await;
+        return;
+    }
     let _ = match session.run().await {
         Ok(End::StartTls) => secure(session).await,
         // An error means that the client is gone, or that the script closes the connection.
@@ -94,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     async fn run(&mut self) -> io::Result<End> {
-        if !self.encrypted {
+        if !self.encrypted || self.script.tls_first {
             if self.log.open() > self.script.most {
                 self.write(b"421 4.7.0 Too many connections\r\n").await?;
                 return Ok(End::Quit);

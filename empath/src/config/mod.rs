@@ -12,7 +12,7 @@ use std::{
 };
 
 use empath_common::{Domain, Problem};
-use empath_delivery::config::DomainConfig;
+use empath_delivery::config::{DomainConfig, SenderRoute};
 use empath_smtp::server::Tls;
 use empath_spool::Backend;
 use jiff::Timestamp;
@@ -161,6 +161,7 @@ impl Config {
     fn resolve(&mut self, dir: &Path) {
         self.hostname = self.hostname.take().or_else(system_name);
         let domains = self.delivery.domains.values_mut().flat_map(DomainConfig::paths);
+        let senders = self.delivery.sender_routes.values_mut().flat_map(SenderRoute::paths);
         let modules = self.modules.iter_mut().map(|module| &mut module.path);
         let certificates = self.smtp.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
         let paths = [&mut self.control_socket, &mut self.spool.path]
@@ -168,7 +169,7 @@ impl Config {
             .chain(&mut self.smtp.client_ca)
             .chain(&mut self.delivery.tls.ca_file)
             .chain(&mut self.smtp.auth.users_file);
-        for path in paths.chain(certificates).chain(domains).chain(modules) {
+        for path in paths.chain(certificates).chain(domains).chain(senders).chain(modules) {
             // An empty path stays what it is: an error.
             if !path.as_os_str().is_empty() {
                 *path = dir.join(&path);

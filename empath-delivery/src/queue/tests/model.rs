@@ -11,7 +11,10 @@ use crate::config::DomainConfig;
 /// What happens next in a random run.
 #[derive(Debug, Clone)]
 enum Step {
-    Accept(Vec<u8>, Priority),
+    /// For so many domains, of the n-th sender.
+    Accept(Vec<u8>, Priority, usize),
+    /// The n-th of the senders have routes from now on.
+    Reconfigure(usize),
     /// The n-th job in flight is delivered, or fails until so many seconds later, and says this about the destination.
     Finish(usize, Option<u16>, Outcome),
     /// The destination has too many connections for the n-th job.
@@ -31,8 +34,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        60 => (prop::collection::vec(0..6_u8, 1..5), prop::sample::select(&Priority::ALL[..]))
-            .prop_map(|(recipients, priority)| Step::Accept(recipients, priority)),
+        60 => (prop::collection::vec(0..6_u8, 1..5), prop::sample::select(&Priority::ALL[..]), 0..3_usize)
+            .prop_map(|(recipients, priority, sender)| Step::Accept(recipients, priority, sender)),
+        5 => (0..8_usize).prop_map(Step::Reconfigure),
         120 => (any::<usize>(), prop::option::of(1..500_u16), outcome())
             .prop_map(|(n, due, outcome)| Step::Finish(n, due, outcome)),
         20 => any::<usize>().prop_map(Step::TurnAway),
@@ -52,6 +56,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         3 => Just(Outcome::Good),
         3 => Just(Outcome::Failed),
         1 => Just(Outcome::TurnedAway),
+        1 => Just(Outcome::Denied),
         1 => Just(Outcome::Unknown),
     ]
 }
@@ -67,6 +72,7 @@ struct Known {
 /// Watches a queue from outside.
 #[derive(Default)]
 struct Model {
+    config: Config,
     now: i64,
     flying: Vec<(ConnectionId, Queued)>,
     idle: BTreeSet<ConnectionId>,
@@ -81,6 +87,10 @@ struct Model {
     accepted: u8,
     told_of_delay: BTreeSet<(MessageId, u32)>,
 }
+
+const SENDERS: [&str; 3] = ["<a@home.test>", "<news@home.test>", "<a@x.home.test>"];
+const ROUTES: [(&str, &str); 3] =
+    [("news@home.test", "s.test"), ("home.test", "s.test"), ("*.home.test", "t.test")];
 
 const MAX_CONCURRENT: usize = 10;
 const MAX_PER_SERVER: usize = 6;
@@ -190,6 +200,9 @@ impl Model {
 
     fn finish(&mut self, queue: &mut Queue, n: usize, fate: Fate, outcome: Outcome) {
         let (connection, job) = self.flying.swap_remove(n % self.flying.len());
+        if self.redirect(queue, connection, &job) {
+            return self.next(queue, connection);
+        }
         for recipient in &job.recipients {
             let place = (job.id, recipient.index);
             match fate {
@@ -204,6 +217,40 @@ impl Model {
             self.held.remove(&job.id);
         }
         queue.report(connection, outcome, Some(&"0.test".parse().unwrap()), at(self.now));
+        self.next(queue, connection);
+    }
+
+    /// Whether the job went the wrong way, and is put back. What goes on goes the right one.
+    fn redirect(&mut self, queue: &mut Queue, connection: ConnectionId, job: &Queued) -> bool {
+        let envelope = Arc::clone(&self.envelopes[&job.id]);
+        let job = job.clone().with(envelope);
+        let Some(ended) = queue.redirect(&job, at(self.now)) else {
+            let sender = queue.routes.sender_class(&job.envelope.reverse_path);
+            for recipient in &job.recipients {
+                let host = job.envelope.recipients()[recipient.index as usize].host();
+                let mail = Mail { id: job.id, sender };
+                assert_eq!(self.hops[&connection], queue.route(mail, host).to_string());
+            }
+            return false;
+        };
+        let removing = self.removing.contains(&job.id);
+        for recipient in &job.recipients {
+            let place = (job.id, recipient.index);
+            if removing {
+                self.known.remove(&place);
+            } else {
+                self.known.get_mut(&place).unwrap().flying = false;
+            }
+        }
+        assert_eq!(ended, self.known.range((job.id, 0)..=(job.id, u32::MAX)).next().is_none());
+        if ended {
+            self.held.remove(&job.id);
+        }
+        queue.report(connection, Outcome::Unknown, None, at(self.now));
+        true
+    }
+
+    fn next(&mut self, queue: &mut Queue, connection: ConnectionId) {
         match queue.next(connection, at(self.now)) {
             Next::Job(job) => self.took(connection, job),
             Next::Idle => drop(self.idle.insert(connection)),
@@ -211,7 +258,7 @@ impl Model {
         }
     }
 
-    fn accept(&mut self, queue: &mut Queue, recipients: &[u8], priority: Priority) {
+    fn accept(&mut self, queue: &mut Queue, recipients: &[u8], priority: Priority, sender: usize) {
         self.accepted += 1;
         let domains: BTreeSet<_> = recipients.iter().map(|n| format!("u@{n}.test")).collect();
         let addresses: Vec<_> = domains.iter().map(String::as_str).collect();
@@ -221,7 +268,7 @@ impl Model {
         }
         let mut envelope = Envelope::clone(&envelope(at(self.now), &addresses));
         envelope.priority = priority;
-        envelope.reverse_path = "<a@home.test>".parse().unwrap();
+        envelope.reverse_path = SENDERS[sender].parse().unwrap();
         let envelope = Arc::new(envelope);
         self.envelopes.insert(id(self.accepted), Arc::clone(&envelope));
         queue.accept(id(self.accepted), envelope, &Bytes::from_static(b"x\r\n").into(), at(self.now));
@@ -262,8 +309,13 @@ impl Model {
 
     fn run(&mut self, queue: &mut Queue, step: &Step) {
         match step {
-            Step::Accept(recipients, priority) if self.accepted < 200 => {
-                self.accept(queue, recipients, *priority);
+            Step::Accept(recipients, priority, sender) if self.accepted < 200 => {
+                self.accept(queue, recipients, *priority, *sender);
+            }
+            Step::Reconfigure(which) => {
+                let routes: Vec<_> =
+                    (0..).zip(ROUTES).filter(|(n, _)| which >> n & 1 == 1).map(|(_, route)| route).collect();
+                senders::reconfigure(queue, &senders::with_senders(&self.config, &routes));
             }
             Step::TurnAway(n) if !self.flying.is_empty() => {
                 let (connection, job) = self.flying.swap_remove(n % self.flying.len());
@@ -359,7 +411,7 @@ proptest! {
             config.domains.insert("0.test".parse().unwrap(), slow);
         }
         let mut queue = configured(&config);
-        let mut model = Model::default();
+        let mut model = Model { config, ..Model::default() };
         for step in &steps {
             model.run(&mut queue, step);
         }
@@ -388,8 +440,9 @@ proptest! {
 /// Few destinations, so that their lanes have many connections.
 fn few() -> impl Strategy<Value = Step> {
     prop_oneof![
-        60 => (prop::collection::vec(0..3_u8, 1..3), prop::sample::select(&Priority::ALL[..]))
-            .prop_map(|(recipients, priority)| Step::Accept(recipients, priority)),
+        60 => (prop::collection::vec(0..3_u8, 1..3), prop::sample::select(&Priority::ALL[..]), 0..3_usize)
+            .prop_map(|(recipients, priority, sender)| Step::Accept(recipients, priority, sender)),
+        5 => (0..8_usize).prop_map(Step::Reconfigure),
         120 => (any::<usize>(), prop::option::weighted(0.3, 1..500_u16), outcome())
             .prop_map(|(n, due, outcome)| Step::Finish(n, due, outcome)),
         10 => any::<usize>().prop_map(Step::TurnAway),
@@ -426,7 +479,7 @@ proptest! {
             config.domains.insert(name.parse().unwrap(), one);
         }
         let mut queue = configured(&config);
-        let mut model = Model::default();
+        let mut model = Model { config, ..Model::default() };
         for step in &steps {
             model.run(&mut queue, step);
         }

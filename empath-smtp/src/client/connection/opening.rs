@@ -1,6 +1,6 @@
 //! What comes before the first transaction: the greeting, TLS, and who we are.
 
-use std::{io, net::IpAddr, sync::Arc};
+use std::{io, sync::Arc};
 
 use aws_lc_rs::rand;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -11,7 +11,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 use super::{
     super::{
         Credentials, Dial, Expected, Extensions, Failure, FailureKind, Feature, GarbledReason, Hello,
-        Protocol, Stage, Target, Timeouts, Tls,
+        Protocol, Stage, Timeouts, Tls, Way,
         auth::Exchange,
         reply::{RawReply, ReplyParser},
         stream::Stream,
@@ -24,24 +24,44 @@ use crate::tls;
 const NONCE: usize = 18;
 
 impl Connection {
-    /// Connects, from an address if it matters, waits for the greeting and says EHLO, or HELO to a server that doesn't know it
+    /// Connects, waits for the greeting and says EHLO, or HELO to a server that doesn't know it
     /// (RFC 5321 §3.2); LHLO over LMTP.
     pub async fn open(
         dial: &dyn Dial,
-        target: &Target,
-        from: Option<IpAddr>,
+        way: Way<'_>,
         hello: Hello<'_>,
         timeouts: Arc<Timeouts>,
     ) -> Result<Self, Failure> {
-        let stream = match timeout(timeouts.connect, dial.dial(target, from)).await {
+        Self::dial(dial, way, hello.protocol, timeouts).await?.greeted(hello).await
+    }
+
+    /// Connects to a server that speaks TLS from the first octet (RFC 8314 §3), and goes on as [`open`](Self::open) does.
+    pub async fn open_tls(
+        dial: &dyn Dial,
+        way: Way<'_>,
+        (tls, expected): (&Tls, &Expected<'_>),
+        hello: Hello<'_>,
+        timeouts: Arc<Timeouts>,
+    ) -> Result<Self, Failure> {
+        let connection = Self::dial(dial, way, hello.protocol, timeouts).await?;
+        connection.encrypted(tls, expected).await?.greeted(hello).await
+    }
+
+    async fn dial(
+        dial: &dyn Dial,
+        way: Way<'_>,
+        protocol: Protocol,
+        timeouts: Arc<Timeouts>,
+    ) -> Result<Self, Failure> {
+        let stream = match timeout(timeouts.connect, dial.dial(way.target, way.from)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(Stage::Connect.failed(error.into())),
             Err(_) => return Err(Stage::Connect.failed(FailureKind::Timeout)),
         };
-        let mut connection = Self {
+        Ok(Self {
             stream: Stream::Clear(stream),
-            peer: target.clone(),
-            protocol: hello.protocol,
+            peer: way.target.clone(),
+            protocol,
             timeouts,
             offered: Extensions::default(),
             tls: None,
@@ -50,10 +70,13 @@ impl Connection {
             mails: 0,
             idle: false,
             deadline: None,
-        };
-        positive(Stage::Greeting, connection.read(Stage::Greeting).await)?;
-        connection.hello(hello).await?;
-        Ok(connection)
+        })
+    }
+
+    async fn greeted(mut self, hello: Hello<'_>) -> Result<Self, Failure> {
+        positive(Stage::Greeting, self.read(Stage::Greeting).await)?;
+        self.hello(hello).await?;
+        Ok(self)
     }
 
     /// Encrypts the connection and says EHLO anew: what the server said in clear text counts no longer (RFC 3207 §4.2).
@@ -73,6 +96,13 @@ impl Connection {
         if !self.input.is_empty() {
             return Err(Stage::StartTls.garbled(GarbledReason::BehindStartTls));
         }
+        self = self.encrypted(tls, expected).await?;
+        self.hello(hello).await?;
+        Ok(self)
+    }
+
+    /// Does the handshake.
+    async fn encrypted(mut self, tls: &Tls, expected: &Expected<'_>) -> Result<Self, Failure> {
         let Stream::Clear(stream) = self.stream else {
             return Err(Stage::StartTls.garbled(GarbledReason::Unexpected));
         };
@@ -81,7 +111,6 @@ impl Connection {
         let stream = stream.map_err(|kind| Stage::Handshake.failed(kind))?;
         self.tls = Some(tls::session(stream.get_ref().1, None));
         self.stream = Stream::Tls(Box::new(stream));
-        self.hello(hello).await?;
         Ok(self)
     }
 
