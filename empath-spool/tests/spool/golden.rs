@@ -41,6 +41,7 @@ async fn write(directory: &Path) {
         attempts: 1,
         next_attempt_at: None,
         told_of_delay: false,
+        untold: None,
         attempt: None,
     };
     let updates = updates.map(update).to_vec();
