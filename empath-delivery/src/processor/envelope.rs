@@ -13,7 +13,7 @@ use crate::{
     schedule,
 };
 
-/// How long a message is left alone after the disk did not give its envelope back.
+/// How long a message is left alone after the disk did not give its envelope back, or did not take its end.
 const AGAIN: Duration = Duration::from_mins(1);
 
 impl Shared {
@@ -41,8 +41,7 @@ impl Shared {
             }
         } else {
             // It waits for whoever mends the spool; that costs no attempt.
-            let again = schedule::after(self.now(), AGAIN);
-            self.take_back(job, Fate::Due(again));
+            self.put_off(job);
         }
         None
     }
@@ -59,8 +58,14 @@ impl Shared {
         }
     }
 
+    /// The spool did not give or take something: what was to be done for a job is left for a while.
+    pub(super) fn put_off<E>(self: &Arc<Self>, job: &Job<E>) {
+        let again = schedule::after(self.now(), AGAIN);
+        self.take_back(job, Fate::Due(again));
+    }
+
     /// Takes a job back without an attempt. True if that was the end of the message.
-    fn take_back(self: &Arc<Self>, job: &Queued, fate: Fate) -> bool {
+    fn take_back<E>(self: &Arc<Self>, job: &Job<E>, fate: Fate) -> bool {
         let now = self.now();
         let settlement = |recipient: &JobRecipient| Settlement {
             index: recipient.index,

@@ -12,12 +12,11 @@ use super::{
 use crate::{
     dsn::{Failed, News},
     log::{self, Told},
-    queue::{Fate, Job, JobRecipient, Queue, Settlement},
-    schedule,
+    queue::{Job, JobRecipient, Queue},
 };
 
-/// How long a message stays after the spool did not take its end, and nobody is told after it did not take the report.
-pub(super) const AGAIN: Duration = Duration::from_mins(1);
+/// How long nobody is told of a delay after the spool did not take the report.
+const AGAIN: Duration = Duration::from_mins(1);
 
 /// How many do this at the same time: what is in their hands can't be delivered meanwhile.
 pub(super) const AT_ONCE: usize = 32;
@@ -87,15 +86,7 @@ impl Shared {
             Ok(told) => self.say_expired(job, &failed, told),
             Err(failure) => {
                 log::not_stored(job.id, &failure);
-                let now = self.now();
-                let again = Fate::Due(schedule::after(now, AGAIN));
-                let settlement = |recipient: &JobRecipient| Settlement {
-                    index: recipient.index,
-                    attempts: recipient.attempts,
-                    fate: again,
-                };
-                let settlements: Vec<_> = job.recipients.iter().map(settlement).collect();
-                self.update(|queue| queue.settle(job.id, &settlements, now));
+                self.put_off(job);
             }
         }
     }

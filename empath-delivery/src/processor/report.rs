@@ -7,13 +7,12 @@ use empath_common::MessageId;
 use empath_spool::{CommitError, Content, Ended, Entry, Progress, RecipientUpdate, Status, Stored};
 use jiff::Timestamp;
 
-use super::{Commits, Shared, expiry::AGAIN};
+use super::{Commits, Shared};
 use crate::{
     content::{header, whole},
     dsn::{self, News, Report},
     log::{self, Told},
-    queue::{Fate, Job, JobRecipient, Queued, Settlement},
-    schedule,
+    queue::{Fate, Job, Queued, Settlement},
 };
 
 impl Shared {
@@ -54,7 +53,8 @@ impl Shared {
     pub(super) async fn tell_untold(self: &Arc<Self>, job: Queued, commits: &mut Commits) {
         if self.in_order(job.id).is_err() {
             // The spool does not know of their end yet.
-            return self.tell_later(&job);
+            self.put_off(&job);
+            return;
         }
         let Some(Stored { envelope, recipients: states, .. }) = self.stored(&job, commits).await else {
             return;
@@ -83,21 +83,8 @@ impl Shared {
         let progress = Progress { id: job.id, updates };
         if let Err(failure) = self.tell(&job, progress, &news, &content, commits).await {
             log::not_stored(job.id, &failure);
-            self.tell_later(&job);
+            self.put_off(&job);
         }
-    }
-
-    /// The spool did not take the report.
-    fn tell_later<E>(self: &Arc<Self>, job: &Job<E>) {
-        let now = self.now();
-        let again = Fate::Due(schedule::after(now, AGAIN));
-        let settlement = |recipient: &JobRecipient| Settlement {
-            index: recipient.index,
-            attempts: recipient.attempts,
-            fate: again,
-        };
-        let settlements: Vec<_> = job.recipients.iter().map(settlement).collect();
-        self.update(|queue| queue.settle(job.id, &settlements, now));
     }
 
     /// Tells the sender: what became of recipients and the report are made durable together, then the queue is told.

@@ -4,7 +4,7 @@ mod model;
 
 use bytes::Bytes;
 use empath_common::{ForwardPath, Priority, ReversePath};
-use empath_spool::{Ended, RecipientState, Status};
+use empath_spool::{Ended, RecipientState, Status, Untold};
 
 use super::*;
 use crate::{config::Config, schedule};
