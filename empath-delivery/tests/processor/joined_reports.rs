@@ -150,7 +150,8 @@ async fn of_a_message_that_is_deleted_nobody_is_told_what_he_does_not_know_yet()
     assert_eq!(world.stored(id).await[0].untold, None);
     world.done().await;
     assert_eq!((home.messages().len(), tar.connections()), (0, 1));
-    assert_eq!(world.metric("empath_delivery_removed_total"), 1.0, "bob had bounced before");
+    let removed = world.metric("empath_delivery_removed_total");
+    assert!((removed - 1.0).abs() < 0.1, "{removed}: bob had bounced before");
 }
 
 #[tokio::test(start_paused = true)]
