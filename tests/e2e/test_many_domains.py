@@ -162,7 +162,8 @@ class ManyDomains(TestCase):
         self.mta.wait_until_empty()
 
         ends = self.ends(everybody)
-        self.assertEqual({address: (ends.get(address), end) for address, end in PEOPLE.items() if ends.get(address) != end}, {})
+        self.assertEqual([(address, ends.get(address), end) for address, end in PEOPLE.items()
+                          if ends.get(address) != end], [])
         got = [path for host in self.hosts.values() for _, paths, _ in host.messages for path in paths]
         arrived = [address for address, end in PEOPLE.items() if end == GOOD]
         self.assertEqual(sorted(path for path in got if not path.startswith("other")), sorted(arrived))
@@ -176,7 +177,8 @@ class ManyDomains(TestCase):
             seen = self.as_sisimai_sees_it(report)
             self.assertEqual(set(seen), set(told))
             # Of what has expired it gives the status that the host gave last.
-            self.assertEqual({a: s for a, s in seen.items() if s[:2] != "4."}, {a: s for a, s in told.items() if s[:2] != "4."})
+            if event == "bounced":
+                self.assertEqual(seen, told)
 
     def as_python_sees_it(self, report):
         report = email.message_from_bytes(report)
