@@ -227,6 +227,8 @@ pub(crate) fn reported(id: MessageId, envelope: &Envelope, size: u64, about: Mes
 pub(crate) enum Told {
     /// By this message.
     By(MessageId),
+    /// Together with other recipients of the message.
+    Later,
     /// Not at all: there is nobody to tell, or the configuration forbids it.
     Nobody,
 }
@@ -235,6 +237,7 @@ impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::By(id) => id.fmt(f),
+            Self::Later => f.write_str("later"),
             Self::Nobody => f.write_str("none"),
         }
     }

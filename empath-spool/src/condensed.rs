@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     Attempt, Progress, RecipientUpdate,
-    progress::{HISTORY, Status},
+    progress::{HISTORY, Status, Untold},
 };
 
 /// The recipients that have a state, by their numbers, and whether the message is held. Little memory, however many
@@ -34,6 +34,7 @@ struct Latest {
     attempts: u32,
     next_attempt_at: Option<jiff::Timestamp>,
     told_of_delay: bool,
+    untold: Option<Untold>,
     /// The last attempts, youngest first, and the oldest of those before.
     recent: Vec<Attempt>,
     first: Option<Attempt>,
@@ -44,13 +45,21 @@ impl Condensed {
     pub(crate) fn before(&mut self, progress: Progress, held: Option<bool>) {
         self.held = self.held.or(held);
         for update in progress.updates.into_iter().rev() {
-            let RecipientUpdate { recipient, status, attempts, next_attempt_at, told_of_delay, attempt } =
-                update;
+            let RecipientUpdate {
+                recipient,
+                status,
+                attempts,
+                next_attempt_at,
+                told_of_delay,
+                untold,
+                attempt,
+            } = update;
             let latest = self.recipients.entry(recipient).or_insert_with(|| Latest {
                 status,
                 attempts,
                 next_attempt_at,
                 told_of_delay: false,
+                untold,
                 recent: Vec::new(),
                 first: None,
             });
@@ -68,13 +77,14 @@ impl Condensed {
     pub(crate) fn sum(self) -> Sum {
         let mut updates = Vec::new();
         for (recipient, latest) in self.recipients {
-            let Latest { status, attempts, next_attempt_at, told_of_delay, recent, first } = latest;
+            let Latest { status, attempts, next_attempt_at, told_of_delay, untold, recent, first } = latest;
             let update = |attempt| RecipientUpdate {
                 recipient,
                 status,
                 attempts,
                 next_attempt_at,
                 told_of_delay,
+                untold,
                 attempt,
             };
             if recent.is_empty() {
@@ -111,6 +121,7 @@ mod tests {
             attempts: number,
             next_attempt_at: number.is_multiple_of(3).then_some(at),
             told_of_delay: number.is_multiple_of(5),
+            untold: [Untold::Failed, Untold::Delivered, Untold::Relayed].get(number as usize % 7).copied(),
             attempt: tried.then_some(attempt),
         }
     }

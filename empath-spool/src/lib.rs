@@ -56,7 +56,7 @@ pub use file_spool::{FileSpool, OpenError};
 pub use kept::{KeptReason, KeptSegment};
 pub use memory::MemorySpool;
 pub use metrics::{Metrics, Usage};
-pub use progress::{Attempt, Ended, Progress, RecipientState, RecipientUpdate, Status};
+pub use progress::{Attempt, Ended, Progress, RecipientState, RecipientUpdate, Status, Untold};
 pub use quarantine::{Kept, Quarantine};
 pub use record::RecordError;
 pub use recovery::Report;

@@ -4,7 +4,7 @@ use empath_common::{EnhancedStatus, Reply, ReplyCode};
 use jiff::Timestamp;
 
 use crate::{
-    Attempt, Ended, Progress, RecipientUpdate, Status, encoding,
+    Attempt, Ended, Progress, RecipientUpdate, Status, Untold, encoding,
     fields::{Field, FieldError, fields, nest, put, put_time},
 };
 
@@ -17,6 +17,7 @@ mod progress {
     pub(super) const NEXT_ATTEMPT_AT: u16 = 4;
     pub(super) const ATTEMPT: u16 = 5;
     pub(super) const TOLD_OF_DELAY: u16 = 6;
+    pub(super) const UNTOLD: u16 = 7;
 }
 
 mod attempt {
@@ -46,6 +47,9 @@ fn put_update(out: &mut Vec<u8>, update: &RecipientUpdate) {
     }
     if update.told_of_delay {
         put(out, progress::TOLD_OF_DELAY, &[1]);
+    }
+    if let Some(untold) = update.untold {
+        put(out, progress::UNTOLD, &[untold_number(untold)]);
     }
     if let Some(attempt) = &update.attempt {
         nest(out, progress::ATTEMPT, |out| put_attempt(out, attempt));
@@ -85,7 +89,7 @@ pub(crate) fn progress(head: &[u8]) -> Result<Progress, FieldError> {
 
 fn update(update: Field<'_>) -> Result<RecipientUpdate, FieldError> {
     let (mut recipient, mut status, mut attempts) = (None, None, None);
-    let (mut next_attempt_at, mut told_of_delay, mut attempt) = (None, false, None);
+    let (mut next_attempt_at, mut told_of_delay, mut untold, mut attempt) = (None, false, None, None);
     for field in fields(update.value) {
         let field = field?;
         match field.number {
@@ -95,6 +99,7 @@ fn update(update: Field<'_>) -> Result<RecipientUpdate, FieldError> {
             progress::NEXT_ATTEMPT_AT => next_attempt_at = Some(field.time()?),
             progress::ATTEMPT => attempt = Some(attempt_of(field)?),
             progress::TOLD_OF_DELAY => told_of_delay = field.byte()? != 0,
+            progress::UNTOLD => untold = Some(untold_of(field.byte()?)?),
             _ => {}
         }
     }
@@ -104,6 +109,7 @@ fn update(update: Field<'_>) -> Result<RecipientUpdate, FieldError> {
         attempts: attempts.ok_or(FieldError::Missing)?,
         next_attempt_at,
         told_of_delay,
+        untold,
         attempt,
     })
 }
@@ -127,6 +133,23 @@ fn status_of(number: u8) -> Result<Status, FieldError> {
         3 => Status::Ended(Ended::Bounced),
         4 => Status::Ended(Ended::Expired),
         5 => Status::Ended(Ended::Removed),
+        _ => return Err(FieldError::Value),
+    })
+}
+
+fn untold_number(untold: Untold) -> u8 {
+    match untold {
+        Untold::Failed => 1,
+        Untold::Delivered => 2,
+        Untold::Relayed => 3,
+    }
+}
+
+fn untold_of(number: u8) -> Result<Untold, FieldError> {
+    Ok(match number {
+        1 => Untold::Failed,
+        2 => Untold::Delivered,
+        3 => Untold::Relayed,
         _ => return Err(FieldError::Value),
     })
 }
@@ -216,6 +239,12 @@ mod tests {
             attempts: u32::MAX,
             next_attempt_at: Some(at).filter(|_| recipient == 0),
             told_of_delay: recipient == 1,
+            untold: match recipient {
+                2 => Some(Untold::Delivered),
+                3 => Some(Untold::Failed),
+                4 => Some(Untold::Relayed),
+                _ => None,
+            },
             attempt,
         };
         let statuses = [

@@ -26,6 +26,17 @@ pub enum Ended {
     Removed,
 }
 
+/// What the sender is still to be told about a recipient that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untold {
+    /// That it failed.
+    Failed,
+    /// That it has the message.
+    Delivered,
+    /// That a host has the message which sends no reports (RFC 3461 §5.2.2).
+    Relayed,
+}
+
 /// The result of one attempt for one recipient, as it is shown and stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
@@ -57,6 +68,8 @@ pub struct RecipientState {
     pub next_attempt_at: Option<Timestamp>,
     /// Whether the sender was told that it takes long.
     pub told_of_delay: bool,
+    /// What the sender does not know of its end yet; the message stays until he does.
+    pub untold: Option<Untold>,
     /// The first attempt and the last seven, oldest first.
     pub history: Vec<Attempt>,
 }
@@ -74,6 +87,8 @@ pub struct RecipientUpdate {
     pub next_attempt_at: Option<Timestamp>,
     /// Whether the sender has now been told that it takes long; he stays so.
     pub told_of_delay: bool,
+    /// What the sender is to be told from now on; `None` when there is nothing, or he has been.
+    pub untold: Option<Untold>,
     /// The attempt that led here; `None` when something else did.
     pub attempt: Option<Attempt>,
 }
@@ -100,6 +115,7 @@ impl Progress {
             state.attempts = update.attempts;
             state.next_attempt_at = update.next_attempt_at;
             state.told_of_delay |= update.told_of_delay;
+            state.untold = update.untold;
             state.history.extend(update.attempt);
             if state.history.len() > HISTORY {
                 state.history.remove(1);

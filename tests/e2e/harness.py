@@ -173,12 +173,13 @@ class Sink:
     reply to all of them. One that is `silent` greets nobody before `greet`. It offers `keywords`, and keeps the commands, and
     in `clients` the addresses that connections come from."""
 
-    def __init__(self, port=None, refuse=None, silent=False, keywords=("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES")):
+    def __init__(self, port=None, refuse=None, silent=False, keywords=("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES"),
+                 address="127.0.0.1"):
         self.port, self.refuse = port or free_port(), refuse or {}
         self.keywords, self.commands, self.clients = keywords, [], []
         self.defer = None
         self.messages, self.lock = [], threading.Condition()
-        self.listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
+        self.listener = socket.create_server((address, self.port), backlog=100)
         if not silent:
             self.greet()
 

@@ -44,6 +44,11 @@ impl<'a> Addressee<'a> {
     }
 }
 
+/// Whether somebody is told what became of a message.
+pub(crate) fn is_told(envelope: &Envelope, postmaster: Option<&Mailbox>) -> bool {
+    Addressee::of(envelope, postmaster).is_some()
+}
+
 /// Whether the message is a report of ours.
 pub(crate) fn is_report(envelope: &Envelope) -> bool {
     envelope.reverse_path.mailbox().is_none() && envelope.metadata.get(REPORT).is_some()

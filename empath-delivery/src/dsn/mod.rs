@@ -18,8 +18,8 @@ use bytes::Bytes;
 use empath_common::{Body, Domain, Envelope, ForwardPath, Mailbox, MessageId, ReversePath};
 use jiff::{Timestamp, tz::TimeZone};
 
-pub(crate) use addressee::is_report;
 use addressee::{Addressee, ascii_address};
+pub(crate) use addressee::{is_report, is_told};
 use fields::{Folded, ascii, most_text};
 pub use news::{Arrived, Delayed, Failed, News, Success};
 use part::{MESSAGE, Part, is_lines};

@@ -212,18 +212,23 @@ impl Shared {
             let job = self.update(|queue| {
                 let flying = queue.in_flight(id);
                 let job = queue.delete(id, now)?;
-                let last = queue.would_end(id, job.recipients.len());
-                Some((job, last, flying))
+                let untold = queue.untold(id);
+                let last = queue.would_end(id, job.recipients.len() + untold.len());
+                Some((job, last, flying, untold))
             });
-            let Some((job, last, flying)) = job else { continue };
-            batch.push(if last { Entry::Removed(id) } else { Entry::Progress(removal(&job, &flying)) });
-            removals.push((job, last, stored.ok()));
+            let Some((job, last, flying, untold)) = job else { continue };
+            let removal = || Entry::Progress(removal(&job, &flying, &untold));
+            batch.push(if last { Entry::Removed(id) } else { removal() });
+            removals.push((job, untold, last, stored.ok()));
         }
         let outcome = if batch.is_empty() { Ok(()) } else { self.commit(batch).await };
         let mut late = Ok(());
-        for (job, last, stored) in &removals {
+        for (job, untold, last, stored) in &removals {
+            // Of those that have ended nobody is told any more.
+            let untold = untold.iter().filter(|_| outcome.is_ok()).map(|(recipient, _)| recipient);
+            let recipients = job.recipients.iter().chain(untold);
             let settlements: Vec<_> =
-                job.recipients.iter().map(|recipient| settlement(recipient, outcome.is_ok())).collect();
+                recipients.map(|recipient| settlement(recipient, outcome.is_ok())).collect();
             let ended = self.update(|queue| {
                 if outcome.is_err() {
                     queue.undelete(job.id);
@@ -244,17 +249,21 @@ impl Shared {
 }
 
 /// For what is in flight as well: if it comes down, there is a later word.
-fn removal(job: &Queued, flying: &[(u32, u32)]) -> Progress {
-    let update = |(recipient, attempts)| RecipientUpdate {
+fn removal(job: &Queued, flying: &[(u32, u32)], untold: &[(JobRecipient, Ended)]) -> Progress {
+    let update = |(recipient, attempts, ended)| RecipientUpdate {
         recipient,
-        status: Status::Ended(Ended::Removed),
+        status: Status::Ended(ended),
         attempts,
         next_attempt_at: None,
         told_of_delay: false,
+        untold: None,
         attempt: None,
     };
     let waiting = job.recipients.iter().map(|recipient| (recipient.index, recipient.attempts));
-    Progress { id: job.id, updates: waiting.chain(flying.iter().copied()).map(update).collect() }
+    let removed = waiting.chain(flying.iter().copied());
+    let removed = removed.map(|(recipient, attempts)| (recipient, attempts, Ended::Removed));
+    let untold = untold.iter().map(|(recipient, ended)| (recipient.index, recipient.attempts, *ended));
+    Progress { id: job.id, updates: removed.chain(untold).map(update).collect() }
 }
 
 fn settlement(recipient: &JobRecipient, removed: bool) -> Settlement {

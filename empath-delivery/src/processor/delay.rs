@@ -7,7 +7,7 @@ use empath_spool::{Attempt, Entry, Progress, RecipientUpdate, Status};
 
 use super::{
     Commits, Shared,
-    expiry::{failed, last_attempt},
+    stored::{failed, last_attempt},
 };
 use crate::{
     dsn::{Delayed, Failed, News},
@@ -30,7 +30,7 @@ impl Shared {
         };
         let news = News { delayed: job.recipients.iter().filter_map(delayed).collect(), ..News::default() };
         let progress = Progress { id: job.id, updates: job.recipients.iter().map(told).collect() };
-        match self.end(job, progress, &news, &content, commits).await {
+        match self.tell(job, progress, &news, &content, commits).await {
             Ok(told) => {
                 for Delayed { last, .. } in &news.delayed {
                     log::delayed(job.id, last, retry_until, told);
@@ -70,6 +70,7 @@ fn told(recipient: &JobRecipient) -> RecipientUpdate {
         attempts: recipient.attempts,
         next_attempt_at: tried.then_some(recipient.due),
         told_of_delay: true,
+        untold: None,
         attempt: None,
     }
 }

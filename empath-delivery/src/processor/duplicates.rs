@@ -189,6 +189,7 @@ impl Shared {
             attempts: recipient.attempts,
             next_attempt_at: None,
             told_of_delay: false,
+            untold: None,
             attempt: Some(Attempt {
                 at: now,
                 next_hop: next_hop.to_string(),

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use empath_common::MessageId;
-use empath_spool::{Ended, Entry, LoadError};
+use empath_spool::{Ended, Entry, LoadError, Stored};
 
 use super::{Commits, Shared};
 use crate::{
@@ -13,30 +13,35 @@ use crate::{
     schedule,
 };
 
-/// How long a message is left alone after the disk did not give its envelope back.
+/// How long a message is left alone after the disk did not give its envelope back, or did not take its end.
 const AGAIN: Duration = Duration::from_mins(1);
 
 impl Shared {
     /// The job with its envelope. `None` if the spool does not give that back: then the job is settled.
     pub(crate) async fn opened(self: &Arc<Self>, job: Queued, commits: &mut Commits) -> Option<Job> {
-        if let Some(envelope) = job.envelope.clone() {
-            return Some(job.with(envelope));
-        }
+        let envelope = match job.envelope.clone() {
+            Some(envelope) => envelope,
+            None => self.stored(&job, commits).await?.envelope,
+        };
+        Some(job.with(envelope))
+    }
+
+    /// What the spool has of a job's message. `None` if it does not give that back: then the job is settled.
+    pub(super) async fn stored(self: &Arc<Self>, job: &Queued, commits: &mut Commits) -> Option<Stored> {
         let failure = match self.spool.load(job.id).await {
-            Ok(stored) => return Some(job.with(stored.envelope)),
+            Ok(stored) => return Some(stored),
             Err(failure) => failure,
         };
         log::not_read(job.id, &failure);
         if self.is_lost(job.id, &failure).await {
             // Nobody can tell any more whose it was.
-            let ended = self.take_back(&job, Fate::Ended(Ended::Bounced));
+            let ended = self.take_back(job, Fate::Ended(Ended::Bounced));
             if ended {
                 commits.push(self, job.id, Entry::Removed(job.id)).await;
             }
         } else {
             // It waits for whoever mends the spool; that costs no attempt.
-            let again = schedule::after(self.now(), AGAIN);
-            self.take_back(&job, Fate::Due(again));
+            self.put_off(job);
         }
         None
     }
@@ -64,8 +69,14 @@ impl Shared {
         }
     }
 
+    /// The spool did not give or take something: what was to be done for a job is left for a while.
+    pub(super) fn put_off<E>(self: &Arc<Self>, job: &Job<E>) {
+        let again = schedule::after(self.now(), AGAIN);
+        self.take_back(job, Fate::Due(again));
+    }
+
     /// Takes a job back without an attempt. True if that was the end of the message.
-    fn take_back(self: &Arc<Self>, job: &Queued, fate: Fate) -> bool {
+    fn take_back<E>(self: &Arc<Self>, job: &Job<E>, fate: Fate) -> bool {
         let now = self.now();
         let settlement = |recipient: &JobRecipient| Settlement {
             index: recipient.index,

@@ -1,34 +1,36 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use empath_common::{Domain, MessageId};
-use empath_spool::{Attempt, Content, Ended, Progress, RecipientState, RecipientUpdate, Status};
+use empath_common::MessageId;
+use empath_spool::{Content, Ended, Progress, RecipientState, RecipientUpdate, Status, Untold};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Commits, Shared, outcome::EXPIRED};
+use super::{
+    Commits, Shared,
+    stored::{failed, last_attempt},
+};
 use crate::{
-    config::HostAddr,
     dsn::{Failed, News},
     log::{self, Told},
-    queue::{Fate, Job, JobRecipient, Queue, Settlement},
-    schedule,
+    queue::{Job, JobRecipient, Queue},
 };
 
-/// How long a message stays after the spool did not take its end, and nobody is told of a delay after it did not take the
-/// report.
+/// How long nobody is told of a delay after the spool did not take the report.
 const AGAIN: Duration = Duration::from_mins(1);
 
 /// How many do this at the same time: what is in their hands can't be delivered meanwhile.
 pub(super) const AT_ONCE: usize = 32;
 
-/// Ends what was in the queue for too long, and tells of what is late, one after the other.
+/// Tells of what has ended, ends what was in the queue for too long, and tells of what is late, one after the other.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut commits = Commits::default();
     // Delays that nobody could be told of, and when to try again.
     let (mut untold, mut again_at) = (Vec::<(MessageId, Vec<u32>)>::new(), Instant::now());
     while !shared.stopping.is_cancelled() {
         while !shared.stopping.is_cancelled() {
-            if let Some(job) = shared.update(Queue::take_expired) {
+            if let Some(job) = shared.update(Queue::take_untold) {
+                shared.tell_untold(job, &mut commits).await;
+            } else if let Some(job) = shared.update(Queue::take_expired) {
                 if let Some(job) = shared.opened(job, &mut commits).await {
                     shared.expire(&job, &mut commits).await;
                 }
@@ -62,18 +64,19 @@ impl Shared {
         let last = |recipient: &JobRecipient| states.get(recipient.index as usize).and_then(last_attempt);
         let failed: Vec<_> =
             job.recipients.iter().filter_map(|recipient| failed(job, recipient, last(recipient))).collect();
+        let asked = |recipient: &JobRecipient| job.envelope.notification_of(recipient.index as usize);
         let update = |recipient: &JobRecipient| RecipientUpdate {
             recipient: recipient.index,
             status: Status::Ended(Ended::Expired),
             attempts: recipient.attempts,
             next_attempt_at: None,
             told_of_delay: false,
+            untold: asked(recipient).on_failure().then_some(Untold::Failed),
             attempt: None,
         };
         let progress = Progress { id: job.id, updates: job.recipients.iter().map(update).collect() };
         let wanted = |(recipient, failed): (&JobRecipient, &Failed)| {
-            let asked = job.envelope.notification_of(recipient.index as usize);
-            asked.on_failure().then(|| failed.clone())
+            asked(recipient).on_failure().then(|| failed.clone())
         };
         let news = News {
             failed: job.recipients.iter().zip(&failed).filter_map(wanted).collect(),
@@ -83,15 +86,7 @@ impl Shared {
             Ok(told) => self.say_expired(job, &failed, told),
             Err(failure) => {
                 log::not_stored(job.id, &failure);
-                let now = self.now();
-                let again = Fate::Due(schedule::after(now, AGAIN));
-                let settlement = |recipient: &JobRecipient| Settlement {
-                    index: recipient.index,
-                    attempts: recipient.attempts,
-                    fate: again,
-                };
-                let settlements: Vec<_> = job.recipients.iter().map(settlement).collect();
-                self.update(|queue| queue.settle(job.id, &settlements, now));
+                self.put_off(job);
             }
         }
     }
@@ -105,11 +100,14 @@ impl Shared {
                 Vec::new()
             }
         };
-        let content = self.spool.content(job.id).await.unwrap_or_else(|failure| {
-            log::not_read(job.id, &failure);
+        (states, self.stored_content(job.id).await)
+    }
+
+    pub(super) async fn stored_content(&self, id: MessageId) -> Content {
+        self.spool.content(id).await.unwrap_or_else(|failure| {
+            log::not_read(id, &failure);
             Bytes::new().into()
-        });
-        (states, content)
+        })
     }
 
     fn say_expired(&self, job: &Job, failed: &[Failed], told: Told) {
@@ -119,51 +117,6 @@ impl Shared {
             let asked = job.envelope.notification_of(recipient.index as usize);
             let told = if asked.on_failure() { told } else { Told::Nobody };
             log::expired(job.id, &failed.recipient, recipient.attempts, &failed.detail, told);
-        }
-    }
-}
-
-pub(super) fn last_attempt(state: &RecipientState) -> Option<&Attempt> {
-    state.history.last()
-}
-
-/// What is told about a recipient by its last attempt, when its time in the queue is over.
-pub(super) fn failed(job: &Job, recipient: &JobRecipient, last: Option<&Attempt>) -> Option<Failed> {
-    Some(Failed {
-        recipient: job.envelope.recipients().get(recipient.index as usize)?.clone(),
-        orcpt: job.envelope.notification_of(recipient.index as usize).orcpt.clone(),
-        status: EXPIRED,
-        host: last.and_then(|last| last.host.as_deref()).and_then(host),
-        reply: last.and_then(|last| last.reply.clone()),
-        detail: last.map_or_else(|| "no attempt could be made".to_owned(), |last| last.detail.clone()),
-        last_attempt: last.map(|last| last.at),
-        expired: true,
-    })
-}
-
-/// The host of `mx1.example.test[192.0.2.1]:25` or of an address with its port.
-fn host(shown: &str) -> Option<HostAddr> {
-    match shown.split_once('[') {
-        Some((name, _)) if !name.is_empty() => Domain::parse(name).ok().map(HostAddr::Name),
-        _ => shown.parse::<std::net::SocketAddr>().ok().map(|address| HostAddr::Ip(address.ip())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_host_of_a_stored_attempt_is_found_again() {
-        let table = [
-            ("mx1.example.test[192.0.2.1]:25", Some("mx1.example.test")),
-            ("192.0.2.1:25", Some("192.0.2.1")),
-            ("[2001:db8::1]:25", Some("[2001:db8::1]")),
-            ("unix:/run/lmtp", None),
-            ("nonsense", None),
-        ];
-        for (shown, expected) in table {
-            assert_eq!(host(shown).map(|host| host.to_string()).as_deref(), expected, "{shown}");
         }
     }
 }

@@ -15,6 +15,8 @@ mod outcome;
 mod overrides;
 mod reach;
 mod recover;
+mod report;
+mod stored;
 mod untaken;
 mod view;
 mod why;

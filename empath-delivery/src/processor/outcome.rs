@@ -1,15 +1,13 @@
 use std::sync::Arc;
 
-use bytes::Bytes;
-use empath_common::{EnhancedStatus, MessageId};
-use empath_spool::{CommitError, Content, Ended, Entry, Progress, RecipientUpdate, Status};
+use empath_common::EnhancedStatus;
+use empath_spool::{Content, Ended, Entry, Progress, RecipientUpdate, Status, Untold};
 use jiff::Timestamp;
 
 use super::{Commits, Shared};
 use crate::{
     attempted::{Attempted, Tried},
-    content::{header, whole},
-    dsn::{self, Failed, News, Report, Success},
+    dsn::{Arrived, Failed, News, Success},
     failure::{Disposition, Failure, disposition},
     log::{self, Delays, Told},
     queue::{Fate, Job, Queue, Settlement},
@@ -51,13 +49,13 @@ impl Shared {
             self.record(job, next_hop, &outcomes, now, commits).await;
             Told::Nobody
         } else {
-            let progress = progress(job.id, next_hop, &outcomes, now);
+            let progress = progress(job, next_hop, &outcomes, now);
             match self.end(job, progress, &news, &content, commits).await {
                 Ok(told) => told,
                 Err(failure) => {
                     log::not_stored(job.id, &failure);
                     self.postpone(&mut outcomes, now);
-                    // What was delivered along with the failures stays delivered.
+                    // What was delivered along with the failures stays delivered, and is told of later.
                     self.record(job, next_hop, &outcomes, now, commits).await;
                     Told::Nobody
                 }
@@ -79,9 +77,9 @@ impl Shared {
         now: Timestamp,
         commits: &mut Commits,
     ) {
-        let settlements: Vec<_> = outcomes.iter().map(Outcome::settlement).collect();
+        let settlements: Vec<_> = outcomes.iter().map(|outcome| outcome.settlement(job)).collect();
         let settle = |queue: &mut Queue| queue.settle(job.id, &settlements, now);
-        let progress = || Entry::Progress(progress(job.id, next_hop, outcomes, now));
+        let progress = || Entry::Progress(progress(job, next_hop, outcomes, now));
         if outcomes.iter().any(|outcome| matches!(outcome.fate, Fate::Due(_))) {
             // The spool knows why before the queue shows that it is deferred.
             self.store(job.id, progress()).await;
@@ -92,86 +90,6 @@ impl Shared {
             let entry = if self.update(settle) { Entry::Removed(job.id) } else { progress() };
             commits.push(self, job.id, entry).await;
         }
-    }
-
-    /// Concludes about recipients whose sender is told: what became of them and the report are made durable together, then
-    /// the queue is told.
-    pub(super) async fn end(
-        self: &Arc<Self>,
-        job: &Job,
-        mut progress: Progress,
-        news: &News,
-        content: &Content,
-        commits: &mut Commits,
-    ) -> Result<Told, CommitError> {
-        let now = self.now();
-        let mut report = self.report(job, news, content, now).await;
-        if self.lock().queue.is_removing(job.id) {
-            // It was removed meanwhile, which is durable and stays so: nothing waits again, and of that nobody is told.
-            let waiting = |update: &&mut RecipientUpdate| !matches!(update.status, Status::Ended(_));
-            for update in progress.updates.iter_mut().filter(waiting) {
-                (update.status, update.next_attempt_at) = (Status::Ended(Ended::Removed), None);
-            }
-            report = report.filter(|_| !news.arrived.is_empty());
-        }
-        let settlements: Vec<_> = progress.updates.iter().map(settlement).collect();
-        let ending =
-            settlements.iter().filter(|settlement| matches!(settlement.fate, Fate::Ended(_))).count();
-        let last = self.lock().queue.would_end(job.id, ending);
-        let mut batch = Vec::with_capacity(2);
-        if let Some((id, envelope, content)) = &report {
-            batch.push(Entry::Accepted { id: *id, envelope: Arc::clone(envelope), content: content.clone() });
-        }
-        batch.push(if last { Entry::Removed(job.id) } else { Entry::Progress(progress) });
-        self.commit(batch).await?;
-        if self.update(|queue| queue.settle(job.id, &settlements, now)) && !last {
-            commits.push(self, job.id, Entry::Removed(job.id)).await;
-        }
-        let Some((id, envelope, content)) = report else {
-            if dsn::is_report(&job.envelope) && !news.failed.is_empty() {
-                log::report_dropped(job.id);
-            }
-            return Ok(Told::Nobody);
-        };
-        log::reported(id, &envelope, content.len(), job.id);
-        self.accepted(id, envelope, &content);
-        Ok(Told::By(id))
-    }
-
-    async fn report(
-        &self,
-        job: &Job,
-        news: &News,
-        content: &Content,
-        now: Timestamp,
-    ) -> Option<(MessageId, Arc<empath_common::Envelope>, Content)> {
-        if !self.settings.dsn.enabled || news.is_empty() {
-            return None;
-        }
-        // What cannot be read is left out of the report; it comes all the same.
-        let lost = |failure| {
-            log::not_read(job.id, &failure);
-            Bytes::new()
-        };
-        let header = header(content).await.unwrap_or_else(lost);
-        let whole = if news.returns_all(&job.envelope) {
-            whole(content, dsn::MAX_RETURNED).await.unwrap_or_default()
-        } else {
-            None
-        };
-        let id = self.with_rng(|rng| MessageId::generate(now, rng));
-        let (envelope, content) = dsn::report(&Report {
-            id,
-            about: job.id,
-            envelope: &job.envelope,
-            header: &header,
-            whole: whole.as_deref(),
-            news,
-            reporting_mta: self.settings.dsn.reporting_mta.as_ref().unwrap_or(&self.settings.hostname),
-            postmaster: self.settings.dsn.postmaster.as_ref(),
-            now,
-        })?;
-        Some((id, Arc::new(envelope), content.into()))
     }
 
     fn judge(&self, job: &Job, tried: Tried, now: Timestamp) -> Outcome {
@@ -232,7 +150,7 @@ impl Shared {
                 log::expired(job.id, recipient, *attempts, &failure.detail, told);
             }
             (Err(_), Fate::Ended(Ended::Removed)) => return log::removed(job.id, Some(recipient), *attempts),
-            (Err(failure), Fate::Ended(_)) => {
+            (Err(failure), Fate::Ended(_) | Fate::Untold(_)) => {
                 metrics.bounced.increment();
                 log::bounced(&line, failure, told);
             }
@@ -242,8 +160,27 @@ impl Shared {
 }
 
 impl Outcome {
-    fn settlement(&self) -> Settlement {
-        Settlement { index: self.tried.recipient.index, attempts: self.attempts, fate: self.fate }
+    fn settlement(&self, job: &Job) -> Settlement {
+        let fate = match self.fate {
+            Fate::Ended(ended) if self.untold(job).is_some() => Fate::Untold(ended),
+            fate => fate,
+        };
+        Settlement { index: self.tried.recipient.index, attempts: self.attempts, fate }
+    }
+
+    /// Of what the sender wants to be told.
+    fn untold(&self, job: &Job) -> Option<Untold> {
+        let asked = job.envelope.notification_of(self.tried.recipient.index as usize);
+        match (self.fate, self.tried.arrived) {
+            (Fate::Ended(Ended::Bounced | Ended::Expired), _) if asked.on_failure() => Some(Untold::Failed),
+            (Fate::Ended(Ended::Delivered), Some(Arrived::Delivered)) if asked.on_success() => {
+                Some(Untold::Delivered)
+            }
+            (Fate::Ended(Ended::Delivered), Some(Arrived::Relayed)) if asked.on_success() => {
+                Some(Untold::Relayed)
+            }
+            _ => None,
+        }
     }
 
     /// An operator has removed the message meanwhile. What is delivered is.
@@ -255,14 +192,10 @@ impl Outcome {
 
     /// What the sender is told, if this recipient has failed.
     fn failed(&self, job: &Job, now: Timestamp) -> Option<Failed> {
-        let (Fate::Ended(Ended::Bounced | Ended::Expired), Err(failure)) = (self.fate, &self.tried.result)
-        else {
+        let (Some(Untold::Failed), Err(failure)) = (self.untold(job), &self.tried.result) else {
             return None;
         };
         let number = self.tried.recipient.index as usize;
-        if !job.envelope.notification_of(number).on_failure() {
-            return None;
-        }
         let expired = self.fate == Fate::Ended(Ended::Expired);
         Some(Failed {
             recipient: job.envelope.recipients().get(number)?.clone(),
@@ -278,18 +211,15 @@ impl Outcome {
 
     /// What the sender is told if this recipient has the message, and he wanted to hear that from us.
     fn arrived(&self, job: &Job) -> Option<Success> {
-        let (Some(how), Ok(reply)) = (self.tried.arrived, &self.tried.result) else {
+        let (Some(Untold::Delivered | Untold::Relayed), Ok(reply)) = (self.untold(job), &self.tried.result)
+        else {
             return None;
         };
         let number = self.tried.recipient.index as usize;
-        let asked = job.envelope.notification_of(number);
-        if !asked.on_success() {
-            return None;
-        }
         Some(Success {
             recipient: job.envelope.recipients().get(number)?.clone(),
-            orcpt: asked.orcpt.clone(),
-            how,
+            orcpt: job.envelope.notification_of(number).orcpt.clone(),
+            how: self.tried.arrived?,
             host: self.tried.peer.as_ref().and_then(|peer| peer.host.clone()),
             reply: reply.clone(),
         })
@@ -299,19 +229,11 @@ impl Outcome {
 /// Delivery time expired (RFC 3463 §3.5).
 pub(super) const EXPIRED: EnhancedStatus = EnhancedStatus::new(4, 4, 7);
 
-fn settlement(update: &RecipientUpdate) -> Settlement {
-    let fate = match (update.status, update.next_attempt_at) {
-        (Status::Ended(ended), _) => Fate::Ended(ended),
-        (Status::Pending | Status::Deferred, due) => Fate::Due(due.unwrap_or(Timestamp::MIN)),
-    };
-    Settlement { index: update.recipient, attempts: update.attempts, fate }
-}
-
-fn progress(id: MessageId, next_hop: &NextHop, outcomes: &[Outcome], now: Timestamp) -> Progress {
+fn progress(job: &Job, next_hop: &NextHop, outcomes: &[Outcome], now: Timestamp) -> Progress {
     let next_hop = next_hop.to_string();
     let update = |outcome: &Outcome| {
         let (status, next_attempt_at) = match outcome.fate {
-            Fate::Ended(ended) => (Status::Ended(ended), None),
+            Fate::Ended(ended) | Fate::Untold(ended) => (Status::Ended(ended), None),
             Fate::Due(due) => (Status::Deferred, Some(due)),
         };
         let (reply, status_code, detail) = match &outcome.tried.result {
@@ -327,6 +249,7 @@ fn progress(id: MessageId, next_hop: &NextHop, outcomes: &[Outcome], now: Timest
             attempts: outcome.attempts,
             next_attempt_at,
             told_of_delay: false,
+            untold: outcome.untold(job),
             attempt: Some(empath_spool::Attempt {
                 at: now,
                 next_hop: next_hop.clone(),
@@ -337,7 +260,7 @@ fn progress(id: MessageId, next_hop: &NextHop, outcomes: &[Outcome], now: Timest
             }),
         }
     };
-    Progress { id, updates: outcomes.iter().map(update).collect() }
+    Progress { id: job.id, updates: outcomes.iter().map(update).collect() }
 }
 
 /// From reception, or the due time of a retry, to the job's being ready.

@@ -247,6 +247,7 @@ mod tests {
                 attempts: 1,
                 next_attempt_at: Some(due),
                 told_of_delay: false,
+                untold: None,
                 attempt: None,
             };
             let progress = Entry::Progress(Progress { id, updates: vec![update] });

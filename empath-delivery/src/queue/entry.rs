@@ -1,3 +1,5 @@
+mod untold;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -6,7 +8,7 @@ use empath_spool::{Ended, RecipientState, Status};
 use jiff::Timestamp;
 
 use super::{
-    Fate, JobRecipient, MessageStatus, Queued, RecipientStatus, Settlement,
+    JobRecipient, MessageStatus, Queued, RecipientStatus, TELL_WITHIN,
     destinations::{Destination, Destinations},
     few::Few,
     moment::Moment,
@@ -41,7 +43,7 @@ pub(super) struct Fresh {
 
 #[derive(Debug, Clone, Copy)]
 struct Recipient {
-    /// When it is or was due.
+    /// When it is or was due. After its end: when the sender is told at the latest.
     due: Moment,
     destination: Destination,
     attempts: u32,
@@ -63,6 +65,10 @@ enum Place {
     Ready,
     /// With a connection, or with someone who ends it.
     InFlight,
+    /// It has come to its end, and the sender is to be told.
+    Untold(Ended),
+    /// The same, with someone who tells him.
+    Telling(Ended),
     /// It has come to its end.
     Ended(Ended),
 }
@@ -113,6 +119,7 @@ impl Entry {
             recipient.attempts = state.attempts;
             recipient.told_of_delay |= state.told_of_delay;
             match state.status {
+                Status::Ended(ended) if state.untold.is_some() => recipient.place = Place::Untold(ended),
                 Status::Ended(ended) => recipient.place = Place::Ended(ended),
                 Status::Pending | Status::Deferred => {
                     recipient.due = state.next_attempt_at.map_or(recipient.due, Moment::from);
@@ -258,10 +265,13 @@ impl Entry {
         }
     }
 
-    /// When the sender is told that the message takes long, if it takes so long.
+    /// When the sender is told that the message takes long, if it takes so long. While recipients are in flight there may
+    /// soon be more to tell.
     pub(super) fn late_at(&self, delay_after: Option<Duration>, expire_after: Duration) -> Option<Moment> {
         let delay_after = delay_after.filter(|delay_after| *delay_after < expire_after)?;
-        Some(schedule::after(self.received_at.into(), delay_after).into())
+        let flying = self.recipients.as_slice().iter().any(|recipient| recipient.place == Place::InFlight);
+        let patience = if flying { TELL_WITHIN } else { Duration::ZERO };
+        Some(schedule::after(self.received_at.into(), delay_after + patience).into())
     }
 
     /// Where a recipient goes that is ready.
@@ -290,22 +300,7 @@ impl Entry {
         }
     }
 
-    /// A recipient in flight has come down: to its end, if that is returned.
-    pub(super) fn settle(&mut self, settlement: &Settlement) -> Option<Ended> {
-        let recipient = self.recipients.as_mut_slice().get_mut(settlement.index as usize)?;
-        recipient.attempts = settlement.attempts;
-        match settlement.fate {
-            Fate::Ended(ended) => recipient.place = Place::Ended(ended),
-            Fate::Due(_) if self.removing => recipient.place = Place::Ended(Ended::Removed),
-            Fate::Due(due) => (recipient.place, recipient.due) = (Place::Waiting, due.into()),
-        }
-        match recipient.place {
-            Place::Ended(ended) => Some(ended),
-            _ => None,
-        }
-    }
-
-    /// Recipients that have not ended.
+    /// Recipients that have not ended, or of whose end the sender is to be told.
     pub(super) fn outstanding(&self) -> usize {
         let recipients = self.recipients.as_slice().iter();
         recipients.filter(|recipient| !matches!(recipient.place, Place::Ended(_))).count()
@@ -313,7 +308,7 @@ impl Entry {
 
     /// Whether nobody is about to need the content.
     pub(super) fn is_quiet(&self) -> bool {
-        let waits = |recipient: &Recipient| matches!(recipient.place, Place::Waiting | Place::Ended(_));
+        let waits = |recipient: &Recipient| !matches!(recipient.place, Place::Ready | Place::InFlight);
         self.recipients.as_slice().iter().all(waits)
     }
 
@@ -324,13 +319,13 @@ impl Entry {
         expire_after: Duration,
         now: Moment,
     ) -> Moment {
-        let mut next = Moment::NEVER;
+        let mut next = self.tell_at();
         if self.held {
             return next;
         }
         let (mut outstanding, mut untold) = (false, false);
         for recipient in self.recipients.as_slice() {
-            outstanding |= !matches!(recipient.place, Place::Ended(_));
+            outstanding |= matches!(recipient.place, Place::Waiting | Place::Ready | Place::InFlight);
             untold |= recipient.is_untold();
             if recipient.place == Place::Waiting {
                 next = next.min(recipient.due);
@@ -349,7 +344,7 @@ impl Entry {
         let mut status = if self.held { MessageStatus::Held } else { MessageStatus::Pending };
         for recipient in self.recipients.as_slice() {
             match recipient.place {
-                Place::InFlight => return MessageStatus::InProgress,
+                Place::InFlight | Place::Untold(_) | Place::Telling(_) => return MessageStatus::InProgress,
                 Place::Waiting | Place::Ready if recipient.attempts > 0 && !self.held => {
                     status = MessageStatus::Deferred;
                 }
@@ -389,9 +384,7 @@ impl Recipient {
             }
             Place::Waiting | Place::Ready => (RecipientStatus::Pending, None),
             Place::InFlight => (RecipientStatus::InProgress, None),
-            Place::Ended(Ended::Delivered) => (RecipientStatus::Completed, None),
-            Place::Ended(Ended::Bounced | Ended::Removed) => (RecipientStatus::Failed, None),
-            Place::Ended(Ended::Expired) => (RecipientStatus::Expired, None),
+            Place::Untold(ended) | Place::Telling(ended) | Place::Ended(ended) => (ended.into(), None),
         };
         (status, self.attempts, due)
     }

@@ -6,7 +6,7 @@ use empath_common::{Domain, MessageId};
 use jiff::Timestamp;
 
 use super::{
-    Action, Event, Fate, JobRecipient, Next, Queue, Queued, Settlement, begin,
+    Action, Event, JobRecipient, Next, Queue, Queued, begin,
     breaker::BreakerState,
     count,
     entry::Entry,
@@ -99,9 +99,7 @@ impl Queue {
             return false;
         };
         let before = entry.status();
-        for JobRecipient { index, attempts, due } in recipients.iter().copied() {
-            entry.settle(&Settlement { index, attempts, fate: Fate::Due(due.min(now)) });
-        }
+        entry.put_back(recipients, now);
         let recipients = entry.make_ready(|due| due <= now.into());
         count(counts, before, Some(entry.status()));
         self.ready(id, &recipients, now);

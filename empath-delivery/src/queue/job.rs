@@ -71,6 +71,8 @@ pub struct Settlement {
 pub enum Fate {
     /// Nothing: this was its end.
     Ended(Ended),
+    /// This was its end, of which the sender is to be told: [`Queue::take_untold`](super::Queue::take_untold) has it then.
+    Untold(Ended),
     /// Another attempt at this time.
     Due(Timestamp),
 }

@@ -19,8 +19,13 @@ impl Queue {
         }
     }
 
-    /// Recipients that wait go in flight without a connection, for their sender to be told.
+    /// Recipients that wait go in flight without a connection, for their sender to be told, if it is time.
     pub(super) fn claim_late(&mut self, id: MessageId, now: Timestamp) {
+        let super::Limits { delay_after, expire_after, .. } = self.limits;
+        let late_at = self.messages.get(&id).and_then(|entry| entry.late_at(delay_after, expire_after));
+        if late_at.is_none_or(|at| at > now.into()) {
+            return;
+        }
         let job = self.claim_with(id, now, Entry::claim_late);
         self.late.extend(job.filter(|job| !job.recipients.is_empty()));
     }

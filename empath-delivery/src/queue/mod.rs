@@ -26,6 +26,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod untold;
 mod window;
 
 use std::{
@@ -35,7 +36,7 @@ use std::{
 };
 
 use empath_common::{Envelope, MessageId};
-use empath_spool::{Content, Ended, Stored};
+use empath_spool::{Content, Stored};
 use jiff::Timestamp;
 
 use crate::{
@@ -57,6 +58,7 @@ pub use lane::Obstacle;
 pub use lanes::{ConnectionId, TURN};
 pub use rate::Rate;
 pub use status::{MessageStatus, RecipientStatus};
+pub use untold::TELL_WITHIN;
 
 /// Most recipients of one transaction: what every server must take (RFC 5321 §4.5.3.1.8).
 pub const MAX_RECIPIENTS: usize = 100;
@@ -97,6 +99,7 @@ pub struct Queue {
     removed: u64,
     expired: VecDeque<Queued>,
     late: VecDeque<Queued>,
+    untold: VecDeque<Queued>,
     actions: Vec<Action>,
 }
 
@@ -115,6 +118,7 @@ impl Queue {
             removed: 0,
             expired: VecDeque::new(),
             late: VecDeque::new(),
+            untold: VecDeque::new(),
             actions: Vec::new(),
         }
     }
@@ -188,9 +192,10 @@ impl Queue {
         std::mem::take(&mut self.actions)
     }
 
-    /// Whether [`take_expired`](Self::take_expired) or [`take_late`](Self::take_late) has something.
+    /// Whether [`take_expired`](Self::take_expired), [`take_late`](Self::take_late) or
+    /// [`take_untold`](Self::take_untold) has something.
     pub fn has_expired(&self) -> bool {
-        !self.expired.is_empty() || !self.late.is_empty()
+        !self.expired.is_empty() || !self.late.is_empty() || !self.untold.is_empty()
     }
 
     /// Recipients that were in the queue for too long. They are in flight until they are settled.
@@ -204,9 +209,7 @@ impl Queue {
             return false;
         };
         let before = entry.status();
-        for settlement in settlements {
-            self.removed += u64::from(entry.settle(settlement) == Some(Ended::Removed));
-        }
+        self.removed += entry.settle(settlements, now.into());
         if entry.outstanding() == 0 {
             count(&mut self.counts, before, None);
             self.remove(id);
@@ -302,20 +305,17 @@ impl Queue {
 
     /// A due time of the message has come, or its end.
     fn fire(&mut self, id: MessageId, now: Timestamp) {
-        let Some(entry) = self.messages.get_mut(&id) else {
+        self.claim_untold(id, now);
+        let Some(entry) = self.messages.get_mut(&id).filter(|entry| !entry.is_held()) else {
             return;
         };
         if entry.expires_at(self.limits.expire_after) <= now.into() {
             return self.expire(id, now, |_| true);
         }
-        let limits = self.limits;
-        let late = entry.late_at(limits.delay_after, limits.expire_after).is_some_and(|at| at <= now.into());
         let due = entry.make_ready(|due| due <= now.into());
         self.ready(id, &due, now);
         // An attempt that starts now may make the news superfluous.
-        if late {
-            self.claim_late(id, now);
-        }
+        self.claim_late(id, now);
         self.rearm(id, now);
     }
 

@@ -1,3 +1,5 @@
+use empath_spool::Ended;
+
 /// How far a recipient is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecipientStatus {
@@ -22,12 +24,22 @@ pub enum RecipientStatus {
 pub enum MessageStatus {
     /// No recipient was tried yet.
     Pending,
-    /// An attempt is being made.
+    /// An attempt is being made, or the sender is about to be told of recipients that have ended.
     InProgress,
     /// Some recipient was tried without success.
     Deferred,
     /// An operator has stopped it.
     Held,
+}
+
+impl From<Ended> for RecipientStatus {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Delivered => Self::Completed,
+            Ended::Bounced | Ended::Removed => Self::Failed,
+            Ended::Expired => Self::Expired,
+        }
+    }
 }
 
 impl RecipientStatus {

@@ -3,10 +3,11 @@ mod lanes;
 mod model;
 mod senders;
 mod sources;
+mod untold;
 
 use bytes::Bytes;
 use empath_common::{ForwardPath, Host, Priority, ReversePath};
-use empath_spool::{Ended, RecipientState, Status};
+use empath_spool::{Ended, RecipientState, Status, Untold};
 
 use super::*;
 use crate::{config::Config, schedule};

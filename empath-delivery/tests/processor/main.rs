@@ -9,6 +9,7 @@ mod deliveries;
 mod duplicates;
 mod envelopes;
 mod holds;
+mod joined_reports;
 mod limits;
 mod names;
 mod notifications;

@@ -80,6 +80,7 @@ async fn a_message_whose_recipients_have_all_ended_is_removed_at_the_restart() {
         attempts: 1,
         next_attempt_at: None,
         told_of_delay: false,
+        untold: None,
         attempt: None,
     };
     let progress = empath_spool::Progress { id, updates: vec![update] };

@@ -47,6 +47,14 @@ pub(crate) struct Failing {
     pub(crate) slow: Mutex<Option<Duration>>,
     /// Some message was set aside.
     pub(crate) set_aside: AtomicBool,
+    committed: Mutex<Vec<Batch>>,
+}
+
+impl Failing {
+    /// What was committed so far.
+    pub(crate) fn committed(&self) -> Vec<Batch> {
+        self.committed.lock().unwrap().clone()
+    }
 }
 
 /// Why the spool does not give an envelope back.
@@ -77,6 +85,7 @@ impl Hooks for Failing {
             let error = io::Error::from(io::ErrorKind::StorageFull);
             return Committed::answered(Err(CommitError::Full(Arc::new(error))));
         }
+        self.committed.lock().unwrap().push(batch.clone());
         memory.commit(batch)
     }
 

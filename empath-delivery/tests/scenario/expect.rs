@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What may happen to a recipient.
-const KINDS: [&str; 5] = ["delivered", "deferred", "bounced", "removed", "delayed"];
+const KINDS: [&str; 7] = ["delivered", "deferred", "bounced", "removed", "delayed", "failed", "relayed"];
 const VALUES: [&str; 10] = ["dsn", "host", "ip", "code", "reply", "attempt", "tls", "to", "reason", "times"];
 /// Values that say nothing only if there is nothing to say.
 const STRICT: [&str; 3] = ["to", "reason", "tls"];

@@ -46,8 +46,8 @@
 //! dns MX example.test asked=1
 //! ```
 //!
-//! Events are `delivered`, `deferred`, `bounced`, `removed`, and `delayed` where the sender was told that. `*` stands for
-//! anything in their values: `dsn` (the status), `host` (its name, or its address if it has none), `ip`, `code`, `reply`,
+//! Events are `delivered`, `deferred`, `bounced`, `removed`, and `delayed` where the sender was told that; `failed` and
+//! `relayed` where he was told later than it happened, or more than once. `*` stands for anything in their values: `dsn` (the status), `host` (its name, or its address if it has none), `ip`, `code`, `reply`,
 //! `attempt`; `tls` is its version, `to` who was sent a report about it, `reason` is `expired`, and these three must be there
 //! if they are so. `times=3` is for the same three times. That `home` takes a report at once needs no line. Lines about what a
 //! host hears come in order. `left` is when its last connection ended, `dials` counts tries to connect; `from`

@@ -48,6 +48,7 @@ pub(crate) fn deferred(id: MessageId, attempts: u32) -> Entry {
         attempts,
         next_attempt_at: Some(now),
         told_of_delay: false,
+        untold: None,
         attempt: Some(Attempt {
             at: now,
             next_hop: "mx:department.example.test".to_owned(),

@@ -203,6 +203,7 @@ fn progress(id: MessageId, message: &Message) -> usize {
             attempts: 0,
             next_attempt_at: Some(attempt.at),
             told_of_delay: true,
+            untold: None,
             attempt: Some(attempt.clone()),
         };
         octets(Entry::Progress(Progress { id, updates: vec![update] }))

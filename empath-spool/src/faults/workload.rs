@@ -8,7 +8,7 @@ use fastrand::Rng;
 use jiff::Timestamp;
 
 use super::model::{Change, Changes, Message, Messages};
-use crate::{Attempt, Ended, Progress, RecipientState, RecipientUpdate, Status, index::MAX_LINKS};
+use crate::{Attempt, Ended, Progress, RecipientState, RecipientUpdate, Status, Untold, index::MAX_LINKS};
 
 /// Messages that are there at a time, about.
 const MESSAGES: usize = 10;
@@ -170,6 +170,7 @@ impl Workload {
             attempts: self.rng.u32(..9),
             next_attempt_at,
             told_of_delay: self.serial.is_multiple_of(7),
+            untold: self.serial.is_multiple_of(5).then_some(Untold::Failed),
             attempt: Some(attempt),
         }
     }

@@ -12,7 +12,7 @@ use crate::support::{
 use empath_common::{
     Envelope, EnvelopeId, MessageNotification, Notify, OriginalRecipient, RecipientNotification, Ret,
 };
-use empath_spool::{Batch, Ended, Entry, Progress, RecipientUpdate, Spool, Status};
+use empath_spool::{Batch, Ended, Entry, Progress, RecipientUpdate, Spool, Status, Untold};
 
 fn golden(version: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(version)
@@ -41,6 +41,7 @@ async fn write(directory: &Path) {
         attempts: 1,
         next_attempt_at: None,
         told_of_delay: false,
+        untold: None,
         attempt: None,
     };
     let updates = updates.map(update).to_vec();
@@ -96,6 +97,37 @@ async fn what_senders_asked_is_read() {
     let (spool, report) = open(directory.path());
     assert_eq!((report.damaged.len(), report.unfinished), (0, 0), "{report:?}");
     assert_eq!(*spool.load(id(7)).await.unwrap().envelope, asking());
+}
+
+#[tokio::test]
+async fn what_senders_do_not_know_yet_is_read() {
+    let golden = golden("v1-untold");
+    let untold = [Some(Untold::Failed), Some(Untold::Delivered), Some(Untold::Relayed)];
+    if is_wanted(&golden) {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, _) = open(directory.path());
+        let update = |(recipient, untold)| RecipientUpdate {
+            recipient,
+            status: Status::Ended(Ended::Expired),
+            attempts: 1,
+            next_attempt_at: None,
+            told_of_delay: false,
+            untold,
+            attempt: None,
+        };
+        let updates: Vec<_> = (0..).zip(untold).map(update).collect();
+        commit(&spool, accepted(7, 10)).await;
+        commit(&spool, Entry::Progress(Progress { id: id(7), updates })).await;
+        spool.close().await;
+        drop(spool);
+        keep(directory.path(), &golden);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    copy(&golden, directory.path());
+    let (spool, report) = open(directory.path());
+    assert_eq!((report.damaged.len(), report.unfinished), (0, 0), "{report:?}");
+    let recipients = spool.load(id(7)).await.unwrap().recipients;
+    assert_eq!(recipients.iter().map(|recipient| recipient.untold).collect::<Vec<_>>(), untold);
 }
 
 #[tokio::test]

@@ -60,6 +60,7 @@ pub(crate) fn deferred(number: u64, recipient: u32, attempts: u32) -> Entry {
             attempts,
             next_attempt_at: Some(at),
             told_of_delay: false,
+            untold: None,
             attempt: Some(Attempt {
                 at,
                 next_hop: "mx:example.test".to_owned(),

@@ -1,5 +1,7 @@
 //! A random run of the queue, watched from outside.
 
+mod untold;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use empath_common::Priority;
@@ -7,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::DomainConfig;
+use untold::UntoldEnds;
 
 /// What happens next in a random run.
 #[derive(Debug, Clone)]
@@ -17,6 +20,10 @@ enum Step {
     Reconfigure(usize),
     /// The n-th job in flight is delivered, or fails until so many seconds later, and says this about the destination.
     Finish(usize, Option<u16>, Outcome),
+    /// The n-th job in flight comes to an end of which the sender is to be told.
+    Bounce(usize),
+    /// From now on the sender can be told, or can't.
+    Tell(bool),
     /// The destination has too many connections for the n-th job.
     TurnAway(usize),
     Pass(u16),
@@ -39,6 +46,8 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0..8_usize).prop_map(Step::Reconfigure),
         120 => (any::<usize>(), prop::option::of(1..500_u16), outcome())
             .prop_map(|(n, due, outcome)| Step::Finish(n, due, outcome)),
+        60 => any::<usize>().prop_map(Step::Bounce),
+        5 => prop::bool::weighted(0.8).prop_map(Step::Tell),
         20 => any::<usize>().prop_map(Step::TurnAway),
         40 => (1..1000_u16).prop_map(Step::Pass),
         20 => any::<usize>().prop_map(Step::Leave),
@@ -86,6 +95,7 @@ struct Model {
     frozen: BTreeSet<u8>,
     accepted: u8,
     told_of_delay: BTreeSet<(MessageId, u32)>,
+    untold: UntoldEnds,
 }
 
 const SENDERS: [&str; 3] = ["<a@home.test>", "<news@home.test>", "<a@x.home.test>"];
@@ -210,10 +220,15 @@ impl Model {
                     let attempts = recipient.attempts + 1;
                     self.known.insert(place, Known { due: due.as_second(), attempts, flying: false });
                 }
+                Fate::Untold(_) if !self.removing.contains(&job.id) => {
+                    self.known.remove(&place);
+                    self.untold.ended(place, self.now);
+                }
                 _ => drop(self.known.remove(&place)),
             }
         }
         if settle(queue, &job, fate, at(self.now)) {
+            assert!(self.untold.of(job.id).is_empty(), "somebody is to be told");
             self.held.remove(&job.id);
         }
         queue.report(connection, outcome, Some(&"0.test".parse().unwrap()), at(self.now));
@@ -277,6 +292,7 @@ impl Model {
     fn restart(&mut self, queue: &mut Queue) {
         *queue = super::queue(MAX_CONCURRENT, MAX_PER_SERVER);
         self.known.values_mut().for_each(|known| known.flying = false);
+        self.untold.restart();
         self.flying.clear();
         self.idle.clear();
         self.removing.clear();
@@ -284,9 +300,11 @@ impl Model {
         self.stopped = false;
         for (id, envelope) in &self.envelopes {
             let state = |index| match self.known.get(&(*id, index)) {
-                None => {
-                    RecipientState { status: Status::Ended(Ended::Delivered), ..RecipientState::default() }
-                }
+                None => RecipientState {
+                    status: Status::Ended(Ended::Delivered),
+                    untold: self.untold.contains((*id, index)).then_some(Untold::Delivered),
+                    ..RecipientState::default()
+                },
                 Some(Known { attempts: 0, .. }) => RecipientState {
                     told_of_delay: self.told_of_delay.contains(&(*id, index)),
                     ..RecipientState::default()
@@ -302,7 +320,8 @@ impl Model {
             let recipients: Vec<_> = (0..).take(envelope.recipients().len()).map(state).collect();
             let stored =
                 Stored { envelope: Arc::clone(envelope), recipients, size: 3, held: self.held.contains(id) };
-            let outstanding = self.known.range((*id, 0)..=(*id, u32::MAX)).next().is_some();
+            let known = self.known.range((*id, 0)..=(*id, u32::MAX)).next().is_some();
+            let outstanding = known || !self.untold.of(*id).is_empty();
             assert_eq!(queue.restore(*id, &stored, at(self.now)), outstanding);
         }
     }
@@ -333,6 +352,10 @@ impl Model {
                 let fate = due.map_or(DELIVERED, |due| Fate::Due(at(self.now + i64::from(due))));
                 self.finish(queue, *n, fate, *outcome);
             }
+            Step::Bounce(n) if !self.flying.is_empty() => {
+                self.finish(queue, *n, Fate::Untold(Ended::Bounced), Outcome::Good);
+            }
+            Step::Tell(works) => self.untold.fails = !works,
             Step::Pass(seconds) => {
                 self.now += i64::from(*seconds);
                 queue.poll(at(self.now));
@@ -351,12 +374,17 @@ impl Model {
                 meant.filter(|_| known).for_each(|(_, known)| known.due = self.now.min(known.due));
             }
             Step::Delete(number) => {
-                if let Some(job) = queue.delete(id(*number), at(self.now)) {
+                if let Some(mut job) = queue.delete(id(*number), at(self.now)) {
+                    let untold: Vec<_> =
+                        queue.untold(job.id).into_iter().map(|(recipient, _)| recipient).collect();
+                    assert_eq!(untold.len(), self.untold.of(job.id).len());
                     for recipient in &job.recipients {
                         let known = self.known.remove(&(job.id, recipient.index));
                         assert!(known.is_some_and(|known| !known.flying));
                     }
+                    self.untold.forget(job.id);
                     self.removing.insert(job.id);
+                    job.recipients.extend(untold);
                     if settle(queue, &job, Fate::Ended(Ended::Removed), at(self.now)) {
                         self.held.remove(&job.id);
                     }
@@ -394,6 +422,7 @@ impl Model {
         }
         self.perform(queue);
         self.tell(queue);
+        self.tell_of_ends(queue);
         self.check(queue);
     }
 }
@@ -416,6 +445,7 @@ proptest! {
             model.run(&mut queue, step);
         }
         // From now on everything succeeds: then everything ends.
+        model.run(&mut queue, &Step::Tell(true));
         model.run(&mut queue, &Step::Restart);
         for number in 0..=200 {
             model.run(&mut queue, &Step::Release(number));
@@ -429,7 +459,7 @@ proptest! {
                 model.run(&mut queue, &Step::Finish(0, None, Outcome::Good));
             }
         }
-        prop_assert!(queue.is_empty() && model.known.is_empty());
+        prop_assert!(queue.is_empty() && model.known.is_empty() && model.untold.is_empty());
         // Failures are forgotten, and tokens that nobody needs come.
         model.run(&mut queue, &Step::Pass(2 * 3600));
         prop_assert_eq!(queue.poll(at(model.now)), Timestamp::MAX);
