@@ -214,12 +214,10 @@ impl Routes {
         self
     }
 
-    /// From now on these are the routes instead of those `before`. Then the [classes](SenderClass) of senders mean what
-    /// they meant.
-    #[must_use]
-    pub fn succeeding(mut self, before: &Self) -> Self {
-        self.senders.succeed(&before.senders);
-        self
+    /// From now on these are the routes instead of those `before`: the [classes](SenderClass) of senders mean what they
+    /// meant.
+    pub fn keep_classes_of(&mut self, before: &Self) {
+        self.senders.keep_classes_of(&before.senders);
     }
 
     /// The class of a message with this reverse-path.
@@ -227,9 +225,9 @@ impl Routes {
         self.senders.class(path)
     }
 
-    /// The ways that mail for anybody at `host` may go, depending on who sends it.
-    pub(crate) fn ways_to<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = NextHop> + 'a {
-        self.senders.classes().map(|sender| self.route_to(sender, Some(host)).next_hop)
+    /// Where mail for anybody at `host` goes, from whoever sends it.
+    pub fn next_hops(&self, host: Option<&Host>) -> Vec<NextHop> {
+        self.senders.classes().map(|sender| self.route_to(sender, host).next_hop).collect()
     }
 
     /// The domain of the bare `<Postmaster>`, who is a local recipient (RFC 5321 §4.5.1): the first of the host and the
