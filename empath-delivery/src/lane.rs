@@ -44,12 +44,9 @@ pub(crate) async fn run(
         jobs,
     };
     loop {
-        let next = match lane.shared.opened(job, &mut lane.commits).await {
-            // It is settled, and says nothing about the destination.
+        let next = match lane.shared.directed(job, &mut lane.commits).await {
+            // It is settled or ready again, and says nothing about the destination.
             None => lane.shared.next(id, Outcome::Unknown, None),
-            Some(job) if lane.shared.redirected(&job, &mut lane.commits).await => {
-                lane.shared.next(id, Outcome::Unknown, None)
-            }
             Some(mut job) => match lane.deliver(&mut job).await {
                 Some(outcome) => lane.shared.next(id, outcome, job.domain()),
                 None => break,

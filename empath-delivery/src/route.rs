@@ -255,12 +255,10 @@ impl Routes {
         self
     }
 
-    /// From now on these are the routes instead of those `before`. Then the [classes](SenderClass) of senders mean what
-    /// they meant.
-    #[must_use]
-    pub fn succeeding(mut self, before: &Self) -> Self {
-        self.senders.succeed(&before.senders);
-        self
+    /// From now on these are the routes instead of those `before`: the [classes](SenderClass) of senders mean what they
+    /// meant.
+    pub fn keep_classes_of(&mut self, before: &Self) {
+        self.senders.keep_classes_of(&before.senders);
     }
 
     /// The class of a message with this reverse-path.
@@ -268,16 +266,14 @@ impl Routes {
         self.senders.class(path)
     }
 
-    /// The ways that mail for anybody at `host` may go, depending on who sends it and on the address that it leaves from.
-    pub(crate) fn ways_to<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = NextHop> + 'a {
-        self.senders.classes().flat_map(|sender| {
-            let (Route { next_hop, .. }, pool) = self.unsourced(sender, Some(host));
-            let from_each = |pool: &Pool| {
-                let next_hops = pool.origins().map(|source| next_hop.clone().with_source(source));
-                next_hops.collect::<Vec<_>>()
-            };
-            pool.map_or_else(|| vec![next_hop.clone()], from_each)
-        })
+    /// Where mail for anybody at `host` goes, from whoever sends it and from every address that it may leave from.
+    pub fn next_hops(&self, host: Option<&Host>) -> Vec<NextHop> {
+        let of_sender = |sender| {
+            let (Route { next_hop, .. }, pool) = self.unsourced(sender, host);
+            let from = |origin| next_hop.clone().with_source(origin);
+            pool.map_or_else(|| vec![next_hop.clone()], |pool| pool.origins().map(from).collect())
+        };
+        self.senders.classes().flat_map(of_sender).collect()
     }
 
     /// The domain of the bare `<Postmaster>`, who is a local recipient (RFC 5321 §4.5.1): the first of the host and the

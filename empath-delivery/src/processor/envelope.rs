@@ -46,15 +46,18 @@ impl Shared {
         None
     }
 
-    /// Puts a job back whose sender has another route by now than when it came into the queue. False if it goes the right
-    /// way.
-    pub(crate) async fn redirected(self: &Arc<Self>, job: &Job, commits: &mut Commits) -> bool {
+    /// The job with its envelope for a connection. `None` if the spool does not give that back, or if it shows that the
+    /// sender has another route by now: then the job is settled, or ready for another connection.
+    pub(crate) async fn directed(self: &Arc<Self>, job: Queued, commits: &mut Commits) -> Option<Job> {
+        let job = self.opened(job, commits).await?;
         let now = self.now();
-        let ended = self.update(|queue| queue.redirect(job, now));
-        if ended == Some(true) {
+        let Some(ended) = self.update(|queue| queue.redirect(&job, now)) else {
+            return Some(job);
+        };
+        if ended {
             commits.push(self, job.id, Entry::Removed(job.id)).await;
         }
-        ended.is_some()
+        None
     }
 
     /// Whether an envelope will never be read. What there is of it is kept for an operator then.
@@ -163,8 +166,10 @@ mod tests {
 
         let after = config([&old, &new], &["home.test"]);
         processor.0.update(|queue| {
-            let replace =
-                |routes: &mut Routes| *routes = Routes::new(&after, home.clone()).succeeding(routes);
+            let replace = |routes: &mut Routes| {
+                let before = std::mem::replace(routes, Routes::new(&after, home.clone()));
+                routes.keep_classes_of(&before);
+            };
             queue.reroute(&"elsewhere.test".parse().unwrap(), SystemClock.now(), replace);
         });
         let next_hop = |view: &crate::MessageView| view.recipients[0].next_hop.clone();

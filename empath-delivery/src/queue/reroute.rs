@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use empath_common::{Domain, Host};
 use jiff::Timestamp;
 
@@ -17,13 +15,12 @@ impl Queue {
         change: impl FnOnce(&mut Routes) -> T,
     ) -> T {
         let host = Host::Domain(domain.clone());
-        // Its mail may stand in as many lanes as there are ways for senders.
-        let before: Vec<_> = self.routes.ways_to(&host).collect();
+        // Its mail stands in as many lanes as there are ways for senders.
+        let before = self.routes.next_hops(Some(&host));
         let changed = change(&mut self.routes);
-        let after: Vec<_> = self.routes.ways_to(&host).collect();
-        let left: BTreeSet<_> = before.into_iter().zip(&after).filter(|(old, new)| old != *new).collect();
-        for (next_hop, _) in left {
-            for Ready { id, recipients, .. } in self.lanes.drain(&next_hop, now) {
+        if self.routes.next_hops(Some(&host)) != before {
+            let drained: Vec<_> = before.iter().flat_map(|before| self.lanes.drain(before, now)).collect();
+            for Ready { id, recipients, .. } in drained {
                 let recipients = self.messages.get_mut(&id).map(|entry| entry.unlist(recipients.as_slice()));
                 self.ready(id, &recipients.unwrap_or_default(), now);
             }

@@ -66,7 +66,7 @@ impl Senders {
     }
 
     /// Numbers the patterns as they were numbered before, and those that are new anew.
-    pub(super) fn succeed(&mut self, before: &Self) {
+    pub(super) fn keep_classes_of(&mut self, before: &Self) {
         self.last = before.last;
         let mut ways = std::mem::take(&mut self.ways);
         let mut patterns: Vec<_> = std::mem::take(&mut self.patterns).into_iter().collect();

@@ -249,13 +249,20 @@ mod tests {
     fn paths_of_domains_start_at_the_file() {
         let text = r#"Empath(delivery: (domains: {
             "a.test": (maildir: "mail/{local}"), "b.test": (lmtp: "unix:run/lmtp"), "c.test": (lmtp: "unix:/run/lmtp"),
-            "d.test": (smarthost: (hosts: ["relay.test"], auth: (user: "u", password_file: "secret"))) }))"#;
+            "d.test": (smarthost: (hosts: ["relay.test"], auth: (user: "u", password_file: "secret"))) },
+            sender_routes: { "a.test": (lmtp: "unix:run/archive"),
+            "b.test": (smarthost: (hosts: ["relay.test"], auth: (user: "u", password_file: "other"))) }))"#;
         let mut config: Config = read::read(text, |_| Vec::new()).unwrap();
         config.resolve(Path::new("/etc/empath"));
         let paths: Vec<_> = config.delivery.domains.values_mut().flat_map(DomainConfig::paths).collect();
         let expected =
             ["/etc/empath/mail/{local}", "/etc/empath/run/lmtp", "/run/lmtp", "/etc/empath/secret"];
         assert_eq!(paths, expected.map(Path::new));
+        let senders = config.delivery.sender_routes.values_mut().flat_map(SenderRoute::paths);
+        assert_eq!(
+            senders.collect::<Vec<_>>(),
+            ["/etc/empath/run/archive", "/etc/empath/other"].map(Path::new)
+        );
         let server = config.delivery.domains.values().find_map(|domain| domain.lmtp.as_ref()).unwrap();
         assert_eq!(server.to_string(), "unix:/etc/empath/run/lmtp");
     }

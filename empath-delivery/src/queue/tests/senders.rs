@@ -14,7 +14,8 @@ pub(super) fn with_senders(config: &Config, senders: &[(&str, &str)]) -> Config 
 
 /// What a change of the configuration does to the routes alone.
 pub(super) fn reconfigure(queue: &mut Queue, config: &Config) {
-    queue.routes = Routes::new(config, "mx.home.test".parse().unwrap()).succeeding(&queue.routes);
+    let before = std::mem::replace(&mut queue.routes, Routes::new(config, "mx.home.test".parse().unwrap()));
+    queue.routes.keep_classes_of(&before);
 }
 
 fn from(sender: &str, recipients: &[&str]) -> Arc<Envelope> {
