@@ -34,6 +34,7 @@ mod parameter;
 mod proxy;
 mod relay;
 mod reply;
+mod schedule;
 mod session;
 mod stream;
 mod submission;
