@@ -1,3 +1,5 @@
+mod scheduled;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -24,6 +26,8 @@ pub(super) struct Entry {
     pub(super) fresh: Option<Box<Fresh>>,
     recipients: Few<Recipient>,
     pub(super) priority: Priority,
+    /// Seconds from its reception until it may be sent, rounded up: in them it neither takes long nor expires.
+    wait: u32,
     /// An operator has stopped it: nothing becomes ready, and it does not expire.
     held: bool,
     /// An operator removes it: what is in flight and fails is not tried again.
@@ -55,6 +59,8 @@ struct Recipient {
 /// Where a recipient is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
+    /// For the time that its sender asked for.
+    Scheduled,
     /// For its due time to come.
     Waiting,
     /// In the lane of its next hop.
@@ -80,13 +86,15 @@ impl Fresh {
 impl Entry {
     /// A message of which no recipient was tried.
     pub(super) fn new(envelope: &Envelope, size: u64, destinations: &mut Destinations) -> Self {
-        let received_at = envelope.received_at.into();
+        let (received_at, wait) = (envelope.received_at.into(), scheduled::wait(envelope));
+        let due = envelope.released_at().into();
+        let place = if wait > 0 { Place::Scheduled } else { Place::Waiting };
         let nobody_to_tell = envelope.reverse_path.mailbox().is_none();
         let recipient = |(number, path): (usize, &ForwardPath)| Recipient {
-            due: received_at,
+            due,
             destination: destinations.enter(path.host()),
             attempts: 0,
-            place: Place::Waiting,
+            place,
             alone: false,
             told_of_delay: nobody_to_tell || !envelope.notification_of(number).on_delay(),
             listed: false,
@@ -98,6 +106,7 @@ impl Entry {
             fresh: None,
             recipients: envelope.recipients().iter().enumerate().map(recipient).collect(),
             priority: envelope.priority,
+            wait,
             held: false,
             removing: false,
         }
@@ -112,7 +121,9 @@ impl Entry {
             match state.status {
                 Status::Ended(ended) => recipient.place = Place::Ended(ended),
                 Status::Pending | Status::Deferred => {
-                    recipient.due = state.next_attempt_at.map_or(recipient.due, Moment::from);
+                    if let Some(due) = state.next_attempt_at {
+                        (recipient.place, recipient.due) = (Place::Waiting, due.into());
+                    }
                 }
             }
         }
@@ -120,12 +131,12 @@ impl Entry {
 
     /// When the message is given up.
     pub(super) fn expires_at(&self, expire_after: Duration) -> Moment {
-        schedule::after(self.received_at.into(), expire_after).into()
+        schedule::after(self.released_at(), expire_after).into()
     }
 
-    /// Waiting recipients whose due time is chosen become ready.
-    pub(super) fn make_ready(&mut self, chosen: impl Fn(Moment) -> bool) -> Vec<u32> {
-        self.make_ready_where(|_, due| chosen(due))
+    /// Waiting recipients whose due time is chosen become ready, and scheduled ones whose time has come.
+    pub(super) fn make_ready(&mut self, now: Moment, chosen: impl Fn(Moment) -> bool) -> Vec<u32> {
+        self.make_ready_where(now, |_, due| chosen(due))
     }
 
     /// Whoever waits or is ready is due now, whatever keeps it from starting. Nothing is while the message is held.
@@ -137,18 +148,23 @@ impl Entry {
         }
     }
 
-    /// Waiting recipients without any attempt become ready.
-    pub(super) fn make_untried_ready(&mut self) -> Vec<u32> {
-        self.make_ready_where(|attempts, _| attempts == 0)
+    /// Recipients without any attempt become ready, unless they are scheduled for later.
+    pub(super) fn make_untried_ready(&mut self, now: Moment) -> Vec<u32> {
+        self.make_ready_where(now, |attempts, _| attempts == 0)
     }
 
-    fn make_ready_where(&mut self, chosen: impl Fn(u32, Moment) -> bool) -> Vec<u32> {
+    fn make_ready_where(&mut self, now: Moment, chosen: impl Fn(u32, Moment) -> bool) -> Vec<u32> {
         let mut ready = Vec::new();
         if self.held {
             return ready;
         }
         for (index, recipient) in (0..).zip(self.recipients.as_mut_slice()) {
-            if recipient.place == Place::Waiting && chosen(recipient.attempts, recipient.due) {
+            let is_ready = match recipient.place {
+                Place::Scheduled => recipient.due <= now,
+                Place::Waiting => chosen(recipient.attempts, recipient.due),
+                Place::Ready | Place::InFlight | Place::Ended(_) => false,
+            };
+            if is_ready {
                 recipient.place = Place::Ready;
                 ready.push(index);
             }
@@ -227,7 +243,9 @@ impl Entry {
     pub(super) fn claim(&mut self, chosen: impl Fn(u32) -> bool) -> Vec<JobRecipient> {
         let mut taken = Vec::new();
         for (index, recipient) in (0..).zip(self.recipients.as_mut_slice()) {
-            if matches!(recipient.place, Place::Waiting | Place::Ready) && chosen(recipient.attempts) {
+            if matches!(recipient.place, Place::Scheduled | Place::Waiting | Place::Ready)
+                && chosen(recipient.attempts)
+            {
                 taken.push(recipient.fly(index));
             }
         }
@@ -258,7 +276,7 @@ impl Entry {
     /// When the sender is told that the message takes long, if it takes so long.
     pub(super) fn late_at(&self, delay_after: Option<Duration>, expire_after: Duration) -> Option<Moment> {
         let delay_after = delay_after.filter(|delay_after| *delay_after < expire_after)?;
-        Some(schedule::after(self.received_at.into(), delay_after).into())
+        Some(schedule::after(self.released_at(), delay_after).into())
     }
 
     /// Where a recipient goes that is ready.
@@ -293,7 +311,12 @@ impl Entry {
         match settlement.fate {
             Fate::Ended(ended) => recipient.place = Place::Ended(ended),
             Fate::Due(_) if self.removing => recipient.place = Place::Ended(Ended::Removed),
-            Fate::Due(due) => (recipient.place, recipient.due) = (Place::Waiting, due.into()),
+            Fate::Due(due) => {
+                // An operator's removal that could not be stored leaves everything as it was.
+                let as_before = self.wait > 0 && settlement.attempts == 0 && recipient.due == due.into();
+                recipient.place = if as_before { Place::Scheduled } else { Place::Waiting };
+                recipient.due = due.into();
+            }
         }
         match recipient.place {
             Place::Ended(ended) => Some(ended),
@@ -309,7 +332,9 @@ impl Entry {
 
     /// Whether nobody is about to need the content.
     pub(super) fn is_quiet(&self) -> bool {
-        let waits = |recipient: &Recipient| matches!(recipient.place, Place::Waiting | Place::Ended(_));
+        let waits = |recipient: &Recipient| {
+            matches!(recipient.place, Place::Scheduled | Place::Waiting | Place::Ended(_))
+        };
         self.recipients.as_slice().iter().all(waits)
     }
 
@@ -328,7 +353,7 @@ impl Entry {
         for recipient in self.recipients.as_slice() {
             outstanding |= !matches!(recipient.place, Place::Ended(_));
             untold |= recipient.is_untold();
-            if recipient.place == Place::Waiting {
+            if matches!(recipient.place, Place::Scheduled | Place::Waiting) {
                 next = next.min(recipient.due);
             }
         }
@@ -349,7 +374,7 @@ impl Entry {
                 Place::Waiting | Place::Ready if recipient.attempts > 0 && !self.held => {
                     status = MessageStatus::Deferred;
                 }
-                Place::Waiting | Place::Ready | Place::Ended(_) => {}
+                Place::Scheduled | Place::Waiting | Place::Ready | Place::Ended(_) => {}
             }
         }
         status
@@ -379,7 +404,8 @@ impl Recipient {
 
     fn snapshot(self, held: bool) -> (RecipientStatus, u32, Option<Timestamp>) {
         let (status, due) = match self.place {
-            Place::Waiting | Place::Ready if held => (RecipientStatus::Held, None),
+            Place::Scheduled | Place::Waiting | Place::Ready if held => (RecipientStatus::Held, None),
+            Place::Scheduled => (RecipientStatus::Pending, Some(self.due.into())),
             Place::Waiting | Place::Ready if self.attempts > 0 => {
                 (RecipientStatus::Deferred, Some(self.due.into()))
             }

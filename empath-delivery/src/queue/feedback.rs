@@ -97,7 +97,7 @@ impl Queue {
         for JobRecipient { index, attempts, due } in recipients.iter().copied() {
             entry.settle(&Settlement { index, attempts, fate: Fate::Due(due.min(now)) });
         }
-        let recipients = entry.make_ready(|due| due <= now.into());
+        let recipients = entry.make_ready(now.into(), |due| due <= now.into());
         count(counts, before, Some(entry.status()));
         self.ready(id, &recipients, now);
         self.rearm(id, now);

@@ -15,6 +15,7 @@ mod notifications;
 mod operator;
 mod retries;
 mod schedule;
+mod scheduled;
 mod shutdown;
 mod terms;
 mod undelivered_reports;

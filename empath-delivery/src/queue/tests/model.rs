@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use empath_common::Priority;
+use empath_common::{FutureRelease, Priority};
 use proptest::prelude::*;
 
 use super::*;
@@ -12,6 +12,8 @@ use crate::config::DomainConfig;
 #[derive(Debug, Clone)]
 enum Step {
     Accept(Vec<u8>, Priority),
+    /// The same, to be sent so many seconds later.
+    Schedule(Vec<u8>, u16),
     /// The n-th job in flight is delivered, or fails until so many seconds later, and says this about the destination.
     Finish(usize, Option<u16>, Outcome),
     /// The destination has too many connections for the n-th job.
@@ -19,6 +21,8 @@ enum Step {
     Pass(u16),
     Leave(usize),
     Retry(u8),
+    /// The same, whatever its sender wants.
+    SendNow(u8),
     Delete(u8),
     Hold(u8),
     Release(u8),
@@ -38,7 +42,10 @@ fn step() -> impl Strategy<Value = Step> {
         20 => any::<usize>().prop_map(Step::TurnAway),
         40 => (1..1000_u16).prop_map(Step::Pass),
         20 => any::<usize>().prop_map(Step::Leave),
+        20 => (prop::collection::vec(0..6_u8, 1..5), 1..20_000_u16)
+            .prop_map(|(recipients, seconds)| Step::Schedule(recipients, seconds)),
         20 => any::<u8>().prop_map(Step::Retry),
+        10 => (1..60_u8).prop_map(Step::SendNow),
         20 => any::<u8>().prop_map(Step::Delete),
         20 => (1..60_u8).prop_map(Step::Hold),
         30 => (1..60_u8).prop_map(Step::Release),
@@ -62,6 +69,8 @@ struct Known {
     due: i64,
     attempts: u32,
     flying: bool,
+    /// Due when its sender wants it, and not earlier because somebody else does.
+    scheduled: bool,
 }
 
 /// Watches a queue from outside.
@@ -95,7 +104,7 @@ impl Model {
             assert!(!known.flying, "{recipient:?} is in flight twice");
             assert!(known.due <= self.now, "{recipient:?} is too early");
             assert_eq!((recipient.attempts, known.attempts), (known.attempts, recipient.attempts));
-            known.flying = true;
+            (known.flying, known.scheduled) = (true, false);
         }
         self.flying.push((connection, job));
     }
@@ -152,7 +161,7 @@ impl Model {
     }
 
     fn is_late(&self, id: MessageId) -> bool {
-        schedule::after(self.envelopes[&id].received_at, DELAY_AFTER.unwrap()) <= at(self.now)
+        schedule::after(self.envelopes[&id].released_at(), DELAY_AFTER.unwrap()) <= at(self.now)
     }
 
     /// Every recipient is in exactly one place, and the queue knows of each what the model knows.
@@ -170,6 +179,8 @@ impl Model {
                     (RecipientStatus::InProgress, None)
                 } else if self.held.contains(&message.id) {
                     (RecipientStatus::Held, None)
+                } else if known.scheduled && known.due > self.now {
+                    (RecipientStatus::Pending, Some(at(known.due)))
                 } else if known.attempts == 0 {
                     (RecipientStatus::Pending, None)
                 } else {
@@ -195,7 +206,10 @@ impl Model {
             match fate {
                 Fate::Due(due) if !self.removing.contains(&job.id) => {
                     let attempts = recipient.attempts + 1;
-                    self.known.insert(place, Known { due: due.as_second(), attempts, flying: false });
+                    self.known.insert(
+                        place,
+                        Known { due: due.as_second(), attempts, flying: false, scheduled: false },
+                    );
                 }
                 _ => drop(self.known.remove(&place)),
             }
@@ -211,16 +225,18 @@ impl Model {
         }
     }
 
-    fn accept(&mut self, queue: &mut Queue, recipients: &[u8], priority: Priority) {
+    fn accept(&mut self, queue: &mut Queue, recipients: &[u8], priority: Priority, wait: u16) {
         self.accepted += 1;
         let domains: BTreeSet<_> = recipients.iter().map(|n| format!("u@{n}.test")).collect();
         let addresses: Vec<_> = domains.iter().map(String::as_str).collect();
         for index in 0..u32::try_from(addresses.len()).unwrap() {
-            let known = Known { due: self.now, attempts: 0, flying: false };
+            let due = self.now + i64::from(wait);
+            let known = Known { due, attempts: 0, flying: false, scheduled: wait > 0 };
             self.known.insert((id(self.accepted), index), known);
         }
         let mut envelope = Envelope::clone(&envelope(at(self.now), &addresses));
         envelope.priority = priority;
+        envelope.future_release = (wait > 0).then_some(FutureRelease::For(wait.into()));
         envelope.reverse_path = "<a@home.test>".parse().unwrap();
         let envelope = Arc::new(envelope);
         self.envelopes.insert(id(self.accepted), Arc::clone(&envelope));
@@ -229,7 +245,14 @@ impl Model {
 
     fn restart(&mut self, queue: &mut Queue) {
         *queue = super::queue(MAX_CONCURRENT, MAX_PER_SERVER);
-        self.known.values_mut().for_each(|known| known.flying = false);
+        for ((id, _), known) in &mut self.known {
+            known.flying = false;
+            if known.attempts == 0 {
+                // That somebody wanted it sooner is not stored.
+                known.due = self.envelopes[id].released_at().as_second();
+                known.scheduled = self.envelopes[id].future_release.is_some();
+            }
+        }
         self.flying.clear();
         self.idle.clear();
         self.removing.clear();
@@ -263,7 +286,10 @@ impl Model {
     fn run(&mut self, queue: &mut Queue, step: &Step) {
         match step {
             Step::Accept(recipients, priority) if self.accepted < 200 => {
-                self.accept(queue, recipients, *priority);
+                self.accept(queue, recipients, *priority, 0);
+            }
+            Step::Schedule(recipients, wait) if self.accepted < 200 => {
+                self.accept(queue, recipients, Priority::Normal, *wait);
             }
             Step::TurnAway(n) if !self.flying.is_empty() => {
                 let (connection, job) = self.flying.swap_remove(n % self.flying.len());
@@ -296,7 +322,17 @@ impl Model {
                 let known =
                     queue.retry(id(*number), at(self.now)).is_some() && !self.held.contains(&id(*number));
                 let meant = self.known.range_mut((id(*number), 0)..=(id(*number), u32::MAX));
-                meant.filter(|_| known).for_each(|(_, known)| known.due = self.now.min(known.due));
+                let meant = meant.map(|(_, known)| known).filter(|one| known && !one.scheduled);
+                meant.for_each(|known| known.due = self.now.min(known.due));
+            }
+            Step::SendNow(number) => {
+                queue.unschedule(id(*number), at(self.now));
+                let known =
+                    queue.retry(id(*number), at(self.now)).is_some() && !self.held.contains(&id(*number));
+                let meant = self.known.range_mut((id(*number), 0)..=(id(*number), u32::MAX));
+                for (_, known) in meant.filter(|_| known) {
+                    (known.due, known.scheduled) = (self.now.min(known.due), false);
+                }
             }
             Step::Delete(number) => {
                 if let Some(job) = queue.delete(id(*number), at(self.now)) {
@@ -395,7 +431,10 @@ fn few() -> impl Strategy<Value = Step> {
         10 => any::<usize>().prop_map(Step::TurnAway),
         20 => (1..100_u16).prop_map(Step::Pass),
         5 => any::<usize>().prop_map(Step::Leave),
+        10 => (prop::collection::vec(0..3_u8, 1..3), 1..2000_u16)
+            .prop_map(|(recipients, seconds)| Step::Schedule(recipients, seconds)),
         5 => any::<u8>().prop_map(Step::Retry),
+        3 => (1..60_u8).prop_map(Step::SendNow),
         2 => any::<u8>().prop_map(Step::Delete),
         3 => (1..60_u8).prop_map(Step::Hold),
         5 => (1..60_u8).prop_map(Step::Release),
