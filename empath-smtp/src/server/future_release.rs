@@ -1,8 +1,8 @@
-//! When a client may have its messages sent, and how urgently.
+//! Until when a client may have its messages wait (RFC 4865).
 
 use std::time::Duration;
 
-use empath_common::{FutureRelease, MtPriority, Reply};
+use empath_common::{FutureRelease, Reply};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use super::reply;
@@ -26,14 +26,6 @@ pub(super) fn check(request: FutureRelease, longest: Duration, now: Timestamp) -
 fn latest(longest: Duration, now: Timestamp) -> Timestamp {
     let longest = SignedDuration::try_from(longest).unwrap_or(SignedDuration::MAX);
     now.checked_add(longest).unwrap_or(Timestamp::MAX)
-}
-
-/// The priority that counts, and the reply to MAIL if that is another than the client wanted (RFC 6710 §4.1).
-pub(super) fn priority(wanted: Option<MtPriority>, is_trusted: bool) -> (Option<MtPriority>, Option<Reply>) {
-    match wanted {
-        Some(other) if !is_trusted && other != MtPriority::NORMAL => (None, Some(reply::PRIORITY_CHANGED)),
-        wanted => (wanted.filter(|_| is_trusted), None),
-    }
 }
 
 #[cfg(test)]
@@ -62,16 +54,5 @@ mod tests {
         ] {
             assert_eq!(may(FutureRelease::Until(time(until))), allowed, "{until}");
         }
-    }
-
-    #[test]
-    fn only_a_trusted_client_chooses_a_priority_and_others_are_told() {
-        for number in -9..=9 {
-            let wanted = MtPriority::new(number);
-            assert_eq!(priority(wanted, true), (wanted, None));
-            let told = (number != 0).then_some(reply::PRIORITY_CHANGED);
-            assert_eq!(priority(wanted, false), (None, told), "{number}");
-        }
-        assert_eq!(priority(None, true), (None, None));
     }
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{
     super::{
-        reply, schedule,
+        future_release, priority, reply,
         trace::Protocol,
         transaction::{Mail, State},
     },
@@ -51,18 +51,18 @@ impl Session {
             }
             Waiting::Mail(mail) => {
                 if let (Some(request), Some(longest)) = (mail.future_release, self.longest_wait())
-                    && let Err(reply) = schedule::check(request, longest, now)
+                    && let Err(reply) = future_release::check(request, longest, now)
                 {
                     return self.reply(&reply);
                 }
-                let (mt_priority, changed) = schedule::priority(mail.mt_priority, self.is_trusted());
+                let (mt_priority, changed) = priority::that_counts(mail.mt_priority, self.is_trusted());
                 let mut metadata = metadata;
                 if let Some(user) = &self.client.user
                     && metadata.insert(USER.to_owned(), user.to_string()).is_err()
                 {
                     return self.reply(&reply::TOO_MUCH_METADATA);
                 }
-                self.state = State::Mail(Mail { metadata, mt_priority, ..mail });
+                self.state = State::Mail(Mail { mt_priority, metadata, ..mail });
                 self.reply(&changed.unwrap_or(reply::SENDER_OK));
             }
             Waiting::Rcpt(path, notification) => {

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 
 use super::{
-    super::{Limits, Network, schedule, xclient},
+    super::{Limits, Network, future_release, xclient},
     Session, Speaker,
 };
 
@@ -26,7 +26,7 @@ impl Session {
             keywords.push(format!("LIMITS{limits}"));
         }
         if let Some(longest) = self.longest_wait() {
-            keywords.push(schedule::keyword(longest, now));
+            keywords.push(future_release::keyword(longest, now));
         }
         // Any command that RFC 5321 §4.5.1 does not ask for is an extension.
         keywords.extend(["HELP", "MT-PRIORITY", "SMTPUTF8"].map(str::to_owned));
