@@ -1,6 +1,6 @@
-mod scheduled;
+mod times;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use empath_common::{Envelope, ForwardPath, MessageId, Priority};
@@ -13,7 +13,6 @@ use super::{
     few::Few,
     moment::Moment,
 };
-use crate::schedule;
 
 /// A message in the queue: what scheduling needs, and no more, for there may be a million. The rest is in the spool.
 #[derive(Debug)]
@@ -86,7 +85,7 @@ impl Fresh {
 impl Entry {
     /// A message of which no recipient was tried.
     pub(super) fn new(envelope: &Envelope, size: u64, destinations: &mut Destinations) -> Self {
-        let (received_at, wait) = (envelope.received_at.into(), scheduled::wait(envelope));
+        let (received_at, wait) = (envelope.received_at.into(), times::wait(envelope));
         let due = envelope.released_at().into();
         let place = if wait > 0 { Place::Scheduled } else { Place::Waiting };
         let nobody_to_tell = envelope.reverse_path.mailbox().is_none();
@@ -127,11 +126,6 @@ impl Entry {
                 }
             }
         }
-    }
-
-    /// When the message is given up.
-    pub(super) fn expires_at(&self, expire_after: Duration) -> Moment {
-        schedule::after(self.released_at(), expire_after).into()
     }
 
     /// Waiting recipients whose due time is chosen become ready, and scheduled ones whose time has come.
@@ -273,12 +267,6 @@ impl Entry {
         }
     }
 
-    /// When the sender is told that the message takes long, if it takes so long.
-    pub(super) fn late_at(&self, delay_after: Option<Duration>, expire_after: Duration) -> Option<Moment> {
-        let delay_after = delay_after.filter(|delay_after| *delay_after < expire_after)?;
-        Some(schedule::after(self.released_at(), delay_after).into())
-    }
-
     /// Where a recipient goes that is ready.
     pub(super) fn ready_for(&self, index: usize) -> Option<Destination> {
         let recipient = self.recipients.as_slice().get(index)?;
@@ -336,34 +324,6 @@ impl Entry {
             matches!(recipient.place, Place::Scheduled | Place::Waiting | Place::Ended(_))
         };
         self.recipients.as_slice().iter().all(waits)
-    }
-
-    /// The next moment when something is to be done without an outside event: a due time, news of a delay, or the expiry.
-    pub(super) fn next_event(
-        &self,
-        delay_after: Option<Duration>,
-        expire_after: Duration,
-        now: Moment,
-    ) -> Moment {
-        let mut next = Moment::NEVER;
-        if self.held {
-            return next;
-        }
-        let (mut outstanding, mut untold) = (false, false);
-        for recipient in self.recipients.as_slice() {
-            outstanding |= !matches!(recipient.place, Place::Ended(_));
-            untold |= recipient.is_untold();
-            if matches!(recipient.place, Place::Scheduled | Place::Waiting) {
-                next = next.min(recipient.due);
-            }
-        }
-        // After the expiry only what could not be ended then is left, to be tried again at its due time.
-        let expires_at = self.expires_at(expire_after);
-        if !outstanding || expires_at <= now {
-            return next;
-        }
-        let late_at = self.late_at(delay_after, expire_after).filter(|_| untold);
-        next.min(expires_at).min(late_at.unwrap_or(Moment::NEVER))
     }
 
     pub(super) fn status(&self) -> MessageStatus {
