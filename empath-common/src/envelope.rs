@@ -5,7 +5,9 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::{ForwardPath, MessageNotification, Priority, RecipientNotification, ReversePath};
+use crate::{
+    ForwardPath, FutureRelease, MessageNotification, MtPriority, Priority, RecipientNotification, ReversePath,
+};
 
 /// How the content is encoded: the `BODY` parameter of MAIL (RFC 6152 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,6 +32,10 @@ pub struct Envelope {
     pub received_at: Timestamp,
     /// How urgent it is.
     pub priority: Priority,
+    /// What the client said about that, for hosts that want to know it (RFC 6710).
+    pub mt_priority: Option<MtPriority>,
+    /// Until when it stays here, if its sender wants that (RFC 4865).
+    pub future_release: Option<FutureRelease>,
     /// What hooks stored about the message.
     pub metadata: Metadata,
     recipients: Vec<ForwardPath>,
@@ -73,6 +79,8 @@ impl Envelope {
             smtputf8: false,
             received_at: Timestamp::UNIX_EPOCH,
             priority: Priority::default(),
+            mt_priority: None,
+            future_release: None,
             metadata: Metadata::default(),
             recipients: vec![recipient],
             hashes: None,
@@ -101,6 +109,11 @@ impl Envelope {
             None => {}
         }
         Ok(())
+    }
+
+    /// When delivery may begin: at once, if the sender wants nothing else. The time that it may take counts from then.
+    pub fn released_at(&self) -> Timestamp {
+        self.future_release.map_or(self.received_at, |request| request.time(self.received_at))
     }
 
     /// Notes what the sender wants of reports about the message.

@@ -3,7 +3,7 @@
 //!
 //! - Addresses (RFC 5321 §4.1.2, RFC 6531): [`Domain`], [`DomainPattern`], [`AddressLiteral`], [`Host`], [`Mailbox`],
 //!   [`ReversePath`], [`ForwardPath`]
-//! - A message on its way: [`Envelope`], [`Metadata`], [`MessageId`]
+//! - A message on its way: [`Envelope`], [`Metadata`], [`MessageId`], [`Priority`], [`MtPriority`], [`FutureRelease`]
 //! - What its sender wants to hear of it (RFC 3461, RFC 6533): [`MessageNotification`], [`RecipientNotification`], [`xtext`]
 //! - Answers (RFC 5321 §4.2, RFC 3463): [`Reply`], [`ReplyCode`], [`EnhancedStatus`]
 //! - The seam between protocol and policy: [`Client`], [`Query`], [`Verdict`], [`Hook`],
@@ -15,6 +15,7 @@ mod clock;
 mod domain;
 mod envelope;
 mod escape;
+mod future_release;
 mod hook;
 mod id;
 mod literal;
@@ -33,6 +34,7 @@ pub use clock::{Clock, SystemClock};
 pub use domain::{Domain, DomainError};
 pub use envelope::{Body, Envelope, Metadata, MetadataFull, TooManyRecipients};
 pub use escape::Escaped;
+pub use future_release::FutureRelease;
 pub use hook::{Answer, Asked, Hook, Hooks, Query, Verdict};
 pub use id::{MessageId, MessageIdError};
 pub use literal::{AddressLiteral, LiteralError};
@@ -42,7 +44,7 @@ pub use notification::{
 };
 pub use path::{ForwardPath, PathError, ReversePath};
 pub use pattern::{DomainPattern, DomainPatternError};
-pub use priority::Priority;
+pub use priority::{MtPriority, Priority};
 pub use problem::Problem;
 pub use reply::{EnhancedStatus, EnhancedStatusError, Reply, ReplyCode, ReplyCodeError};
 pub use size::{ByteSize, ByteSizeError};

@@ -85,7 +85,7 @@ pub struct RecipientEntry {
     pub status: Status,
     /// Attempts so far.
     pub attempts: u32,
-    /// When it is due again.
+    /// When it is due again, or for the first time if its sender has scheduled it.
     pub next_attempt_at: Option<Timestamp>,
     /// Where it goes, or went.
     pub next_hop: Option<String>,

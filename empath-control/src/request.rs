@@ -38,7 +38,7 @@ pub enum Request {
     /// Numbers about the queue. Answered by one [`crate::QueueStats`].
     #[serde(rename = "queue.stats")]
     Stats {},
-    /// Makes deferred recipients due now. Answered by one [`crate::Changed`]; `not_found` when ids are given and
+    /// Makes deferred recipients due now, and those of messages given by id that their sender has scheduled. Answered by one [`crate::Changed`]; `not_found` when ids are given and
     /// none exists.
     #[serde(rename = "queue.retry")]
     Retry {

@@ -302,6 +302,7 @@ impl<'a> Attempt<'a> {
             recipients: round.iter().map(|left| path(left).unwrap_or(ForwardPath::Postmaster)).collect(),
             body: self.envelope.body,
             smtputf8: self.envelope.smtputf8,
+            mt_priority: self.envelope.mt_priority,
             notification: self.envelope.notification().clone(),
             notifications: round.iter().map(asked).collect(),
             survey: self.survey,

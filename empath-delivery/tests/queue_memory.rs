@@ -6,7 +6,7 @@ use std::{alloc::System, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cap::Cap;
-use empath_common::{Envelope, MessageId, ReversePath};
+use empath_common::{Envelope, FutureRelease, MessageId, ReversePath};
 use empath_delivery::{
     Config,
     config::CircuitBreaker,
@@ -64,7 +64,7 @@ fn cost(mut queue: Queue, add: impl Fn(&mut Queue, u32)) -> usize {
 }
 
 #[test]
-fn a_message_costs_little_whether_it_waits_or_is_ready() {
+fn a_message_costs_little_whether_it_waits_is_ready_or_is_scheduled() {
     let deferred = |number| RecipientState {
         status: Status::Deferred,
         attempts: 3,
@@ -83,4 +83,11 @@ fn a_message_costs_little_whether_it_waits_or_is_ready() {
         queue.accept(id(number), Arc::new(envelope(number)), &content, now);
     });
     assert!(ready <= MOST, "{ready} octets");
+    // For these there is memory, and it is not taken: they may wait for days.
+    let scheduled = cost(queue(usize::MAX), |queue, number| {
+        let mut envelope = envelope(number);
+        envelope.future_release = Some(FutureRelease::For(200_000 + number * 7919 % MESSAGES));
+        queue.accept(id(number), Arc::new(envelope), &content, now);
+    });
+    assert!(scheduled <= MOST, "{scheduled} octets");
 }

@@ -1,5 +1,8 @@
 //! The heads of records: which field has which number. Numbers are never given a second meaning.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{
     Entry,
     condensed::Sum,
@@ -8,8 +11,8 @@ use crate::{
     record::{Kind, Record},
 };
 use empath_common::{
-    Body, Charset, Envelope, EnvelopeId, ForwardPath, Mailbox, MessageId, MessageNotification, Metadata,
-    Notify, OriginalRecipient, Priority, RecipientNotification, Ret, ReversePath,
+    Body, Charset, Envelope, EnvelopeId, ForwardPath, FutureRelease, Mailbox, MessageId, MessageNotification,
+    Metadata, MtPriority, Notify, OriginalRecipient, Priority, RecipientNotification, Ret, ReversePath,
 };
 
 /// Field 1 of every record about a message.
@@ -28,6 +31,9 @@ mod accepted {
     pub(super) const NOTIFICATION: u16 = 11;
     pub(super) const PRIORITY: u16 = 12;
     pub(super) const LOST: u16 = 13;
+    pub(super) const HOLD_FOR: u16 = 14;
+    pub(super) const HOLD_UNTIL: u16 = 15;
+    pub(super) const MT_PRIORITY: u16 = 16;
     pub(super) const NAME: u16 = 1;
     pub(super) const VALUE: u16 = 2;
 }
@@ -130,6 +136,14 @@ fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
     if envelope.priority != Priority::default() {
         put(out, accepted::PRIORITY, &[envelope.priority as u8]);
     }
+    if let Some(priority) = envelope.mt_priority {
+        put(out, accepted::MT_PRIORITY, &priority.get().to_le_bytes());
+    }
+    match envelope.future_release {
+        None => {}
+        Some(FutureRelease::For(seconds)) => put(out, accepted::HOLD_FOR, &seconds.to_le_bytes()),
+        Some(FutureRelease::Until(time)) => put_time(out, accepted::HOLD_UNTIL, time),
+    }
     if let Some(ret) = envelope.notification().ret {
         put(out, accepted::RET, &[u8::from(ret == Ret::Headers)]);
     }
@@ -163,6 +177,7 @@ pub(crate) fn envelope(head: &[u8]) -> Result<Envelope, FieldError> {
     let (mut reverse_path, mut received_at) = (None, None);
     let (mut body, mut smtputf8) = (Body::default(), false);
     let (mut metadata, mut priority) = (Metadata::default(), Priority::default());
+    let (mut mt_priority, mut future_release) = (None, None);
     let (mut of_message, mut of_recipients) = (MessageNotification::default(), Vec::new());
     for field in fields(head) {
         let field = field?;
@@ -196,6 +211,10 @@ pub(crate) fn envelope(head: &[u8]) -> Result<Envelope, FieldError> {
                 // One that a later version may know must not keep the message from being delivered.
                 priority = Priority::ALL.get(usize::from(field.byte()?)).copied().unwrap_or_default();
             }
+            // As with that.
+            accepted::MT_PRIORITY => mt_priority = MtPriority::new(field.byte()?.cast_signed()),
+            accepted::HOLD_FOR => future_release = Some(FutureRelease::For(field.word()?)),
+            accepted::HOLD_UNTIL => future_release = Some(FutureRelease::Until(field.time()?)),
             _ => {}
         }
     }
@@ -206,6 +225,7 @@ pub(crate) fn envelope(head: &[u8]) -> Result<Envelope, FieldError> {
     envelope.smtputf8 = smtputf8;
     envelope.metadata = metadata;
     envelope.priority = priority;
+    (envelope.mt_priority, envelope.future_release) = (mt_priority, future_release);
     envelope.ask(of_message);
     for (number, asked) in of_recipients {
         envelope.ask_about(number, asked);
@@ -290,91 +310,4 @@ fn named(metadata: Field<'_>) -> Result<(String, String), FieldError> {
         }
     }
     Ok((name.ok_or(FieldError::Missing)?.to_owned(), value.ok_or(FieldError::Missing)?.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_missing_field_is_an_error_and_no_default() {
-        let mut fields = Vec::new();
-        put(&mut fields, ID, &[9; 16]);
-        assert_eq!(envelope(&fields), Err(FieldError::Missing));
-        assert_eq!(id(&[]), Err(FieldError::Missing));
-    }
-
-    #[test]
-    fn a_recipient_that_is_not_an_address_is_an_error_and_not_left_out() {
-        let mut fields = Vec::new();
-        put(&mut fields, accepted::RECIPIENT, b"bob@example.test");
-        put(&mut fields, accepted::RECIPIENT, b"no address");
-        assert_eq!(envelope(&fields), Err(FieldError::Value));
-    }
-
-    fn asking() -> Envelope {
-        let mut envelope = Envelope::new(ReversePath::Null, ForwardPath::Postmaster);
-        for recipient in ["<b@example.test>", "<c@example.test>", "<d@example.test>"] {
-            envelope.add(recipient.parse().unwrap(), 10).unwrap();
-        }
-        let envid = EnvelopeId::parse(b"QQ+2B1");
-        envelope.ask(MessageNotification { ret: Some(Ret::Headers), envid });
-        let notify = |text: &str| Notify::parse(text.as_bytes());
-        let orcpt = OriginalRecipient::parse("utf-8;\u{3b1}@example.test".as_bytes());
-        envelope.ask_about(0, RecipientNotification { notify: notify("NEVER"), orcpt: None });
-        envelope
-            .ask_about(2, RecipientNotification { notify: notify("SUCCESS,DELAY"), orcpt: orcpt.clone() });
-        envelope.ask_about(3, RecipientNotification { notify: None, orcpt });
-        envelope
-    }
-
-    #[test]
-    fn what_the_sender_asked_is_decoded_as_it_was_encoded() {
-        for notify in ["NEVER", "SUCCESS", "FAILURE", "DELAY", "SUCCESS,FAILURE,DELAY"] {
-            let mut envelope = asking();
-            let notify = Notify::parse(notify.as_bytes());
-            envelope.ask_about(1, RecipientNotification { notify, orcpt: None });
-            for ret in [None, Some(Ret::Full), Some(Ret::Headers)] {
-                let envid = envelope.notification().envid.clone();
-                envelope.ask(MessageNotification { ret, envid });
-                let mut octets = Vec::new();
-                put_envelope(&mut octets, &envelope);
-                assert_eq!(super::envelope(&octets), Ok(envelope.clone()));
-            }
-        }
-    }
-
-    #[test]
-    fn a_priority_is_decoded_as_it_was_encoded_and_an_unknown_one_is_normal() {
-        for priority in Priority::ALL {
-            let mut asked = asking();
-            asked.priority = priority;
-            let mut octets = Vec::new();
-            put_envelope(&mut octets, &asked);
-            assert_eq!(envelope(&octets), Ok(asked));
-        }
-        let mut octets = Vec::new();
-        put_envelope(&mut octets, &asking());
-        put(&mut octets, accepted::PRIORITY, &[9]);
-        assert_eq!(envelope(&octets), Ok(asking()));
-    }
-
-    proptest! {
-        #[test]
-        fn no_octets_make_a_decoder_panic(octets: Vec<u8>) {
-            let _ = (id(&octets), envelope(&octets));
-        }
-
-        #[test]
-        fn no_change_of_an_envelope_makes_a_decoder_panic(at: prop::sample::Index, octet: u8) {
-            let mut octets = Vec::new();
-            put(&mut octets, ID, &[9; 16]);
-            put_envelope(&mut octets, &asking());
-            let at = at.index(octets.len());
-            octets[at] = octet;
-            let _ = (id(&octets), envelope(&octets));
-        }
-    }
 }

@@ -6,7 +6,7 @@ mod refusals;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use empath_common::{Client, Clock, Envelope, Escaped, MessageId};
+use empath_common::{Client, Clock, Envelope, Escaped, MessageId, MtPriority};
 use empath_delivery::Processor;
 use empath_smtp::server::{self, IntakeError, Limits};
 use empath_spool::{Config, Entry, Spool};
@@ -62,7 +62,7 @@ impl server::Intake for Intake {
     ) -> Result<MessageId, IntakeError> {
         let id = server::Draft::id(&draft);
         let content = draft.finish().await?;
-        envelope.priority = self.priorities.of(&content, client).await;
+        envelope.priority = self.priorities.of(&envelope, &content, client).await;
         envelope.received_at = self.clock.now();
         let envelope = Arc::new(envelope);
         let entry = Entry::Accepted { id, envelope: Arc::clone(&envelope), content: content.clone() };
@@ -75,6 +75,8 @@ impl server::Intake for Intake {
             recipients = envelope.recipients().len(),
             size = content.len(),
             priority = envelope.priority.as_str(),
+            mt_priority = envelope.mt_priority.map(MtPriority::get),
+            future_release = envelope.future_release.map(tracing::field::display),
             peer = %client.peer,
             helo = %Escaped(client.helo.as_deref().unwrap_or_default().as_bytes()),
             user = client.user.as_deref().map(|user| Escaped(user.as_bytes()).to_string()),

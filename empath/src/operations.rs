@@ -304,6 +304,7 @@ fn why(recipient: WhyView) -> WhyEntry {
         Known::RateLimited => Because::RateLimited,
         Known::BreakerOpen => Because::BreakerOpen,
         Known::Deferred => Because::Deferred,
+        Known::Scheduled => Because::Scheduled,
         Known::Held => Because::Held,
         Known::Frozen => Because::Frozen,
     };

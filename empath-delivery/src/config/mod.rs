@@ -65,7 +65,7 @@ pub struct Config {
     /// Where several messages wait for one destination, the more urgent have more turns: 16, 8, 4, 2 and 1 of 31, so that
     /// bulk mail never starves. The field counts only from `relay_networks` and authenticated users, and it is passed on.
     /// It is looked for in the first 64 KiB; the first one counts, and any other value is `normal`. `None`: all messages
-    /// are. Default: `"X-Empath-Priority"`.
+    /// are. MT-PRIORITY at MAIL (RFC 6710) counts more. Default: `"X-Empath-Priority"`.
     pub priority_header: Option<String>,
     /// How long to wait for a server at each step.
     pub smtp_timeouts: Timeouts,

@@ -59,6 +59,8 @@ pub fn report(report: &Report<'_>) -> Option<(Envelope, Bytes)> {
     let mut envelope = Envelope::new(ReversePath::Null, ForwardPath::Mailbox(mailbox.clone()));
     envelope.received_at = report.now;
     envelope.smtputf8 = ascii_address(mailbox).is_none();
+    // RFC 6710: a report is as urgent as what it is about.
+    (envelope.priority, envelope.mt_priority) = (report.envelope.priority, report.envelope.mt_priority);
     addressee.mark(&mut envelope);
     let parts = [explanation(report, &addressee), status(report), returned(report)];
     let eight_bit = parts.iter().any(|part| part.encoding() == "8bit");

@@ -59,6 +59,10 @@ impl Fields {
         }
         self.put("Reporting-MTA", &format!("dns; {}", report.reporting_mta));
         self.put("Arrival-Date", &date(report.envelope.received_at));
+        if let Some(request) = report.envelope.future_release {
+            // RFC 4865 updates RFC 3464 with it.
+            self.put("Future-Release-Request", &request.to_string());
+        }
     }
 
     /// The first fields of a recipient. Whom the sender meant is told as the sender did (RFC 3461 §6.3).

@@ -119,7 +119,8 @@ impl Processor {
         }
     }
 
-    /// Tries deferred recipients now.
+    /// Tries deferred recipients now. What its sender has scheduled for later goes only if its id is given: an operator who
+    /// means all mail wants to hurry what is stuck, not what is in order.
     pub async fn retry(&self, filter: &Filter) -> Touched {
         let mut touched = Touched::default();
         let mut after = None;
@@ -129,7 +130,12 @@ impl Processor {
             let now = self.0.now();
             for message in &page.matching {
                 touched.matched += 1;
-                let due = self.0.update(|queue| queue.retry(message.id, now));
+                let due = self.0.update(|queue| {
+                    if filter.id.is_some() {
+                        queue.unschedule(message.id, now);
+                    }
+                    queue.retry(message.id, now)
+                });
                 touched.changed += usize::from(due.is_some_and(|due| due > 0));
             }
         }

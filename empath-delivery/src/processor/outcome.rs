@@ -100,7 +100,7 @@ impl Shared {
             Err(failure) => {
                 if disposition(failure, false) == Disposition::Bounce || attempts >= retry.max_attempts {
                     Fate::Ended(Ended::Bounced)
-                } else if schedule::after(job.envelope.received_at, retry.expire_after) <= now {
+                } else if schedule::after(job.envelope.released_at(), retry.expire_after) <= now {
                     Fate::Ended(Ended::Expired)
                 } else {
                     Fate::Due(self.due(attempts, now))
@@ -263,9 +263,9 @@ fn progress(job: &Job, next_hop: &NextHop, outcomes: &[Outcome], now: Timestamp)
     Progress { id: job.id, updates: outcomes.iter().map(update).collect() }
 }
 
-/// From reception, or the due time of a retry, to the job's being ready.
+/// From reception, the time that the sender asked for, or the due time of a retry, to the job's being ready.
 fn received(job: &Job) -> std::time::Duration {
-    between(job.envelope.received_at, job.ready_at)
+    between(job.envelope.released_at(), job.ready_at)
 }
 
 fn between(from: Timestamp, to: Timestamp) -> std::time::Duration {

@@ -40,7 +40,7 @@ pub struct RecipientView {
     pub notification: RecipientNotification,
     /// Attempts so far.
     pub attempts: u32,
-    /// When it is due, if it is deferred.
+    /// When it is due, if it is deferred or its sender has scheduled it.
     pub next_attempt_at: Option<Timestamp>,
     /// Where it goes by the present configuration; where it went, if it has ended.
     pub next_hop: Option<String>,

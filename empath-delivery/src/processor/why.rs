@@ -41,6 +41,8 @@ pub enum Because {
     BreakerOpen,
     /// Its next attempt.
     Deferred,
+    /// The time that its sender asked for.
+    Scheduled,
     /// An operator who holds the message.
     Held,
     /// An operator who has frozen its domain.
@@ -63,6 +65,11 @@ impl Processor {
                 }
                 (Some(obstacle), _) => blocked(obstacle, recipient),
                 (None, RecipientStatus::InProgress) => self.0.flying(&message, index, &state.queue),
+                (None, RecipientStatus::Pending) if due.is_some() => (
+                    Because::Scheduled,
+                    *due,
+                    "its sender asked for that time; queue retry sends it now".to_owned(),
+                ),
                 (None, RecipientStatus::Pending | RecipientStatus::Deferred) => {
                     (Because::Deferred, *due, last(recipient))
                 }

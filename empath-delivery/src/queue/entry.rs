@@ -1,6 +1,7 @@
+mod times;
 mod untold;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use empath_common::{Envelope, ForwardPath, MessageId, Priority};
@@ -8,12 +9,12 @@ use empath_spool::{Ended, RecipientState, Status};
 use jiff::Timestamp;
 
 use super::{
-    JobRecipient, MessageStatus, Queued, RecipientStatus, TELL_WITHIN,
+    JobRecipient, MessageStatus, Queued, RecipientStatus,
     destinations::{Destination, Destinations},
     few::Few,
     moment::Moment,
 };
-use crate::{route::SenderClass, schedule};
+use crate::route::SenderClass;
 
 /// A message in the queue: what scheduling needs, and no more, for there may be a million. The rest is in the spool.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Entry {
     pub(super) priority: Priority,
     /// Which route its sender has.
     pub(super) sender: SenderClass,
+    /// Seconds from its reception until it may be sent, rounded up: in them it neither takes long nor expires.
+    wait: u32,
     /// An operator has stopped it: nothing becomes ready, and it does not expire.
     held: bool,
     /// An operator removes it: what is in flight and fails is not tried again.
@@ -59,6 +62,8 @@ struct Recipient {
 /// Where a recipient is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
+    /// For the time that its sender asked for.
+    Scheduled,
     /// For its due time to come.
     Waiting,
     /// In the lane of its next hop.
@@ -88,13 +93,15 @@ impl Fresh {
 impl Entry {
     /// A message of which no recipient was tried.
     pub(super) fn new(envelope: &Envelope, size: u64, sender: SenderClass, to: &mut Destinations) -> Self {
-        let received_at = envelope.received_at.into();
+        let (received_at, wait) = (envelope.received_at.into(), times::wait(envelope));
+        let due = envelope.released_at().into();
+        let place = if wait > 0 { Place::Scheduled } else { Place::Waiting };
         let nobody_to_tell = envelope.reverse_path.mailbox().is_none();
         let recipient = |(number, path): (usize, &ForwardPath)| Recipient {
-            due: received_at,
+            due,
             destination: to.enter(path.host()),
             attempts: 0,
-            place: Place::Waiting,
+            place,
             alone: false,
             told_of_delay: nobody_to_tell || !envelope.notification_of(number).on_delay(),
             listed: false,
@@ -107,6 +114,7 @@ impl Entry {
             recipients: envelope.recipients().iter().enumerate().map(recipient).collect(),
             priority: envelope.priority,
             sender,
+            wait,
             held: false,
             removing: false,
         }
@@ -119,23 +127,23 @@ impl Entry {
             recipient.attempts = state.attempts;
             recipient.told_of_delay |= state.told_of_delay;
             match state.status {
-                Status::Ended(ended) if state.untold.is_some() => recipient.place = Place::Untold(ended),
+                // Its sender is told at once, whatever the others wait for.
+                Status::Ended(ended) if state.untold.is_some() => {
+                    (recipient.place, recipient.due) = (Place::Untold(ended), self.received_at);
+                }
                 Status::Ended(ended) => recipient.place = Place::Ended(ended),
                 Status::Pending | Status::Deferred => {
-                    recipient.due = state.next_attempt_at.map_or(recipient.due, Moment::from);
+                    if let Some(due) = state.next_attempt_at {
+                        (recipient.place, recipient.due) = (Place::Waiting, due.into());
+                    }
                 }
             }
         }
     }
 
-    /// When the message is given up.
-    pub(super) fn expires_at(&self, expire_after: Duration) -> Moment {
-        schedule::after(self.received_at.into(), expire_after).into()
-    }
-
-    /// Waiting recipients whose due time is chosen become ready.
-    pub(super) fn make_ready(&mut self, chosen: impl Fn(Moment) -> bool) -> Vec<u32> {
-        self.make_ready_where(|_, due| chosen(due))
+    /// Waiting recipients whose due time is chosen become ready, and scheduled ones whose time has come.
+    pub(super) fn make_ready(&mut self, now: Moment, chosen: impl Fn(Moment) -> bool) -> Vec<u32> {
+        self.make_ready_where(now, |_, due| chosen(due))
     }
 
     /// Whoever waits or is ready is due now, whatever keeps it from starting. Nothing is while the message is held.
@@ -147,18 +155,23 @@ impl Entry {
         }
     }
 
-    /// Waiting recipients without any attempt become ready.
-    pub(super) fn make_untried_ready(&mut self) -> Vec<u32> {
-        self.make_ready_where(|attempts, _| attempts == 0)
+    /// Recipients without any attempt become ready, unless they are scheduled for later.
+    pub(super) fn make_untried_ready(&mut self, now: Moment) -> Vec<u32> {
+        self.make_ready_where(now, |attempts, _| attempts == 0)
     }
 
-    fn make_ready_where(&mut self, chosen: impl Fn(u32, Moment) -> bool) -> Vec<u32> {
+    fn make_ready_where(&mut self, now: Moment, chosen: impl Fn(u32, Moment) -> bool) -> Vec<u32> {
         let mut ready = Vec::new();
         if self.held {
             return ready;
         }
         for (index, recipient) in (0..).zip(self.recipients.as_mut_slice()) {
-            if recipient.place == Place::Waiting && chosen(recipient.attempts, recipient.due) {
+            let is_ready = match recipient.place {
+                Place::Scheduled => recipient.due <= now,
+                Place::Waiting => chosen(recipient.attempts, recipient.due),
+                _ => false,
+            };
+            if is_ready {
                 recipient.place = Place::Ready;
                 ready.push(index);
             }
@@ -237,7 +250,9 @@ impl Entry {
     pub(super) fn claim(&mut self, chosen: impl Fn(u32) -> bool) -> Vec<JobRecipient> {
         let mut taken = Vec::new();
         for (index, recipient) in (0..).zip(self.recipients.as_mut_slice()) {
-            if matches!(recipient.place, Place::Waiting | Place::Ready) && chosen(recipient.attempts) {
+            if matches!(recipient.place, Place::Scheduled | Place::Waiting | Place::Ready)
+                && chosen(recipient.attempts)
+            {
                 taken.push(recipient.fly(index));
             }
         }
@@ -263,15 +278,6 @@ impl Entry {
                 recipient.told_of_delay = false;
             }
         }
-    }
-
-    /// When the sender is told that the message takes long, if it takes so long. While recipients are in flight there may
-    /// soon be more to tell.
-    pub(super) fn late_at(&self, delay_after: Option<Duration>, expire_after: Duration) -> Option<Moment> {
-        let delay_after = delay_after.filter(|delay_after| *delay_after < expire_after)?;
-        let flying = self.recipients.as_slice().iter().any(|recipient| recipient.place == Place::InFlight);
-        let patience = if flying { TELL_WITHIN } else { Duration::ZERO };
-        Some(schedule::after(self.received_at.into(), delay_after + patience).into())
     }
 
     /// Where a recipient goes that is ready.
@@ -312,34 +318,6 @@ impl Entry {
         self.recipients.as_slice().iter().all(waits)
     }
 
-    /// The next moment when something is to be done without an outside event: a due time, news of a delay, or the expiry.
-    pub(super) fn next_event(
-        &self,
-        delay_after: Option<Duration>,
-        expire_after: Duration,
-        now: Moment,
-    ) -> Moment {
-        let mut next = self.tell_at();
-        if self.held {
-            return next;
-        }
-        let (mut outstanding, mut untold) = (false, false);
-        for recipient in self.recipients.as_slice() {
-            outstanding |= matches!(recipient.place, Place::Waiting | Place::Ready | Place::InFlight);
-            untold |= recipient.is_untold();
-            if recipient.place == Place::Waiting {
-                next = next.min(recipient.due);
-            }
-        }
-        // After the expiry only what could not be ended then is left, to be tried again at its due time.
-        let expires_at = self.expires_at(expire_after);
-        if !outstanding || expires_at <= now {
-            return next;
-        }
-        let late_at = self.late_at(delay_after, expire_after).filter(|_| untold);
-        next.min(expires_at).min(late_at.unwrap_or(Moment::NEVER))
-    }
-
     pub(super) fn status(&self) -> MessageStatus {
         let mut status = if self.held { MessageStatus::Held } else { MessageStatus::Pending };
         for recipient in self.recipients.as_slice() {
@@ -348,7 +326,7 @@ impl Entry {
                 Place::Waiting | Place::Ready if recipient.attempts > 0 && !self.held => {
                     status = MessageStatus::Deferred;
                 }
-                Place::Waiting | Place::Ready | Place::Ended(_) => {}
+                Place::Scheduled | Place::Waiting | Place::Ready | Place::Ended(_) => {}
             }
         }
         status
@@ -366,6 +344,11 @@ impl Entry {
 }
 
 impl Recipient {
+    /// Whether it has not ended.
+    fn is_outstanding(&self) -> bool {
+        matches!(self.place, Place::Scheduled | Place::Waiting | Place::Ready | Place::InFlight)
+    }
+
     /// Whether its sender is to be told when it takes long.
     fn is_untold(&self) -> bool {
         !self.told_of_delay && matches!(self.place, Place::Waiting | Place::Ready)
@@ -378,7 +361,8 @@ impl Recipient {
 
     fn snapshot(self, held: bool) -> (RecipientStatus, u32, Option<Timestamp>) {
         let (status, due) = match self.place {
-            Place::Waiting | Place::Ready if held => (RecipientStatus::Held, None),
+            Place::Scheduled | Place::Waiting | Place::Ready if held => (RecipientStatus::Held, None),
+            Place::Scheduled => (RecipientStatus::Pending, Some(self.due.into())),
             Place::Waiting | Place::Ready if self.attempts > 0 => {
                 (RecipientStatus::Deferred, Some(self.due.into()))
             }

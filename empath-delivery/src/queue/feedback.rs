@@ -100,7 +100,7 @@ impl Queue {
         };
         let before = entry.status();
         entry.put_back(recipients, now);
-        let recipients = entry.make_ready(|due| due <= now.into());
+        let recipients = entry.make_ready(now.into(), |due| due <= now.into());
         count(counts, before, Some(entry.status()));
         self.ready(id, &recipients, now);
         self.rearm(id, now);

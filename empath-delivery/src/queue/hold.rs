@@ -25,7 +25,7 @@ impl Queue {
         let before = entry.status();
         let released = entry.release();
         let expired = entry.expires_at(self.limits.expire_after) <= now.into();
-        let due = entry.make_ready(|due| released && (expired || due <= now.into()));
+        let due = entry.make_ready(now.into(), |due| released && (expired || due <= now.into()));
         let after = entry.status();
         count(&mut self.counts, before, Some(after));
         self.ready(id, &due, now);
@@ -34,6 +34,13 @@ impl Queue {
         }
         self.rearm(id, now);
         Some(released)
+    }
+
+    /// Lets a message go before the time that its sender asked for, with [`retry`](Self::retry); not while it is held.
+    pub fn unschedule(&mut self, id: MessageId, now: Timestamp) {
+        if let Some(entry) = self.messages.get_mut(&id) {
+            entry.unschedule(now.into());
+        }
     }
 
     /// Whether an operator holds a message.

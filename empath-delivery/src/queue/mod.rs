@@ -73,9 +73,9 @@ pub struct Limits {
     pub max_concurrent: usize,
     /// Most octets of envelopes and content kept for first attempts.
     pub content_memory: usize,
-    /// How long after its reception a message is given up.
+    /// How long after its reception, or the time that its sender asked for, a message is given up.
     pub expire_after: Duration,
-    /// How long after its reception the sender is told that a message takes long.
+    /// How long after that the sender is told that a message takes long.
     pub delay_after: Option<Duration>,
     /// How much mail there may be to all destinations together.
     pub rate: Option<Rate>,
@@ -129,13 +129,13 @@ impl Queue {
     pub fn accept(&mut self, id: MessageId, envelope: Arc<Envelope>, content: &Content, now: Timestamp) {
         let sender = self.routes.sender_class(&envelope.reverse_path);
         let mut entry = Entry::new(&envelope, content.len(), sender, &mut self.destinations);
+        let recipients = entry.make_ready(now.into(), |_| true);
         let fresh = Fresh { envelope, content: content.in_memory().cloned() };
         let octets = fresh.octets();
-        if self.fresh.saturating_add(octets) <= self.limits.content_memory {
+        if !entry.is_scheduled() && self.fresh.saturating_add(octets) <= self.limits.content_memory {
             self.fresh += octets;
             entry.fresh = Some(Box::new(fresh));
         }
-        let recipients = entry.make_ready(|_| true);
         self.insert(id, entry, now);
         self.ready(id, &recipients, now);
     }
@@ -154,7 +154,7 @@ impl Queue {
             return false;
         }
         // What was never tried is tried once, however old it is.
-        let untried = entry.make_untried_ready();
+        let untried = entry.make_untried_ready(now.into());
         let expired = entry.expires_at(self.limits.expire_after) <= now.into();
         let held = entry.is_held();
         self.insert(id, entry, now);
@@ -247,7 +247,7 @@ impl Queue {
     pub fn retry(&mut self, id: MessageId, now: Timestamp) -> Option<usize> {
         let entry = self.messages.get_mut(&id)?;
         entry.hasten(now.into());
-        let recipients = entry.make_ready(|_| true);
+        let recipients = entry.make_ready(now.into(), |_| true);
         self.ready(id, &recipients, now);
         self.hurry(id, now);
         self.rearm(id, now);
@@ -312,7 +312,7 @@ impl Queue {
         if entry.expires_at(self.limits.expire_after) <= now.into() {
             return self.expire(id, now, |_| true);
         }
-        let due = entry.make_ready(|due| due <= now.into());
+        let due = entry.make_ready(now.into(), |due| due <= now.into());
         self.ready(id, &due, now);
         // An attempt that starts now may make the news superfluous.
         self.claim_late(id, now);

@@ -1,7 +1,7 @@
 use empath_common::{Domain, Host};
 use jiff::Timestamp;
 
-use super::{Fate, Job, JobRecipient, Queue, Settlement, ready::Ready};
+use super::{Fate, Job, JobRecipient, Queue, Settlement, count, ready::Ready};
 use crate::route::Routes;
 
 /// Changes of next hops while there is mail.
@@ -35,17 +35,21 @@ impl Queue {
         if sender == job.sender {
             return None;
         }
-        self.messages.get_mut(&job.id)?.sender = sender;
-        let settlement = |recipient: &JobRecipient| {
-            let JobRecipient { index, attempts, due } = *recipient;
-            Settlement { index, attempts, fate: Fate::Due(due.min(now)) }
-        };
-        let settlements: Vec<_> = job.recipients.iter().map(settlement).collect();
-        if self.settle(job.id, &settlements, now) {
-            return Some(true);
+        let entry = self.messages.get_mut(&job.id)?;
+        entry.sender = sender;
+        if entry.removing {
+            let settlement = |recipient: &JobRecipient| {
+                let JobRecipient { index, attempts, due } = *recipient;
+                Settlement { index, attempts, fate: Fate::Due(due) }
+            };
+            let settlements: Vec<_> = job.recipients.iter().map(settlement).collect();
+            return Some(self.settle(job.id, &settlements, now));
         }
+        let before = entry.status();
+        entry.put_back(&job.recipients, now);
         // Now, and not by its timer: it may have expired, and is to be tried once more.
-        let recipients = self.messages.get_mut(&job.id)?.make_ready(|due| due <= now.into());
+        let recipients = entry.make_ready(now.into(), |due| due <= now.into());
+        count(&mut self.counts, before, Some(entry.status()));
         self.ready(job.id, &recipients, now);
         self.rearm(job.id, now);
         Some(false)

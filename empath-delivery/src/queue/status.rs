@@ -3,7 +3,7 @@ use empath_spool::Ended;
 /// How far a recipient is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecipientStatus {
-    /// Not tried yet.
+    /// Not tried yet; it has a due time if its sender asked for one.
     Pending,
     /// An attempt is being made.
     InProgress,

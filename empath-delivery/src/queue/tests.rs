@@ -1,6 +1,7 @@
 mod holds;
 mod lanes;
 mod model;
+mod scheduled;
 mod senders;
 mod sources;
 mod untold;

@@ -16,6 +16,7 @@ mod notifications;
 mod operator;
 mod retries;
 mod schedule;
+mod scheduled;
 mod shutdown;
 mod sources;
 mod terms;

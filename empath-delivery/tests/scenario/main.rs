@@ -16,6 +16,7 @@
 //! -- message --              Several may be in one section, below each other. `3 x <alice@…` makes three of one.
 //! <alice@home.test> RET=HDRS ENVID=x BODY=8BITMIME SMTPUTF8 OCTETS=90000 -> <bob@example.test> NOTIFY=NEVER ORCPT=rfc822;x
 //!                                                                        -> <carol@example.test>
+//!                            HOLDFOR and MT-PRIORITY are other parameters of a sender.
 //!
 //! Subject: content           Content behind an empty line, if it matters. OCTETS is how much there is at least.
 //!

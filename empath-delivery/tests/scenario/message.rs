@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use empath_common::{
-    Body, Envelope, EnvelopeId, ForwardPath, MessageNotification, Notify, OriginalRecipient,
-    RecipientNotification, Ret,
+    Body, Envelope, EnvelopeId, ForwardPath, FutureRelease, MessageNotification, MtPriority, Notify,
+    OriginalRecipient, RecipientNotification, Ret,
 };
 
 use crate::file::{Line, Read, Wrong};
@@ -73,6 +73,13 @@ fn about_message<'a>(
             ("ENVID", id) => asked.envid = Some(EnvelopeId::parse(id.as_bytes()).ok_or_else(wrong)?),
             ("BODY", "8BITMIME") => envelope.body = Body::EightBitMime,
             ("SMTPUTF8", "") => envelope.smtputf8 = true,
+            ("HOLDFOR", seconds) => {
+                envelope.future_release =
+                    Some(FutureRelease::parse_for(seconds.as_bytes()).ok_or_else(wrong)?);
+            }
+            ("MT-PRIORITY", priority) => {
+                envelope.mt_priority = Some(MtPriority::parse(priority.as_bytes()).ok_or_else(wrong)?);
+            }
             ("OCTETS", count) => octets = count.parse().map_err(|_| wrong())?,
             _ => return Err(wrong()),
         }

@@ -12,6 +12,8 @@ pub struct Extensions {
     pub smtputf8: bool,
     /// What is told of the message's fate can be chosen (RFC 3461).
     pub dsn: bool,
+    /// How urgent a message is can be said (RFC 6710).
+    pub mt_priority: bool,
     /// The SIZE parameter of MAIL (RFC 1870).
     pub size: Option<SizeLimit>,
     /// Content in chunks of known length (RFC 3030).
@@ -55,6 +57,7 @@ impl Extensions {
                 b"8BITMIME" => offered.eight_bit_mime = true,
                 b"SMTPUTF8" => offered.smtputf8 = true,
                 b"DSN" => offered.dsn = true,
+                b"MT-PRIORITY" => offered.mt_priority = true,
                 b"SIZE" => offered.size = Some(limit(words.next())),
                 b"CHUNKING" => offered.chunking = true,
                 b"STARTTLS" => offered.starttls = true,
@@ -82,7 +85,7 @@ mod tests {
     #[test]
     fn keywords_are_read_in_any_case_and_unknown_ones_are_skipped() {
         let offered = Extensions::parse(
-            b"mx.test PIPELINING\nsize 1000\nx-odd\n8BitMime\nSMTPUTF8\ndsn\nchunking\nStartTLS\nAuth X-OWN plain\nLimits MAILMAX=2",
+            b"mx.test PIPELINING\nsize 1000\nx-odd\n8BitMime\nSMTPUTF8\ndsn\nMt-Priority MIXER\nchunking\nStartTLS\nAuth X-OWN plain\nLimits MAILMAX=2",
         );
         assert_eq!(
             offered,
@@ -91,6 +94,7 @@ mod tests {
                 eight_bit_mime: true,
                 smtputf8: true,
                 dsn: true,
+                mt_priority: true,
                 size: Some(SizeLimit::Octets(1000)),
                 chunking: true,
                 starttls: true,

@@ -1,4 +1,6 @@
-use empath_common::{Body, ForwardPath, MessageNotification, RecipientNotification, Reply, ReversePath};
+use empath_common::{
+    Body, ForwardPath, MessageNotification, MtPriority, RecipientNotification, Reply, ReversePath,
+};
 
 use super::{Failure, Survey};
 
@@ -13,6 +15,8 @@ pub struct Outgoing {
     pub body: Body,
     /// Whether the message was received with SMTPUTF8: then its header may be UTF-8.
     pub smtputf8: bool,
+    /// How urgent it is, if anybody has said so who may.
+    pub mt_priority: Option<MtPriority>,
     /// What the sender asked of reports.
     pub notification: MessageNotification,
     /// What the sender asked about recipients, in their order; nothing about those beyond the end.

@@ -173,7 +173,7 @@ where
             }
             Step::Ask(query) => {
                 let answer = server.hooks.ask(query).await;
-                session.decide(answer);
+                session.decide(answer, server.clock.now());
             }
             Step::Authenticate(address, query) => {
                 let answer = match &server.auth {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use empath_common::{ByteSize, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,6 +80,15 @@ pub struct Limits {
     /// With fewer the answer is that of `min_free_space`. File systems without such a bound always have enough; `0` is
     /// no limit. Default: `1000`.
     pub min_free_inodes: u64,
+    /// How long a client may have a message wait here before it is sent on (FUTURERELEASE, RFC 4865); `None` offers it to
+    /// nobody.
+    ///
+    /// It is for users who have authenticated, for listeners where users must, and for clients in `relay_networks`; others
+    /// are answered 555 5.5.4, and 501 5.5.4 whoever wants more. What waits counts in `queue_size`. The times of
+    /// `delivery.retry.expire_after` and `dsn.delay_after` begin when the waiting ends. At most `"365d"`. Default: `"7d"`.
+    #[serde(with = "humantime_serde::option")]
+    #[schemars(with = "Option<String>")]
+    pub future_release: Option<Duration>,
     /// Most messages in the queue.
     ///
     /// When there are as many, DATA is answered 452 4.3.1. Default: `1000000`.
@@ -102,6 +113,7 @@ impl Default for Limits {
             content_memory: ByteSize(256 << 20),
             min_free_space: ByteSize(100 << 20),
             min_free_inodes: 1000,
+            future_release: Some(Duration::from_hours(7 * 24)),
             queue_size: 1_000_000,
         }
     }
@@ -135,6 +147,14 @@ impl Limits {
         let short = short.map(|(key, _, least, section)| {
             Problem::new(key, format!("clients may send lines of {least} octets ({section}): give no less"))
         });
-        zero.chain(short).collect()
+        let second_to_year = Duration::from_secs(1)..=Duration::from_hours(365 * 24);
+        let odd = self.future_release.filter(|longest| !second_to_year.contains(longest));
+        let odd = odd.map(|_| {
+            Problem::new(
+                "future_release",
+                "give at least \"1s\" and at most \"365d\", or None to offer it to nobody",
+            )
+        });
+        zero.chain(short).chain(odd).collect()
     }
 }

@@ -1,11 +1,11 @@
 use empath_common::{
-    Body, Charset, EnvelopeId, Mailbox, MessageNotification, Notify, OriginalRecipient,
-    RecipientNotification, Reply, Ret, xtext,
+    Body, Charset, EnvelopeId, FutureRelease, Mailbox, MessageNotification, MtPriority, Notify,
+    OriginalRecipient, RecipientNotification, Reply, Ret, xtext,
 };
 
 use super::reply;
 
-/// The parameters of MAIL (RFC 1870, RFC 3461 §4, RFC 4954 §5, RFC 6152, RFC 6531).
+/// The parameters of MAIL (RFC 1870, RFC 3461 §4, RFC 4865, RFC 4954 §5, RFC 6152, RFC 6531, RFC 6710 §3).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Parameters {
     /// The size that the client declared, in octets.
@@ -19,6 +19,10 @@ pub(super) struct Parameters {
     pub(super) auth: bool,
     /// RET and ENVID.
     pub(super) notification: MessageNotification,
+    /// HOLDFOR or HOLDUNTIL.
+    pub(super) future_release: Option<FutureRelease>,
+    /// MT-PRIORITY.
+    pub(super) mt_priority: Option<MtPriority>,
 }
 
 impl Parameters {
@@ -44,6 +48,16 @@ impl Parameters {
             } else if keyword.eq_ignore_ascii_case(b"ENVID") {
                 let id = value.and_then(EnvelopeId::parse).ok_or(reply::BAD_PARAMETER)?;
                 once(&mut parameters.notification.envid, id)?;
+            } else if keyword.eq_ignore_ascii_case(b"HOLDFOR") {
+                let interval = value.and_then(FutureRelease::parse_for).ok_or(reply::BAD_PARAMETER)?;
+                once(&mut parameters.future_release, interval)?;
+            } else if keyword.eq_ignore_ascii_case(b"HOLDUNTIL") {
+                // RFC 4865: one of the two.
+                let time = value.and_then(FutureRelease::parse_until).ok_or(reply::BAD_PARAMETER)?;
+                once(&mut parameters.future_release, time)?;
+            } else if keyword.eq_ignore_ascii_case(b"MT-PRIORITY") {
+                let priority = value.and_then(MtPriority::parse).ok_or(reply::BAD_PARAMETER)?;
+                once(&mut parameters.mt_priority, priority)?;
             } else if keyword.eq_ignore_ascii_case(b"AUTH") {
                 if !is_auth_value(parameter) || parameters.auth {
                     return Err(reply::BAD_PARAMETER);
@@ -157,6 +171,17 @@ mod tests {
     }
 
     #[test]
+    fn when_and_how_urgently_a_message_is_to_go_may_be_said() {
+        let parameters = code(" holdfor=3600 mt-priority=-4").unwrap();
+        assert_eq!(parameters.future_release, Some(FutureRelease::For(3600)));
+        assert_eq!(parameters.mt_priority, MtPriority::new(-4));
+        let parameters = code(" MT-PRIORITY=9 HoldUntil=2026-12-24T18:00:00Z").unwrap();
+        let time = "2026-12-24T18:00:00Z".parse().unwrap();
+        assert_eq!(parameters.future_release, Some(FutureRelease::Until(time)));
+        assert_eq!(parameters.mt_priority, MtPriority::new(9));
+    }
+
+    #[test]
     fn sizes_of_20_digits_do_not_overflow() {
         assert_eq!(code(" SIZE=99999999999999999999").map(|p| p.size), Ok(Some(u64::MAX)));
         assert_eq!(code(" SIZE=00000000000000000001").map(|p| p.size), Ok(Some(1)));
@@ -190,6 +215,27 @@ mod tests {
             " ENVID=a+4",
             " ENVID=a+0A",
             " ENVID=1 ENVID=1",
+            " HOLDFOR",
+            " HOLDFOR=",
+            " HOLDFOR=0",
+            " HOLDFOR=1000000000",
+            " HOLDFOR=1h",
+            " HOLDFOR=1 HOLDFOR=1",
+            " HOLDFOR=1 HOLDUNTIL=2026-12-24T18:00:00Z",
+            " HOLDUNTIL=2026-12-24T18:00:00Z HOLDFOR=1",
+            " HOLDUNTIL",
+            " HOLDUNTIL=2026-12-24",
+            " HOLDUNTIL=2026-12-24T18:00:00",
+            " HOLDUNTIL=2026-12-24T18:00:00+01:00",
+            " HOLDUNTIL=2026-02-30T18:00:00Z",
+            " HOLDUNTIL=1766599200",
+            " MT-PRIORITY",
+            " MT-PRIORITY=",
+            " MT-PRIORITY=10",
+            " MT-PRIORITY=-0",
+            " MT-PRIORITY=+1",
+            " MT-PRIORITY=high",
+            " MT-PRIORITY=1 MT-PRIORITY=1",
             " =",
             " -A",
             " A=",

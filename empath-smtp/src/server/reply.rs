@@ -28,6 +28,12 @@ pub(super) const ARGUMENT_EXPECTED: Reply = Reply::new(501, (5, 5, 4), "This com
 pub(super) const BAD_HELO: Reply = Reply::plain(501, "A domain or address literal was expected");
 pub(super) const BAD_PARAMETER: Reply = Reply::new(501, (5, 5, 4), "Malformed or repeated parameter");
 pub(super) const UNKNOWN_PARAMETER: Reply = Reply::new(555, (5, 5, 4), "Parameter not recognized");
+// RFC 4865: what is too long, or past, is an error in the parameter.
+pub(super) const NO_SUCH_RELEASE: Reply =
+    Reply::new(501, (5, 5, 4), "No message waits until then; see FUTURERELEASE in the reply to EHLO");
+// RFC 6710: X.3.6, and the text begins with the new priority.
+pub(super) const PRIORITY_CHANGED: Reply =
+    Reply::new(250, (2, 3, 6), "0 is the priority of this message; others are for authenticated users");
 pub(super) const BAD_MAIL: Reply = Reply::new(501, (5, 5, 4), "Syntax: MAIL FROM:<address> [parameters]");
 pub(super) const BAD_RCPT: Reply = Reply::new(501, (5, 5, 4), "Syntax: RCPT TO:<address>");
 pub(super) const BAD_BDAT: Reply =

@@ -37,6 +37,8 @@ pub struct Settings {
     pub bare_newlines: BareNewlines,
     /// Whether there are certificates, so that TLS can be offered.
     pub starttls: bool,
+    /// Clients from here may schedule messages and choose their priority.
+    pub relay_networks: Vec<Network>,
     /// Who may say for whom a connection is.
     pub xclient: Vec<Network>,
     /// How users authenticate, and what they may send as.
@@ -55,6 +57,7 @@ impl Settings {
             limits: config.limits.clone(),
             bare_newlines: config.bare_newlines,
             starttls: !config.tls.is_empty(),
+            relay_networks: config.relay_networks.clone(),
             xclient: config.xclient.clone(),
             auth: config.auth.clone(),
             dsn: true,

@@ -38,6 +38,10 @@ pub(super) fn received(
         // RFC 8314 §4.3
         let _ = write!(field, "\r\n\ttls {} ({})", tls.cipher, tls.version);
     }
+    if let Some(priority) = envelope.mt_priority {
+        // RFC 6710 registers the clause.
+        let _ = write!(field, "\r\n\tpriority {priority}");
+    }
     let date = date(now);
     let _ = write!(field, ";\r\n\t{date}\r\n");
     field

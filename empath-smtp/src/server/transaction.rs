@@ -1,6 +1,6 @@
 use empath_common::{
-    Body, Envelope, ForwardPath, Mailbox, MessageNotification, Metadata, MetadataFull, OriginalRecipient,
-    RecipientNotification, Reply, ReversePath,
+    Body, Envelope, ForwardPath, FutureRelease, Mailbox, MessageNotification, Metadata, MetadataFull,
+    MtPriority, OriginalRecipient, RecipientNotification, Reply, ReversePath,
 };
 
 use super::{auth::Exchange, content::Content, parameter::Parameters, reply};
@@ -45,6 +45,8 @@ pub(super) struct Mail {
     pub(super) body: Body,
     pub(super) smtputf8: bool,
     pub(super) notification: MessageNotification,
+    pub(super) future_release: Option<FutureRelease>,
+    pub(super) mt_priority: Option<MtPriority>,
     pub(super) metadata: Metadata,
 }
 
@@ -55,6 +57,8 @@ impl Mail {
             body: parameters.body.unwrap_or_default(),
             smtputf8: parameters.smtputf8,
             notification: parameters.notification,
+            future_release: parameters.future_release,
+            mt_priority: parameters.mt_priority,
             metadata: Metadata::default(),
         }
     }
@@ -65,6 +69,7 @@ impl Mail {
         envelope.ask(self.notification);
         envelope.body = self.body;
         envelope.smtputf8 = self.smtputf8;
+        (envelope.future_release, envelope.mt_priority) = (self.future_release, self.mt_priority);
         envelope.metadata = self.metadata;
         envelope
     }

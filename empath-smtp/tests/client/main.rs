@@ -32,6 +32,7 @@ fn message(to: &[&str], survey: Survey) -> Outgoing {
         recipients: to.iter().map(|to| format!("<{to}>").parse().unwrap()).collect(),
         body: Body::SevenBit,
         smtputf8: false,
+        mt_priority: None,
         notification: MessageNotification::default(),
         notifications: Vec::new(),
         survey,

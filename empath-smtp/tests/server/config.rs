@@ -14,6 +14,7 @@ fn the_defaults_are_those_that_the_manual_names() {
     assert_eq!(json["listeners"][0]["timeouts"]["command"], "5m");
     assert_eq!(json["relay_networks"], serde_json::json!(["127.0.0.0/8", "::1/128"]));
     assert_eq!(json["limits"]["message_size"], "25MiB");
+    assert_eq!(json["limits"]["future_release"], "7days");
     assert_eq!(json["bare_newlines"], "Reject");
     assert_eq!(serde_json::to_value(serde_json::from_str::<Config>("{}").unwrap()).unwrap(), json);
 }
@@ -42,6 +43,22 @@ fn every_problem_is_found_at_its_place() {
         "limits.content_line",
     ];
     assert_eq!(problems(json), places);
+}
+
+#[test]
+fn messages_wait_for_a_second_at_least_and_a_year_at_most() {
+    for (longest, is_good) in [
+        ("\"0s\"", false),
+        ("\"900ms\"", false),
+        ("\"1s\"", true),
+        ("\"365d\"", true),
+        ("\"366d\"", false),
+        ("null", true),
+    ] {
+        let found = problems(&format!(r#"{{"limits": {{"future_release": {longest}}}}}"#));
+        let expected: &[&str] = if is_good { &[] } else { &["limits.future_release"] };
+        assert_eq!(found, expected, "{longest}");
+    }
 }
 
 #[test]

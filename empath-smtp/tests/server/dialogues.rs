@@ -2,7 +2,7 @@
 
 use std::{fs, io, mem, path::Path, sync::Arc};
 
-use empath_common::{EnhancedStatus, Envelope};
+use empath_common::{EnhancedStatus, Envelope, FutureRelease};
 use empath_smtp::server::{Authenticator, Session, Timeouts, Tls, serve};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
@@ -206,9 +206,15 @@ fn written(envelope: &Envelope) -> String {
 /// What the sender asked, about the message and about recipients.
 fn asked(envelope: &Envelope) -> Vec<String> {
     let parameter = |name: &str, value: Option<String>| value.map(|value| format!("{name}={value}"));
+    let hold = envelope.future_release.map(|hold| match hold {
+        FutureRelease::For(seconds) => format!("HOLDFOR={seconds}"),
+        FutureRelease::Until(time) => format!("HOLDUNTIL={time}"),
+    });
     let of_message = [
         parameter("RET", envelope.notification().ret.map(|ret| ret.to_string())),
         parameter("ENVID", envelope.notification().envid.as_ref().map(|id| id.as_str().to_owned())),
+        hold,
+        parameter("MT-PRIORITY", envelope.mt_priority.map(|priority| priority.to_string())),
     ];
     let of_recipients = envelope.notifications().map(|(number, asked)| {
         [

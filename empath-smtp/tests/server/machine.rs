@@ -113,7 +113,7 @@ impl Machine {
                 }
                 Step::Ask(query) => {
                     let answer = ready(self.hooks.ask(query));
-                    self.session.decide(answer);
+                    self.session.decide(answer, Stopped.now());
                 }
                 Step::Authenticate(_, query) => {
                     let answer = users::answer(query);

@@ -10,6 +10,7 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         4 => prop::sample::select(vec![
             "EHLO c.example\r\n", "HELO c.example\r\n", "MAIL FROM:<a@o.example>\r\n", "MAIL FROM:<> SIZE=10 BODY=8BITMIME\r\n",
+            "MAIL FROM:<a@o.example> HOLDFOR=60 MT-PRIORITY=-9\r\n", "MAIL FROM:<a@o.example> HOLDUNTIL=2026-11-22T00:00:00Z\r\n",
             "RCPT TO:<b@test.example>\r\n", "RCPT TO:<Postmaster>\r\n", "RCPT TO:<c@other.example>\r\n", "DATA\r\n", "RSET\r\n",
             "NOOP\r\n", "QUIT\r\n", "VRFY x\r\n", "\r\n.\r\n", ".\r\n", "Subject: x\r\n", "Received: x\r\n", "BDAT 5\r\n", "BDAT 0\r\n", "BDAT 0 LAST\r\n", "BDAT 9 LAST\r\nab\r\n.\r\nc",
             "MAIL FROM:<a@o.example>\r\nRCPT TO:<b@test.example>\r\nBDAT 3\r\na\r\n", "BDAT -1\r\n", "BDAT 99999999999\r\n", "..\r\n", ".", "\r", "\n",

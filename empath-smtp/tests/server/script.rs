@@ -13,7 +13,8 @@
 //! ! eof                                      the client closes its side; also `timeout`, `shutdown`,
 //!                                            `starttls`: the client does its handshake
 //! = <a@b.example> -> <u@test.example>        a message was taken
-//! ? RET=HDRS ENVID=x                         what its sender asked, also `<u@test.example> NOTIFY=NEVER ORCPT=…`; all of it
+//! ? RET=HDRS ENVID=x                         what its sender asked, also `HOLDFOR=3600 MT-PRIORITY=3` behind that, and in
+//!                                            further lines `<u@test.example> NOTIFY=NEVER ORCPT=…`; all of it
 //! ~ with ESMTP                               its Received field has this text
 //! | Subject: x                               its content, each line, with the escapes of R; none means: not checked
 //! ```

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use empath_common::{EnhancedStatus, Envelope, ForwardPath, MessageId, Reply, ReversePath};
+use empath_common::{
+    EnhancedStatus, Envelope, ForwardPath, FutureRelease, MessageId, MtPriority, Reply, ReversePath,
+};
 use fastrand::Rng;
 use jiff::Timestamp;
 
@@ -129,6 +131,10 @@ impl Workload {
             let _ = envelope.add(recipient(name), usize::MAX);
         }
         envelope.received_at = time(self.serial);
+        if self.serial.is_multiple_of(4) {
+            envelope.future_release = Some(FutureRelease::Until(time(self.serial + 60)));
+            envelope.mt_priority = MtPriority::new(-3);
+        }
         if rng.u8(..4) == 0 {
             let value = "x".repeat(rng.usize(..1500));
             // It fits.

@@ -68,7 +68,7 @@ pub(super) enum QueueCommand {
     },
     /// Count messages by status and by domain.
     Stats,
-    /// Make deferred messages due now.
+    /// Make deferred messages due now; scheduled ones only by their ids.
     Retry(Messages),
     /// Delete messages; nobody is told.
     ///

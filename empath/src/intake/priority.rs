@@ -1,6 +1,6 @@
-//! How urgent a message is: a header field says it, if the client may.
+//! How urgent a message is: MT-PRIORITY says it, or else a header field, if the client may.
 
-use empath_common::{Client, Priority};
+use empath_common::{Client, Envelope, Priority};
 use empath_smtp::server::Network;
 use empath_spool::Content;
 
@@ -13,8 +13,11 @@ pub struct Priorities {
 }
 
 impl Priorities {
-    /// What the content says. Content that cannot be read says nothing here: delivery will tell.
-    pub(super) async fn of(&self, content: &Content, client: &Client) -> Priority {
+    /// What the client said at MAIL, which the session has looked at, or what the content says. Content that cannot be read says nothing here: delivery will tell.
+    pub(super) async fn of(&self, envelope: &Envelope, content: &Content, client: &Client) -> Priority {
+        if let Some(priority) = envelope.mt_priority {
+            return priority.class();
+        }
         let Some(name) = &self.header else {
             return Priority::default();
         };
@@ -41,6 +44,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
+    use empath_common::{ForwardPath, MtPriority, ReversePath};
 
     use super::*;
 
@@ -60,8 +64,23 @@ mod tests {
         Priorities { header: header.map(ToOwned::to_owned), networks: vec!["127.0.0.0/8".parse().unwrap()] }
     }
 
+    fn envelope() -> Envelope {
+        Envelope::new(ReversePath::Null, ForwardPath::Postmaster)
+    }
+
     async fn of(priorities: &Priorities, content: &str, client: &Client) -> Priority {
-        priorities.of(&Bytes::copy_from_slice(content.as_bytes()).into(), client).await
+        priorities.of(&envelope(), &Bytes::copy_from_slice(content.as_bytes()).into(), client).await
+    }
+
+    #[tokio::test]
+    async fn what_was_said_at_mail_counts_more_than_the_header() {
+        let (priorities, trusted) = (priorities(Some("X-Empath-Priority")), client("127.0.0.1:1", None));
+        let content = Bytes::from_static(b"X-Empath-Priority: critical\r\n\r\n").into();
+        for (number, class) in [(9, Priority::Critical), (0, Priority::Normal), (-4, Priority::Low)] {
+            let mut envelope = envelope();
+            envelope.mt_priority = MtPriority::new(number);
+            assert_eq!(priorities.of(&envelope, &content, &trusted).await, class, "{number}");
+        }
     }
 
     #[tokio::test]

@@ -34,7 +34,7 @@ impl Entry {
 
     /// Where the recipient is then; `None` if its end was there before.
     fn settle_one(&mut self, settlement: &Settlement, now: Moment) -> Option<Place> {
-        let removing = self.removing;
+        let (removing, scheduled) = (self.removing, self.wait > 0);
         let recipient = self.recipients.as_mut_slice().get_mut(settlement.index as usize)?;
         recipient.attempts = settlement.attempts;
         let before = recipient.place;
@@ -46,6 +46,10 @@ impl Entry {
                 (Place::Ended(ended), recipient.due)
             }
             (_, Fate::Due(_)) if removing => (Place::Ended(Ended::Removed), recipient.due),
+            // An operator's removal that could not be stored leaves everything as it was.
+            (_, Fate::Due(due)) if scheduled && settlement.attempts == 0 && recipient.due == due.into() => {
+                (Place::Scheduled, recipient.due)
+            }
             (_, Fate::Due(due)) => (Place::Waiting, due.into()),
             // Of what an operator removes nobody is told.
             (_, Fate::Untold(ended)) if removing => (Place::Ended(ended), recipient.due),
@@ -61,7 +65,10 @@ impl Entry {
     /// Recipients that are neither waiting for a later attempt nor at their end with nobody left to tell.
     pub(in crate::queue) fn unsettled(&self) -> usize {
         let recipients = self.recipients.as_slice().iter();
-        recipients.filter(|one| !matches!(one.place, Place::Waiting | Place::Ended(_))).count()
+        let later = |one: &&super::Recipient| {
+            matches!(one.place, Place::Scheduled | Place::Waiting | Place::Ended(_))
+        };
+        recipients.filter(|one| !later(one)).count()
     }
 
     /// When the sender is told of those that have ended: never if the message is being removed.

@@ -4,7 +4,7 @@ mod untold;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use empath_common::Priority;
+use empath_common::{FutureRelease, Priority};
 use proptest::prelude::*;
 
 use super::*;
@@ -16,6 +16,8 @@ use untold::UntoldEnds;
 enum Step {
     /// For so many domains, of the n-th sender.
     Accept(Vec<u8>, Priority, usize),
+    /// The same, to be sent so many seconds later.
+    Schedule(Vec<u8>, u16),
     /// The n-th of the senders have routes from now on.
     Reconfigure(usize),
     /// The n-th job in flight is delivered, or fails until so many seconds later, and says this about the destination.
@@ -29,6 +31,8 @@ enum Step {
     Pass(u16),
     Leave(usize),
     Retry(u8),
+    /// The same, whatever its sender wants.
+    SendNow(u8),
     Delete(u8),
     Hold(u8),
     Release(u8),
@@ -51,7 +55,10 @@ fn step() -> impl Strategy<Value = Step> {
         20 => any::<usize>().prop_map(Step::TurnAway),
         40 => (1..1000_u16).prop_map(Step::Pass),
         20 => any::<usize>().prop_map(Step::Leave),
+        20 => (prop::collection::vec(0..6_u8, 1..5), 1..20_000_u16)
+            .prop_map(|(recipients, seconds)| Step::Schedule(recipients, seconds)),
         20 => any::<u8>().prop_map(Step::Retry),
+        10 => (1..60_u8).prop_map(Step::SendNow),
         20 => any::<u8>().prop_map(Step::Delete),
         20 => (1..60_u8).prop_map(Step::Hold),
         30 => (1..60_u8).prop_map(Step::Release),
@@ -76,6 +83,8 @@ struct Known {
     due: i64,
     attempts: u32,
     flying: bool,
+    /// Due when its sender wants it, and not earlier because somebody else does.
+    scheduled: bool,
 }
 
 /// Watches a queue from outside.
@@ -115,7 +124,7 @@ impl Model {
             assert!(!known.flying, "{recipient:?} is in flight twice");
             assert!(known.due <= self.now, "{recipient:?} is too early");
             assert_eq!((recipient.attempts, known.attempts), (known.attempts, recipient.attempts));
-            known.flying = true;
+            (known.flying, known.scheduled) = (true, false);
         }
         self.flying.push((connection, job));
     }
@@ -167,12 +176,18 @@ impl Model {
         }
         for (key, known) in &self.known {
             let waits = !known.flying && !self.held.contains(&key.0);
-            assert!(!waits || !self.is_late(key.0) || self.told_of_delay.contains(key), "{key:?} is untold");
+            let patience = if self.is_flying(key.0) { TELL_WITHIN } else { Duration::ZERO };
+            let late = self.late_at(key.0, patience) <= at(self.now);
+            assert!(!waits || !late || self.told_of_delay.contains(key), "{key:?} is untold");
         }
     }
 
     fn is_late(&self, id: MessageId) -> bool {
-        schedule::after(self.envelopes[&id].received_at, DELAY_AFTER.unwrap()) <= at(self.now)
+        self.late_at(id, Duration::ZERO) <= at(self.now)
+    }
+
+    fn late_at(&self, id: MessageId, patience: Duration) -> Timestamp {
+        schedule::after(self.envelopes[&id].released_at(), DELAY_AFTER.unwrap() + patience)
     }
 
     /// Every recipient is in exactly one place, and the queue knows of each what the model knows.
@@ -190,6 +205,8 @@ impl Model {
                     (RecipientStatus::InProgress, None)
                 } else if self.held.contains(&message.id) {
                     (RecipientStatus::Held, None)
+                } else if known.scheduled && known.due > self.now {
+                    (RecipientStatus::Pending, Some(at(known.due)))
                 } else if known.attempts == 0 {
                     (RecipientStatus::Pending, None)
                 } else {
@@ -218,7 +235,10 @@ impl Model {
             match fate {
                 Fate::Due(due) if !self.removing.contains(&job.id) => {
                     let attempts = recipient.attempts + 1;
-                    self.known.insert(place, Known { due: due.as_second(), attempts, flying: false });
+                    self.known.insert(
+                        place,
+                        Known { due: due.as_second(), attempts, flying: false, scheduled: false },
+                    );
                 }
                 Fate::Untold(_) if !self.removing.contains(&job.id) => {
                     self.known.remove(&place);
@@ -273,16 +293,24 @@ impl Model {
         }
     }
 
-    fn accept(&mut self, queue: &mut Queue, recipients: &[u8], priority: Priority, sender: usize) {
+    fn accept(
+        &mut self,
+        queue: &mut Queue,
+        recipients: &[u8],
+        priority: Priority,
+        (sender, wait): (usize, u16),
+    ) {
         self.accepted += 1;
         let domains: BTreeSet<_> = recipients.iter().map(|n| format!("u@{n}.test")).collect();
         let addresses: Vec<_> = domains.iter().map(String::as_str).collect();
         for index in 0..u32::try_from(addresses.len()).unwrap() {
-            let known = Known { due: self.now, attempts: 0, flying: false };
+            let due = self.now + i64::from(wait);
+            let known = Known { due, attempts: 0, flying: false, scheduled: wait > 0 };
             self.known.insert((id(self.accepted), index), known);
         }
         let mut envelope = Envelope::clone(&envelope(at(self.now), &addresses));
         envelope.priority = priority;
+        envelope.future_release = (wait > 0).then_some(FutureRelease::For(wait.into()));
         envelope.reverse_path = SENDERS[sender].parse().unwrap();
         let envelope = Arc::new(envelope);
         self.envelopes.insert(id(self.accepted), Arc::clone(&envelope));
@@ -291,7 +319,14 @@ impl Model {
 
     fn restart(&mut self, queue: &mut Queue) {
         *queue = super::queue(MAX_CONCURRENT, MAX_PER_SERVER);
-        self.known.values_mut().for_each(|known| known.flying = false);
+        for ((id, _), known) in &mut self.known {
+            known.flying = false;
+            if known.attempts == 0 {
+                // That somebody wanted it sooner is not stored.
+                known.due = self.envelopes[id].released_at().as_second();
+                known.scheduled = self.envelopes[id].future_release.is_some();
+            }
+        }
         self.untold.restart();
         self.flying.clear();
         self.idle.clear();
@@ -329,7 +364,10 @@ impl Model {
     fn run(&mut self, queue: &mut Queue, step: &Step) {
         match step {
             Step::Accept(recipients, priority, sender) if self.accepted < 200 => {
-                self.accept(queue, recipients, *priority, *sender);
+                self.accept(queue, recipients, *priority, (*sender, 0));
+            }
+            Step::Schedule(recipients, wait) if self.accepted < 200 => {
+                self.accept(queue, recipients, Priority::Normal, (0, *wait));
             }
             Step::Reconfigure(which) => {
                 let routes: Vec<_> =
@@ -371,7 +409,17 @@ impl Model {
                 let known =
                     queue.retry(id(*number), at(self.now)).is_some() && !self.held.contains(&id(*number));
                 let meant = self.known.range_mut((id(*number), 0)..=(id(*number), u32::MAX));
-                meant.filter(|_| known).for_each(|(_, known)| known.due = self.now.min(known.due));
+                let meant = meant.map(|(_, known)| known).filter(|one| known && !one.scheduled);
+                meant.for_each(|known| known.due = self.now.min(known.due));
+            }
+            Step::SendNow(number) => {
+                queue.unschedule(id(*number), at(self.now));
+                let known =
+                    queue.retry(id(*number), at(self.now)).is_some() && !self.held.contains(&id(*number));
+                let meant = self.known.range_mut((id(*number), 0)..=(id(*number), u32::MAX));
+                for (_, known) in meant.filter(|_| known) {
+                    (known.due, known.scheduled) = (self.now.min(known.due), false);
+                }
             }
             Step::Delete(number) => {
                 if let Some(mut job) = queue.delete(id(*number), at(self.now)) {
@@ -478,7 +526,10 @@ fn few() -> impl Strategy<Value = Step> {
         10 => any::<usize>().prop_map(Step::TurnAway),
         20 => (1..100_u16).prop_map(Step::Pass),
         5 => any::<usize>().prop_map(Step::Leave),
+        10 => (prop::collection::vec(0..3_u8, 1..3), 1..2000_u16)
+            .prop_map(|(recipients, seconds)| Step::Schedule(recipients, seconds)),
         5 => any::<u8>().prop_map(Step::Retry),
+        3 => (1..60_u8).prop_map(Step::SendNow),
         2 => any::<u8>().prop_map(Step::Delete),
         3 => (1..60_u8).prop_map(Step::Hold),
         5 => (1..60_u8).prop_map(Step::Release),

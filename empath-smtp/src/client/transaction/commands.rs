@@ -48,6 +48,9 @@ impl Transaction<'_> {
         if self.smtputf8 {
             text.push_str(" SMTPUTF8");
         }
+        if self.offered.mt_priority {
+            put(text, "MT-PRIORITY", self.message.mt_priority);
+        }
         if self.offered.dsn {
             let MessageNotification { ret, envid } = &self.message.notification;
             put(text, "RET", *ret);

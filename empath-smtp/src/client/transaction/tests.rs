@@ -1,6 +1,7 @@
 mod chunks;
 mod lmtp;
 mod notifications;
+mod priority;
 
 use empath_common::{
     Body, EnhancedStatus, EnvelopeId, MessageNotification, Notify, OriginalRecipient, RecipientNotification,
@@ -22,6 +23,7 @@ fn message(from: &str, to: &[&str], content: &str) -> Outgoing {
         recipients: to.iter().map(|to| to.parse().unwrap()).collect(),
         body: Body::SevenBit,
         smtputf8: false,
+        mt_priority: None,
         notification: MessageNotification::default(),
         notifications: Vec::new(),
         survey: Survey {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::Buf;
 use empath_common::{Mailbox, MessageNotification, Reply};
 use zeroize::Zeroize as _;
@@ -92,7 +94,8 @@ impl Session {
                     return Err(reply::UNKNOWN_PARAMETER);
                 }
                 let is_unknown = (parameters.auth && self.settings.auth.users_file.is_none())
-                    || (parameters.notification != MessageNotification::default() && !self.settings.dsn);
+                    || (parameters.notification != MessageNotification::default() && !self.settings.dsn)
+                    || (parameters.future_release.is_some() && self.longest_wait().is_none());
                 if is_unknown {
                     return Err(reply::UNKNOWN_PARAMETER);
                 }
@@ -133,6 +136,11 @@ impl Session {
             Command::Quit => self.close_with(&reply::BYE),
         }
         Ok(())
+    }
+
+    /// How long the client may have messages wait, if it may.
+    pub(super) fn longest_wait(&self) -> Option<Duration> {
+        self.settings.limits.future_release.filter(|_| self.may_schedule())
     }
 
     /// RFC 3207 §4: after EHLO. A transaction ends with it, as everything else that was said before (RFC 3207 §4.2).

@@ -1,10 +1,11 @@
 use std::mem;
 
 use empath_common::{Answer, Metadata, Query, Reply, ReversePath, Verdict};
+use jiff::Timestamp;
 
 use super::{
     super::{
-        reply,
+        future_release, priority, reply,
         trace::Protocol,
         transaction::{Mail, State},
     },
@@ -28,16 +29,16 @@ impl Session {
         }
     }
 
-    /// The answer to [`Step::Ask`](super::Step::Ask).
-    pub fn decide(&mut self, answer: Answer) {
+    /// The answer to [`Step::Ask`](super::Step::Ask), and the time: EHLO and MAIL may speak of it.
+    pub fn decide(&mut self, answer: Answer, now: Timestamp) {
         let waiting = mem::take(&mut self.waiting);
         match answer.verdict {
-            Verdict::Accept => self.accepted(waiting, answer.metadata),
+            Verdict::Accept => self.accepted(waiting, answer.metadata, now),
             Verdict::Refuse(reply) => self.refused(waiting, &reply),
         }
     }
 
-    fn accepted(&mut self, waiting: Waiting, metadata: Metadata) {
+    fn accepted(&mut self, waiting: Waiting, metadata: Metadata, now: Timestamp) {
         match waiting {
             Waiting::Connect => self.reply(&reply::greeting(&self.settings.hostname)),
             Waiting::Ehlo(protocol, _) => {
@@ -45,18 +46,24 @@ impl Session {
                 self.state = State::Ready;
                 self.reply(&match protocol {
                     Protocol::Smtp => reply::helo(&self.settings.hostname),
-                    Protocol::Esmtp => reply::ehlo(&self.settings.hostname, &self.keywords()),
+                    Protocol::Esmtp => reply::ehlo(&self.settings.hostname, &self.keywords(now)),
                 });
             }
             Waiting::Mail(mail) => {
+                if let (Some(request), Some(longest)) = (mail.future_release, self.longest_wait())
+                    && let Err(reply) = future_release::check(request, longest, now)
+                {
+                    return self.reply(&reply);
+                }
+                let (mt_priority, changed) = priority::that_counts(mail.mt_priority, self.is_trusted());
                 let mut metadata = metadata;
                 if let Some(user) = &self.client.user
                     && metadata.insert(USER.to_owned(), user.to_string()).is_err()
                 {
                     return self.reply(&reply::TOO_MUCH_METADATA);
                 }
-                self.state = State::Mail(Mail { metadata, ..mail });
-                self.reply(&reply::SENDER_OK);
+                self.state = State::Mail(Mail { mt_priority, metadata, ..mail });
+                self.reply(&changed.unwrap_or(reply::SENDER_OK));
             }
             Waiting::Rcpt(path, notification) => {
                 let state = mem::take(&mut self.state);

@@ -1,11 +1,13 @@
+use jiff::Timestamp;
+
 use super::{
-    super::{Limits, xclient},
+    super::{Limits, Network, future_release, xclient},
     Session, Speaker,
 };
 
 impl Session {
     /// What EHLO offers: the extensions that work for this client at this moment, and no others.
-    pub(super) fn keywords(&self) -> Vec<String> {
+    pub(super) fn keywords(&self, now: Timestamp) -> Vec<String> {
         let Limits { message_size, messages_per_connection, recipients, .. } = &self.settings.limits;
         let always = [
             "PIPELINING",
@@ -23,8 +25,11 @@ impl Session {
         if !limits.is_empty() {
             keywords.push(format!("LIMITS{limits}"));
         }
+        if let Some(longest) = self.longest_wait() {
+            keywords.push(future_release::keyword(longest, now));
+        }
         // Any command that RFC 5321 §4.5.1 does not ask for is an extension.
-        keywords.extend(["HELP".to_owned(), "SMTPUTF8".to_owned()]);
+        keywords.extend(["HELP", "MT-PRIORITY", "SMTPUTF8"].map(str::to_owned));
         if self.offers_starttls() {
             keywords.push("STARTTLS".to_owned());
         }
@@ -36,6 +41,18 @@ impl Session {
             keywords.push(xclient::KEYWORD.to_owned());
         }
         keywords
+    }
+
+    /// Whether the client may choose when its messages are sent: RFC 4865 is for submission. Where users must authenticate it
+    /// is offered before they do.
+    pub(super) fn may_schedule(&self) -> bool {
+        self.mode.is_submission() || self.is_trusted()
+    }
+
+    /// Whether the client is one of ours.
+    pub(super) fn is_trusted(&self) -> bool {
+        let is_near = || Network::any(&self.settings.relay_networks, self.client.peer.ip());
+        self.client.user.is_some() || (!self.mode.is_submission() && is_near())
     }
 
     /// Whether AUTH would work.

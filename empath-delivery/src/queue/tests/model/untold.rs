@@ -77,7 +77,7 @@ impl Model {
         }
     }
 
-    fn is_flying(&self, id: MessageId) -> bool {
+    pub(super) fn is_flying(&self, id: MessageId) -> bool {
         self.known.range((id, 0)..=(id, u32::MAX)).any(|(_, known)| known.flying)
     }
 
