@@ -26,6 +26,7 @@ pub mod queue;
 pub mod resolve;
 pub mod route;
 pub mod schedule;
+pub mod site;
 
 mod attempt;
 mod attempted;
@@ -39,6 +40,7 @@ mod metrics;
 mod open;
 mod order;
 mod processor;
+mod rollup;
 
 pub use config::{Config, DsnConfig};
 pub use content::header;

@@ -19,6 +19,7 @@ use crate::{
         SmarthostAuth, TlsPolicy,
     },
     queue::Rate,
+    site::Site,
 };
 
 /// Most overrides at run time.
@@ -29,6 +30,9 @@ const MAX_OVERRIDES: usize = 1000;
 pub enum NextHop {
     /// The MX hosts of a domain.
     Mx(Domain, Arc<Terms>),
+    /// The MX hosts that a domain was found to have. No route says so: it takes the place of [`Mx`](Self::Mx) when they
+    /// are known, so that all domains with these hosts are one destination.
+    Site(Arc<Site>, Arc<Terms>),
     /// One host: an `mx_override`, an address literal, or an LMTP server.
     Host {
         /// Which.
@@ -69,11 +73,12 @@ pub struct Terms {
 }
 
 /// As it is shown: `mx:example.test`, `smtp:127.0.0.1:2525`, `lmtp:127.0.0.1:24`, `lmtp:unix:/run/lmtp`,
-/// `smarthost:relay.test:587,backup.test:587`, `maildir`.
+/// `smarthost:relay.test:587,backup.test:587`, `maildir`; a site by its hosts, `mx:mx1.example.test+1`.
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mx(domain, _) => write!(f, "mx:{domain}"),
+            Self::Site(site, _) => write!(f, "mx:{site}"),
             Self::Host { host, port, terms, .. } => write!(f, "{}:{host}:{port}", scheme(terms)),
             Self::Smarthost(servers, _) => {
                 f.write_str("smarthost")?;
@@ -84,6 +89,17 @@ impl fmt::Display for NextHop {
             }
             Self::Unix(path, terms) => write!(f, "{}:unix:{}", scheme(terms), path.display()),
             Self::Maildir(_) => f.write_str("maildir"),
+        }
+    }
+}
+
+impl NextHop {
+    /// As it is to mail for a domain: that others have the same hosts is nothing to it.
+    #[must_use]
+    pub fn to_domain(&self, domain: Option<&Domain>) -> Self {
+        match (self, domain) {
+            (Self::Site(_, terms), Some(domain)) => Self::Mx(domain.clone(), Arc::clone(terms)),
+            _ => self.clone(),
         }
     }
 }

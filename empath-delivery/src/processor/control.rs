@@ -190,7 +190,7 @@ impl Processor {
         };
         let route = |recipient: usize| {
             let host = message.hosts.get(recipient)?;
-            Some(self.0.lock().queue.route(host.as_ref()).to_string())
+            Some(self.0.lock().queue.routes().route_to(host.as_ref()).next_hop.to_string())
         };
         let view = MessageView::new(message, stored.as_ref(), route);
         Some((view, stored.as_ref().map(history).unwrap_or_default()))

@@ -50,6 +50,8 @@ struct Recipient {
     told_of_delay: bool,
     /// It stands in a lane, even if it is not ready any more.
     listed: bool,
+    /// How often it went from lane to lane since its last attempt.
+    moves: u8,
 }
 
 /// Where a recipient is.
@@ -90,6 +92,7 @@ impl Entry {
             alone: false,
             told_of_delay: nobody_to_tell || !envelope.notification_of(number).on_delay(),
             listed: false,
+            moves: 0,
         };
         Self {
             received_at,
@@ -289,7 +292,9 @@ impl Entry {
     /// A recipient in flight has come down: to its end, if that is returned.
     pub(super) fn settle(&mut self, settlement: &Settlement) -> Option<Ended> {
         let recipient = self.recipients.as_mut_slice().get_mut(settlement.index as usize)?;
-        recipient.attempts = settlement.attempts;
+        if recipient.attempts != settlement.attempts {
+            (recipient.attempts, recipient.moves) = (settlement.attempts, 0);
+        }
         match settlement.fate {
             Fate::Ended(ended) => recipient.place = Place::Ended(ended),
             Fate::Due(_) if self.removing => recipient.place = Place::Ended(Ended::Removed),
@@ -299,6 +304,18 @@ impl Entry {
             Place::Ended(ended) => Some(ended),
             _ => None,
         }
+    }
+
+    /// Notes that recipients go from lane to lane. How often one of them has since its last attempt.
+    pub(super) fn moved(&mut self, recipients: &[JobRecipient]) -> u8 {
+        let mut most = 0;
+        for JobRecipient { index, .. } in recipients {
+            if let Some(recipient) = self.recipients.as_mut_slice().get_mut(*index as usize) {
+                recipient.moves = recipient.moves.saturating_add(1);
+                most = most.max(recipient.moves);
+            }
+        }
+        most
     }
 
     /// Recipients that have not ended.

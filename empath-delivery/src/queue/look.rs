@@ -3,7 +3,10 @@ use std::ops::Bound;
 use empath_common::{Host, MessageId};
 use jiff::Timestamp;
 
-use super::{ConnectionId, MessageStatus, Obstacle, Queue, RecipientStatus, Snapshot, entry::Entry};
+use super::{
+    ConnectionId, MessageStatus, Obstacle, Queue, RecipientStatus, Snapshot, destinations::Destination,
+    entry::Entry,
+};
 use crate::route::{NextHop, Route, Routes};
 
 /// What can be seen from outside.
@@ -75,13 +78,24 @@ impl Queue {
             return Some(Obstacle::Frozen);
         }
         let Route { next_hop, limit, .. } = self.routes.route_to(self.destinations.host(destination));
+        let next_hop = self.destinations.lane_of(destination, next_hop);
         Some(self.lanes.obstacle(&next_hop, limit.as_ref().map(|limit| &limit.domain), now))
     }
 
     /// The connection that is busy with a message for a recipient's next hop.
     pub fn connection_of(&self, id: MessageId, recipient: usize) -> Option<ConnectionId> {
+        self.lanes.busy_with(id, &self.lane(id, recipient)?)
+    }
+
+    /// In whose lane a recipient's mail goes at present.
+    pub fn lane(&self, id: MessageId, recipient: usize) -> Option<NextHop> {
         let destination = self.messages.get(&id)?.destinations().nth(recipient)?;
-        self.lanes.busy_with(id, &self.route(self.destinations.host(destination)))
+        Some(self.lane_of(destination))
+    }
+
+    pub(super) fn lane_of(&self, destination: Destination) -> NextHop {
+        let next_hop = self.routes.route_to(self.destinations.host(destination)).next_hop;
+        self.destinations.lane_of(destination, next_hop)
     }
 
     fn seen(&self, id: MessageId, entry: &Entry) -> Snapshot {
@@ -96,8 +110,13 @@ impl Queue {
         }
     }
 
-    /// Where mail for anybody at `host` goes by the present configuration; `None` is the host of the bare `<Postmaster>`.
+    /// In whose lane mail for anybody at `host` goes, by the present configuration and what is known of its hosts; `None` is
+    /// the host of the bare `<Postmaster>`.
     pub fn route(&self, host: Option<&Host>) -> NextHop {
-        self.routes.route_to(host).next_hop
+        let known = match host {
+            Some(Host::Domain(domain)) => self.destinations.find(domain),
+            _ => None,
+        };
+        known.map_or_else(|| self.routes.route_to(host).next_hop, |known| self.lane_of(known))
     }
 }

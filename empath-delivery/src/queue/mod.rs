@@ -16,16 +16,20 @@ mod job;
 mod lane;
 mod lanes;
 mod late;
+mod load;
 mod look;
 mod moment;
 mod pace;
 mod rate;
 mod ready;
+mod remembered;
 mod reroute;
+mod sites;
 mod status;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod turns;
 mod window;
 
 use std::{
@@ -351,6 +355,11 @@ impl Queue {
 
     /// Puts recipients, which are marked ready, into the lanes of their next hops.
     fn ready(&mut self, id: MessageId, recipients: &[u32], now: Timestamp) {
+        self.line_up(id, recipients, false, now);
+    }
+
+    /// The same. What is `first` had its turn, and has the next one of its domain.
+    fn line_up(&mut self, id: MessageId, recipients: &[u32], first: bool, now: Timestamp) {
         let Some(entry) = self.messages.get_mut(&id) else {
             return;
         };
@@ -361,17 +370,22 @@ impl Queue {
             let Route { next_hop, max_connections, limit } =
                 self.routes.route_to(self.destinations.host(destination));
             let (domain, rate) = limit.map(|Limit { domain, rate }| (domain, rate)).unzip();
+            let next_hop = self.destinations.lane_of(destination, next_hop);
             let job = jobs.entry((next_hop, domain)).or_default();
-            (job.max_connections, job.rate) = (max_connections, rate);
+            // Where domains go together, the one that bears the fewest connections counts.
+            job.max_connections = job.max_connections.into_iter().chain([max_connections]).min();
+            (job.destination, job.rate) = (destination, rate);
             if alone { &mut job.alone } else { &mut job.together }.push(*index);
         }
         let Self { lanes, messages, destinations, counts, actions, .. } = self;
-        for ((next_hop, domain), Grouped { max_connections, rate, together, alone }) in jobs {
+        for ((next_hop, domain), Grouped { max_connections, destination, rate, together, alone }) in jobs {
+            let max_connections = max_connections.and_then(|max| max.try_into().ok()).unwrap_or(u16::MAX);
             let limit = domain.zip(rate).map(|(domain, rate)| Limit { domain, rate });
             for recipients in together.chunks(MAX_RECIPIENTS).chain(alone.chunks(1)) {
                 let recipients = recipients.iter().copied().collect();
-                let ready = Ready { id, recipients, since: now.into(), priority };
-                lanes.push(&next_hop, max_connections, limit.clone(), ready);
+                let since = now.into();
+                let ready = Ready { id, recipients, since, priority, destination, max_connections };
+                lanes.push(&next_hop, limit.clone(), ready, first);
             }
             lanes.dispatch(
                 &next_hop,

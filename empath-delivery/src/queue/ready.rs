@@ -1,6 +1,6 @@
 use empath_common::{MessageId, Priority};
 
-use super::{few::Few, moment::Moment};
+use super::{destinations::Destination, few::Few, moment::Moment};
 
 /// Recipients of one message that are ready for one next hop.
 #[derive(Debug)]
@@ -9,4 +9,8 @@ pub(super) struct Ready {
     pub(super) recipients: Few<u32>,
     pub(super) since: Moment,
     pub(super) priority: Priority,
+    /// That of the first recipient, or what had its number when there is none any more.
+    pub(super) destination: Destination,
+    /// How many connections there may be while it waits.
+    pub(super) max_connections: u16,
 }
