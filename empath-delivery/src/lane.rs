@@ -21,7 +21,7 @@ use crate::{
     open::Open,
     processor::{Commits, Shared},
     queue::{ConnectionId, Job, Next, Outcome, Queued},
-    rollup::Whose,
+    rollup::{self, Whose},
     route::NextHop,
 };
 
@@ -141,7 +141,7 @@ impl Lane {
             return None;
         }
         self.observe(job, started.1);
-        let next_hop = self.next_hop.to_domain(job.domain());
+        let next_hop = rollup::shown(&self.next_hop, job);
         self.shared.conclude(job, &next_hop, attempted, (started.0, content), &mut self.commits).await;
         Some(outcome)
     }

@@ -1,6 +1,9 @@
 //! Before a connection sees to a job: whether its lane is the right one for the job's domains.
 
+use std::time::Duration;
+
 use empath_common::{Domain, ForwardPath};
+use tokio::time::timeout;
 
 use crate::{
     failure::{Failure, Scope},
@@ -9,6 +12,10 @@ use crate::{
     route::NextHop,
     site::Site,
 };
+
+/// How long a lane that domains share waits for the name servers of one of them. An answer that is late is waited for in
+/// the domain's own lane.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whose job it is.
 pub(crate) enum Whose {
@@ -54,7 +61,8 @@ impl Lane {
         domains.dedup();
         for other in domains {
             let _resolving = self.shared.resolving(self.id);
-            if rollup && self.shared.resolver.mx(&other).await.is_ok_and(|hosts| Site::of(hosts) == *site) {
+            let hosts = timeout(PATIENCE, self.shared.resolver.mx(&other)).await;
+            if rollup && hosts.is_ok_and(|hosts| hosts.is_ok_and(|hosts| Site::of(hosts) == *site)) {
                 continue;
             }
             let is_there = |recipient: &JobRecipient| domain(job, recipient) == Some(&other);
@@ -66,6 +74,13 @@ impl Lane {
         }
         None
     }
+}
+
+/// The next hop of a job as it is shown: that of its domain, if it has one.
+pub(crate) fn shown(next_hop: &NextHop, job: &Job) -> NextHop {
+    let first = job.domain();
+    let one = job.recipients.iter().all(|recipient| domain(job, recipient) == first);
+    next_hop.to_domain(first.filter(|_| one))
 }
 
 fn domain<'a>(job: &'a Job, recipient: &JobRecipient) -> Option<&'a Domain> {

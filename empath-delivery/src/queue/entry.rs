@@ -308,14 +308,12 @@ impl Entry {
 
     /// Notes that recipients go from lane to lane. How often one of them has since its last attempt.
     pub(super) fn moved(&mut self, recipients: &[JobRecipient]) -> u8 {
-        let mut most = 0;
-        for JobRecipient { index, .. } in recipients {
-            if let Some(recipient) = self.recipients.as_mut_slice().get_mut(*index as usize) {
-                recipient.moves = recipient.moves.saturating_add(1);
-                most = most.max(recipient.moves);
-            }
-        }
-        most
+        let moved = |JobRecipient { index, .. }: &JobRecipient| {
+            let recipient = self.recipients.as_mut_slice().get_mut(*index as usize)?;
+            recipient.moves = recipient.moves.saturating_add(1);
+            Some(recipient.moves)
+        };
+        recipients.iter().filter_map(moved).max().unwrap_or_default()
     }
 
     /// Recipients that have not ended.

@@ -5,7 +5,6 @@ use jiff::Timestamp;
 
 use super::{
     Action, Event, Next, Queued,
-    destinations::Destination,
     lane::{Lane, Obstacle, Popped},
     pace::Wake,
     rate::{Limiter, Rate},
@@ -56,12 +55,12 @@ pub(super) struct Connection {
     /// The message of its job; of its last one, while it is idle.
     message: MessageId,
     /// The tokens of its job, unless they were given back.
-    paid: Option<Paid>,
+    pub(super) paid: Option<Paid>,
 }
 
 /// A token of all mail, and one of a domain that has a limit.
 #[derive(Debug)]
-struct Paid(Option<Domain>);
+pub(super) struct Paid(pub(super) Option<Domain>);
 
 /// A job that a connection takes up.
 struct Started {
@@ -111,70 +110,12 @@ impl Lanes {
     }
 
     /// The lane of a next hop, for something to be put there.
-    fn lane(&mut self, next_hop: &NextHop) -> &mut Lane {
+    pub(super) fn lane(&mut self, next_hop: &NextHop) -> &mut Lane {
         let lane = self.by_next_hop.entry(next_hop.clone()).or_default();
         if lane.keep_until.take().is_some() {
             self.kept -= 1;
         }
         lane
-    }
-
-    /// Where a connection goes.
-    pub(super) fn next_hop(&self, id: ConnectionId) -> Option<&NextHop> {
-        self.connections.get(&id).map(|connection| &connection.next_hop)
-    }
-
-    /// The same next hop, sharing the memory of the one that has a lane.
-    pub(super) fn known(&self, next_hop: NextHop) -> NextHop {
-        self.by_next_hop.get_key_value(&next_hop).map_or(next_hop, |(known, _)| known.clone())
-    }
-
-    /// A connection goes without having tried its job.
-    pub(super) fn resign(&mut self, id: ConnectionId, now: Timestamp) {
-        if let Some(connection) = self.connections.get(&id)
-            && let Some(lane) = self.by_next_hop.get_mut(&connection.next_hop)
-        {
-            lane.breaker.end(connection.probe);
-        }
-        self.take_out(id, now);
-    }
-
-    /// Moves what is ready for a domain from one lane to another, behind what is there for it.
-    pub(super) fn migrate(
-        &mut self,
-        [from, to]: [&NextHop; 2],
-        destination: Destination,
-        domain: &Domain,
-        now: Timestamp,
-    ) {
-        let Some(lane) = self.by_next_hop.get_mut(from) else { return };
-        let share = lane.take(destination, domain);
-        self.lane(to).give(destination, domain, share);
-        self.forget(from, now);
-        self.forget(to, now);
-    }
-
-    /// Gives the tokens of a connection's job back: it was not sent. Whoever waits for a later one may have it now. Returns
-    /// the domain of which one was.
-    pub(super) fn refund(&mut self, id: ConnectionId, now: Timestamp) -> Option<Domain> {
-        let connection = self.connections.get_mut(&id)?;
-        let Paid(domain) = connection.paid.take()?;
-        self.limiter.give_back(domain.as_ref());
-        if !self.throttled.is_empty() {
-            self.timers.insert((now, Wake::Token));
-        }
-        let (domain, next_hop) = (domain?, connection.next_hop.clone());
-        self.hasten(&next_hop, domain.clone(), now);
-        Some(domain)
-    }
-
-    /// There may be a token for mail of a lane that goes to a domain.
-    pub(super) fn hasten(&mut self, next_hop: &NextHop, domain: Domain, now: Timestamp) {
-        if let Some(lane) = self.by_next_hop.get_mut(next_hop)
-            && lane.hasten(&domain, now)
-        {
-            self.timers.insert((now, Wake::Flow(next_hop.clone(), domain)));
-        }
     }
 
     /// Takes all that is ready out of a lane.

@@ -370,7 +370,8 @@ impl Queue {
             let Route { next_hop, max_connections, limit } =
                 self.routes.route_to(self.destinations.host(destination));
             let (domain, rate) = limit.map(|Limit { domain, rate }| (domain, rate)).unzip();
-            let next_hop = self.destinations.lane_of(destination, next_hop);
+            let together = self.destinations.lane_of(destination, next_hop.clone());
+            let next_hop = if first { together } else { self.lanes.entrance(next_hop, together) };
             let job = jobs.entry((next_hop, domain)).or_default();
             // Where domains go together, the one that bears the fewest connections counts.
             job.max_connections = job.max_connections.into_iter().chain([max_connections]).min();

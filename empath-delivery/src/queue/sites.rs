@@ -3,14 +3,20 @@
 //! The hosts of a domain are found out by the first connection of its own lane, which leaves: from then on its mail goes in
 //! the lane of its [`Site`]. A connection of that lane takes no job before it has looked up that the domain has these hosts
 //! still; if it has not, the mail goes back to the domain's own lane. So what is remembered here decides only who shares
-//! limits, never where a message is sent.
+//! limits, never where a message is sent. While the hosts of a lane are down, what comes for one of its domains looks for them
+//! first, for the domain may have others by now.
 
 use std::sync::Arc;
 
 use empath_common::{Domain, MessageId};
 use jiff::Timestamp;
 
-use super::{ConnectionId, JobRecipient, Queue, begin};
+use super::{
+    BreakerState, ConnectionId, JobRecipient, Queue, begin,
+    destinations::Destination,
+    lanes::{Lanes, Paid},
+    pace::Wake,
+};
 use crate::{route::NextHop, site::Site};
 
 /// How often a job goes from lane to lane at most before an attempt: through the lane of hosts that a domain had, its own,
@@ -36,9 +42,13 @@ impl Queue {
             return false;
         }
         let own = NextHop::Mx(domain.clone(), Arc::clone(&terms));
+        let former = self.destinations.lane_of(destination, own.clone());
         let together = self.lanes.known(NextHop::Site(Arc::new(site), terms));
         if let NextHop::Site(site, _) = &together {
             self.destinations.settle(destination, Some(Arc::clone(site)));
+        }
+        if former != together {
+            self.lanes.migrate([&former, &together], destination, &domain, now);
         }
         self.lanes.migrate([&own, &together], destination, &domain, now);
         if let Some(limited) = self.lanes.refund(connection, now) {
@@ -72,6 +82,12 @@ impl Queue {
             self.destinations.settle(destination, None);
             self.lanes.migrate([&together, &own], destination, domain, now);
         }
+        // Recipients in a domain with a limit are a job of their own.
+        if self.lanes.has_token_of(connection, domain)
+            && let Some(limited) = self.lanes.refund(connection, now)
+        {
+            self.lanes.hasten(&own, limited, now);
+        }
         self.again(id, recipients, now);
         self.set_going([&own, &together], now);
         true
@@ -85,5 +101,77 @@ impl Queue {
             lanes.dispatch(next_hop, now, &mut begin, actions);
         }
         lanes.grant(now, &mut begin, actions);
+    }
+}
+
+impl Lanes {
+    /// The lane for what comes in for a domain with this route, if it shares this one.
+    pub(super) fn entrance(&self, own: NextHop, together: NextHop) -> NextHop {
+        let lane = self.by_next_hop.get(&together);
+        if lane.is_some_and(|lane| lane.breaker.state() != BreakerState::Closed) { own } else { together }
+    }
+
+    /// Where a connection goes.
+    pub(super) fn next_hop(&self, id: ConnectionId) -> Option<&NextHop> {
+        self.connections.get(&id).map(|connection| &connection.next_hop)
+    }
+
+    /// The same next hop, sharing the memory of the one that has a lane.
+    pub(super) fn known(&self, next_hop: NextHop) -> NextHop {
+        self.by_next_hop.get_key_value(&next_hop).map_or(next_hop, |(known, _)| known.clone())
+    }
+
+    /// A connection goes without having tried its job.
+    pub(super) fn resign(&mut self, id: ConnectionId, now: Timestamp) {
+        if let Some(connection) = self.connections.get(&id)
+            && let Some(lane) = self.by_next_hop.get_mut(&connection.next_hop)
+        {
+            lane.breaker.end(connection.probe);
+        }
+        self.take_out(id, now);
+    }
+
+    /// Moves what is ready for a domain from one lane to another, behind what is there for it.
+    pub(super) fn migrate(
+        &mut self,
+        [from, to]: [&NextHop; 2],
+        destination: Destination,
+        domain: &Domain,
+        now: Timestamp,
+    ) {
+        let Some(lane) = self.by_next_hop.get_mut(from) else { return };
+        let share = lane.take(destination, domain);
+        self.lane(to).give(destination, domain, share);
+        self.forget(from, now);
+        self.forget(to, now);
+    }
+
+    /// Gives the tokens of a connection's job back: it was not sent. Whoever waits for a later one may have it now. Returns
+    /// the domain of which one was.
+    pub(super) fn refund(&mut self, id: ConnectionId, now: Timestamp) -> Option<Domain> {
+        let connection = self.connections.get_mut(&id)?;
+        let Paid(domain) = connection.paid.take()?;
+        self.limiter.give_back(domain.as_ref());
+        if !self.throttled.is_empty() {
+            self.timers.insert((now, Wake::Token));
+        }
+        let (domain, next_hop) = (domain?, connection.next_hop.clone());
+        self.hasten(&next_hop, domain.clone(), now);
+        Some(domain)
+    }
+
+    /// Whether a connection's job has used a token of this domain.
+    pub(super) fn has_token_of(&self, id: ConnectionId, domain: &Domain) -> bool {
+        let paid = self.connections.get(&id).and_then(|connection| connection.paid.as_ref());
+        paid.is_some_and(|Paid(limited)| limited.as_ref() == Some(domain))
+    }
+
+    /// There may be a token for mail of a lane that goes to a domain.
+    pub(super) fn hasten(&mut self, next_hop: &NextHop, domain: Domain, now: Timestamp) {
+        if let Some(lane) = self.by_next_hop.get_mut(next_hop)
+            && lane.hasten(&domain, now)
+        {
+            self.timers.insert((now, Wake::Flow(next_hop.clone(), domain)));
+        }
     }
 }

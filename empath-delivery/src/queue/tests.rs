@@ -1,6 +1,7 @@
 mod holds;
 mod lanes;
 mod model;
+mod sites;
 
 use bytes::Bytes;
 use empath_common::{ForwardPath, Priority, ReversePath};

@@ -101,3 +101,100 @@ impl Turns {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use empath_common::{Domain, Host, MessageId, Priority};
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::queue::destinations::Destinations;
+
+    fn domains(count: usize) -> Vec<Destination> {
+        let mut destinations = Destinations::default();
+        let domain = |number| format!("d{number}.test").parse::<Domain>().unwrap();
+        (0..count).map(|number| destinations.enter(Some(&Host::Domain(domain(number))))).collect()
+    }
+
+    fn ready(number: usize, destination: Destination) -> Ready {
+        Ready {
+            id: MessageId::from_bytes((number as u128).to_be_bytes()),
+            recipients: [0].into_iter().collect(),
+            since: Timestamp::UNIX_EPOCH.into(),
+            priority: Priority::Normal,
+            destination,
+            max_connections: 1,
+        }
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Push(usize),
+        /// What was taken last is put back.
+        Return,
+        Pop,
+        /// What is ready for one domain goes elsewhere and comes back.
+        Move(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0..5_usize).prop_map(Step::Push),
+            1 => Just(Step::Return),
+            5 => Just(Step::Pop),
+            1 => (0..5_usize).prop_map(Step::Move),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_domain_waits_for_one_turn_of_each_other_and_its_mail_stays_in_order(
+            steps in prop::collection::vec(step(), 1..300)
+        ) {
+            let domains = domains(5);
+            let number_of = |destination| domains.iter().position(|other| *other == destination).unwrap();
+            let mut turns = Turns::default();
+            let mut expected: BTreeMap<usize, VecDeque<MessageId>> = BTreeMap::new();
+            let (mut waited, mut last) = ([0; 5], None);
+            let steps = steps.into_iter().chain((0..300).map(|_| Step::Pop));
+            for (number, step) in steps.enumerate() {
+                match step {
+                    Step::Push(domain) => {
+                        let ready = ready(number, domains[domain]);
+                        expected.entry(domain).or_default().push_back(ready.id);
+                        turns.push_back(ready);
+                    }
+                    Step::Return => if let Some(ready) = last.take() {
+                        let ready: Ready = ready;
+                        expected.entry(number_of(ready.destination)).or_default().push_front(ready.id);
+                        turns.push_front(ready);
+                    },
+                    Step::Pop => if let Some(ready) = turns.pop_front() {
+                        let domain = number_of(ready.destination);
+                        prop_assert_eq!(expected.get_mut(&domain).unwrap().pop_front(), Some(ready.id));
+                        expected.retain(|_, line| !line.is_empty());
+                        waited[domain] = 0;
+                        for other in expected.keys().filter(|other| **other != domain) {
+                            waited[*other] += 1;
+                            prop_assert!(waited[*other] < 5, "{other} is held up");
+                        }
+                        last = Some(ready);
+                    },
+                    Step::Move(domain) => {
+                        let taken = turns.take(domains[domain]);
+                        let ids: VecDeque<_> = taken.iter().map(|ready| ready.id).collect();
+                        prop_assert_eq!(ids, expected.get(&domain).cloned().unwrap_or_default());
+                        turns.append(domains[domain], taken);
+                        // It stands behind the others.
+                        waited[domain] = 0;
+                    }
+                }
+                prop_assert_eq!(turns.is_empty(), expected.is_empty());
+            }
+            prop_assert!(turns.is_empty() && expected.is_empty());
+        }
+    }
+}

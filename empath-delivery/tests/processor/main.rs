@@ -14,6 +14,7 @@ mod names;
 mod notifications;
 mod operator;
 mod retries;
+mod rollup;
 mod schedule;
 mod shutdown;
 mod terms;

@@ -16,6 +16,10 @@ enum Step {
     Finish(usize, Option<u16>, Outcome),
     /// The destination has too many connections for the n-th job.
     TurnAway(usize),
+    /// The domain of the n-th job, if it is in the domain's own lane, is found to have these hosts.
+    RollUp(usize, u8),
+    /// The first domain of the n-th job, if it shares a lane, is found to have others.
+    Expel(usize),
     Pass(u16),
     Leave(usize),
     Retry(u8),
@@ -36,6 +40,8 @@ fn step() -> impl Strategy<Value = Step> {
         120 => (any::<usize>(), prop::option::of(1..500_u16), outcome())
             .prop_map(|(n, due, outcome)| Step::Finish(n, due, outcome)),
         20 => any::<usize>().prop_map(Step::TurnAway),
+        60 => (any::<usize>(), 0..2_u8).prop_map(|(n, site)| Step::RollUp(n, site)),
+        20 => any::<usize>().prop_map(Step::Expel),
         40 => (1..1000_u16).prop_map(Step::Pass),
         20 => any::<usize>().prop_map(Step::Leave),
         20 => any::<u8>().prop_map(Step::Retry),
@@ -204,11 +210,42 @@ impl Model {
             self.held.remove(&job.id);
         }
         queue.report(connection, outcome, Some(&"0.test".parse().unwrap()), at(self.now));
+        self.next(queue, connection);
+    }
+
+    fn next(&mut self, queue: &mut Queue, connection: ConnectionId) {
         match queue.next(connection, at(self.now)) {
             Next::Job(job) => self.took(connection, job),
             Next::Idle => drop(self.idle.insert(connection)),
             Next::Close => drop(self.hops.remove(&connection)),
         }
+    }
+
+    /// Recipients are back in the queue as they were.
+    fn landed(&mut self, id: MessageId, recipients: &[JobRecipient]) {
+        for recipient in recipients {
+            self.known.get_mut(&(id, recipient.index)).unwrap().flying = false;
+        }
+    }
+
+    fn expel(&mut self, queue: &mut Queue, n: usize) {
+        let (connection, mut job) = self.flying.swap_remove(n);
+        let path = |recipient: &JobRecipient| {
+            self.envelopes[&job.id].recipients()[recipient.index as usize].domain().cloned().unwrap()
+        };
+        let domain = path(&job.recipients[0]);
+        let (out, rest) = job.recipients.iter().copied().partition::<Vec<_>, _>(|one| path(one) == domain);
+        if queue.expel(connection, job.id, &out, &domain, at(self.now)) {
+            assert!(self.hops[&connection].starts_with("mx:h"), "it was in its own lane");
+            self.landed(job.id, &out);
+            job.recipients = rest;
+            if job.recipients.is_empty() {
+                queue.refund(connection, at(self.now));
+                queue.report(connection, Outcome::Unknown, None, at(self.now));
+                return self.next(queue, connection);
+            }
+        }
+        self.flying.push((connection, job));
     }
 
     fn accept(&mut self, queue: &mut Queue, recipients: &[u8], priority: Priority) {
@@ -269,14 +306,25 @@ impl Model {
                 let (connection, job) = self.flying.swap_remove(n % self.flying.len());
                 if queue.put_back(connection, job.id, &job.recipients, at(self.now)) {
                     self.hops.remove(&connection);
-                    for recipient in &job.recipients {
-                        let known = self.known.get_mut(&(job.id, recipient.index)).unwrap();
-                        known.flying = false;
-                    }
+                    self.landed(job.id, &job.recipients);
                 } else {
                     self.flying.push((connection, job));
                 }
             }
+            Step::RollUp(n, site) if !self.flying.is_empty() => {
+                let (connection, job) = self.flying.swap_remove(n % self.flying.len());
+                let site = sites::site(*site);
+                if queue.roll_up(connection, job.id, &job.recipients, site, at(self.now)) {
+                    assert!(
+                        !self.hops.remove(&connection).unwrap().starts_with("mx:h"),
+                        "it was moved already"
+                    );
+                    self.landed(job.id, &job.recipients);
+                } else {
+                    self.flying.push((connection, job));
+                }
+            }
+            Step::Expel(n) if !self.flying.is_empty() => self.expel(queue, n % self.flying.len()),
             Step::Finish(n, due, outcome) if !self.flying.is_empty() => {
                 let fate = due.map_or(DELIVERED, |due| Fate::Due(at(self.now + i64::from(due))));
                 self.finish(queue, *n, fate, *outcome);
@@ -393,6 +441,8 @@ fn few() -> impl Strategy<Value = Step> {
         120 => (any::<usize>(), prop::option::weighted(0.3, 1..500_u16), outcome())
             .prop_map(|(n, due, outcome)| Step::Finish(n, due, outcome)),
         10 => any::<usize>().prop_map(Step::TurnAway),
+        40 => (any::<usize>(), 0..2_u8).prop_map(|(n, site)| Step::RollUp(n, site)),
+        20 => any::<usize>().prop_map(Step::Expel),
         20 => (1..100_u16).prop_map(Step::Pass),
         5 => any::<usize>().prop_map(Step::Leave),
         5 => any::<u8>().prop_map(Step::Retry),
