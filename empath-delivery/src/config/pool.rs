@@ -32,9 +32,9 @@ pub struct ConnectionPool {
     pub max_age: Duration,
     /// Treat domains with the same MX hosts as one destination.
     ///
-    /// Then they share connections, limits of connections and the circuit breaker, as far as they have the same settings
-    /// for TLS, pipelining and chunking; rate limits stay those of each domain, and domains take turns. Hosts that serve many
-    /// domains count connections by who makes them, not by the domain. `false` gives each domain connections of its own.
+    /// Then they share connections, the limit of connections and the circuit breaker, as far as their settings for TLS,
+    /// pipelining and chunking are the same; rate limits stay those of each domain, and domains take turns. Hosts that serve
+    /// many domains count connections by who makes them, not by the domain. `false` gives each domain connections of its own.
     /// Default: `true`.
     pub mx_rollup: bool,
 }

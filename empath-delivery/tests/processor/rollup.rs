@@ -19,7 +19,7 @@ fn world(peer: &Peer) -> World {
 
 #[tokio::test(start_paused = true)]
 async fn mail_that_waits_for_others_with_the_same_hosts_says_so() {
-    let slow = Script::new().on(At::EndOfData, Act::Delay(Duration::from_secs(60)));
+    let slow = Script::new().on(At::EndOfData, Act::Delay(Duration::from_mins(1)));
     let peer = Peer::start(slow).await.unwrap();
     let mut world = world(&peer);
     world.accept("alice@home.test", &["bob@one.test"]).await;
