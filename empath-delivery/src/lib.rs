@@ -7,6 +7,7 @@
 //! - [`config`]: the `delivery:` and `dsn:` tables
 //! - [`route`]: a forward-path and the configuration make a next hop
 //! - [`queue`]: which job is due, and which connection gets it
+//! - [`site`]: which domains have the same hosts
 //! - [`schedule`]: when to try again
 //! - [`failure`]: what a failure means: bounce, defer, or try the next host
 //! - [`dsn`]: the message that tells the sender (RFC 3464)
@@ -15,6 +16,7 @@
 //! - [`resolve`]: a domain's MX hosts and their addresses
 //! - `lane`: a connection that takes job after job; `attempt`: one job over the hosts of its next hop; `open`: a connection
 //!   to a host, encrypted as the policy wants it; `maildir`
+//! - `rollup`: whether a connection's lane is the right one for a job's domains
 //! - `order`: hosts in the order in which they are tried; `health`: those that could not be reached lately
 //! - [`header`]: the beginning of a message's content
 //! - [`Processor`]: joins queue, lanes and spool; what the daemon and the control socket talk to
