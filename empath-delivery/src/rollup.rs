@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use empath_common::{Domain, ForwardPath};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     failure::{Failure, Scope},
@@ -13,7 +13,7 @@ use crate::{
     site::Site,
 };
 
-/// How long a lane that domains share waits for the name servers of one of them. An answer that is late is waited for in
+/// How long a lane that domains share waits for the name servers of those of a message. An answer that is late is waited for in
 /// the domain's own lane.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -59,9 +59,11 @@ impl Lane {
             job.recipients.iter().filter_map(|recipient| domain(job, recipient)).cloned().collect();
         domains.sort_unstable();
         domains.dedup();
+        let patience = Instant::now() + PATIENCE;
+        let _resolving = self.shared.resolving(self.id);
         for other in domains {
-            let _resolving = self.shared.resolving(self.id);
-            let hosts = timeout(PATIENCE, self.shared.resolver.mx(&other)).await;
+            // What is known is there at once, also when patience is over.
+            let hosts = timeout_at(patience, self.shared.resolver.mx(&other)).await;
             if rollup && hosts.is_ok_and(|hosts| hosts.is_ok_and(|hosts| Site::of(hosts) == *site)) {
                 continue;
             }

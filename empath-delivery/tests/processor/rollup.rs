@@ -1,6 +1,16 @@
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use empath_delivery::{Because, Config};
+use empath_delivery::{
+    Because, Config,
+    resolve::lookup::{Answer, Exchange, Found, Lookup, Mx, Question, RecordType, Records},
+};
 use empath_testkit::peer::{Act, At, Peer, Script};
 
 use crate::{
@@ -55,4 +65,39 @@ async fn an_attempt_is_recorded_with_the_domain_that_it_was_for_or_with_the_host
     let shown: Vec<_> = shown.iter().filter_map(|recipient| recipient.next_hop.as_deref()).collect();
     assert_eq!(shown, ["mx:one.test", "mx:two.test"]);
     assert_eq!(peer.connections(), 1);
+}
+
+/// The MX host is another one each time.
+#[derive(Default)]
+struct Fickle(AtomicUsize);
+
+impl Lookup for Fickle {
+    fn look_up(&self, question: Question) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
+        let records = match question.kind {
+            RecordType::Mx => {
+                let number = self.0.fetch_add(1, Relaxed);
+                let exchange = Exchange::Host(format!("mx{number}.hosts.test").parse().unwrap());
+                Records::mx(vec![Mx { preference: 10, exchange }])
+            }
+            RecordType::A => Records::addresses(["127.0.0.1".parse().unwrap()]),
+            RecordType::Aaaa => Records::addresses([]),
+        };
+        Box::pin(std::future::ready(Ok(Found { records, ttl: Duration::ZERO })))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_for_a_domain_whose_hosts_change_all_the_time_goes_and_goes_to_the_latest() {
+    let peer = Peer::start(Script::new()).await.unwrap();
+    let mut config = Config { mx_port: peer.address().port(), ..Config::default() };
+    config.dns.cache_size = 0;
+    let names = Arc::new(Fickle::default());
+    let mut world = World::looking_up(config, Arc::clone(&names) as _);
+    for _ in 0..5 {
+        world.accept("alice@home.test", &["bob@one.test"]).await;
+    }
+    world.done().await;
+    assert_eq!(peer.messages().len(), 5);
+    assert_eq!(peer.connections(), 5, "none was for a domain that has the same hosts still");
+    assert!(names.0.load(Relaxed) <= 5 * 8, "{names:?} lookups", names = names.0);
 }
