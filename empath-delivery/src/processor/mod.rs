@@ -15,6 +15,7 @@ mod outcome;
 mod overrides;
 mod reach;
 mod recover;
+mod rollup;
 mod untaken;
 mod view;
 mod why;
@@ -44,9 +45,8 @@ use crate::{
     lane, log,
     open::Network,
     order::HASTE,
-    queue::{Action, ConnectionId, Job, JobRecipient, Limits, Next, Outcome, Queue, Queued},
+    queue::{Action, ConnectionId, Job, Limits, Next, Outcome, Queue, Queued},
     route::Routes,
-    site::Site,
 };
 
 pub(crate) use commits::Commits;
@@ -344,35 +344,6 @@ impl Shared {
             self.lock().connections.remove(&connection);
         }
         back
-    }
-
-    /// A connection's job was not sent: it has used no token of a rate limit.
-    pub(crate) fn refund(self: &Arc<Self>, connection: ConnectionId) {
-        let now = self.now();
-        self.update(|queue| queue.refund(connection, now));
-    }
-
-    /// The hosts of a job's domain are these. True if it goes in their lane; this connection has been taken out of the queue
-    /// then.
-    pub(crate) fn roll_up(self: &Arc<Self>, connection: ConnectionId, job: &Job, site: Site) -> bool {
-        let now = self.now();
-        let gone = self.update(|queue| queue.roll_up(connection, job.id, &job.recipients, site, now));
-        if gone {
-            self.lock().connections.remove(&connection);
-        }
-        gone
-    }
-
-    /// A domain has not the hosts of its lane: gives recipients of a job there back. False if nobody wants them any more.
-    pub(crate) fn expel(
-        self: &Arc<Self>,
-        connection: ConnectionId,
-        job: &Job,
-        recipients: &[JobRecipient],
-        domain: &Domain,
-    ) -> bool {
-        let now = self.now();
-        self.update(|queue| queue.expel(connection, job.id, recipients, domain, now))
     }
 
     /// Whether an idle connection may go; false if it was given a job in the meantime.

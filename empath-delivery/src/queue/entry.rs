@@ -1,6 +1,5 @@
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use empath_common::{Envelope, ForwardPath, MessageId, Priority};
 use empath_spool::{Ended, RecipientState, Status};
 use jiff::Timestamp;
@@ -9,6 +8,7 @@ use super::{
     Fate, JobRecipient, MessageStatus, Queued, RecipientStatus, Settlement,
     destinations::{Destination, Destinations},
     few::Few,
+    fresh::Fresh,
     moment::Moment,
 };
 use crate::schedule;
@@ -28,13 +28,6 @@ pub(super) struct Entry {
     held: bool,
     /// An operator removes it: what is in flight and fails is not tried again.
     pub(super) removing: bool,
-}
-
-/// What the first attempt need not read back from the spool.
-#[derive(Debug)]
-pub(super) struct Fresh {
-    pub(super) envelope: Arc<Envelope>,
-    pub(super) content: Option<Bytes>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,18 +58,6 @@ enum Place {
     InFlight,
     /// It has come to its end.
     Ended(Ended),
-}
-
-impl Fresh {
-    /// Octets of memory, more or less: what the allocator adds is in the figures for the envelope and its paths.
-    pub(super) fn octets(&self) -> usize {
-        let Envelope { reverse_path, metadata, .. } = &*self.envelope;
-        let path = |path: &ForwardPath| 128 + path.as_str().len();
-        let paths: usize = self.envelope.recipients().iter().map(path).sum();
-        let metadata: usize = metadata.iter().map(|(name, value)| 128 + name.len() + value.len()).sum();
-        let content = self.content.as_ref().map_or(0, Bytes::len);
-        512 + reverse_path.as_str().len() + paths + metadata + content
-    }
 }
 
 impl Entry {

@@ -11,6 +11,7 @@ mod entry;
 mod event;
 mod feedback;
 mod few;
+mod fresh;
 mod hold;
 mod job;
 mod lane;
@@ -47,7 +48,8 @@ use crate::{
     route::{Limit, Route, Routes},
 };
 use destinations::Destinations;
-use entry::{Entry, Fresh};
+use entry::Entry;
+use fresh::Fresh;
 use job::{Grouped, Together};
 use lanes::Lanes;
 use ready::Ready;
