@@ -70,14 +70,10 @@ impl<'a> Hosts<'a> {
         let mut addresses = VecDeque::new();
         let (hosts, configured) = match next_hop {
             NextHop::Mx(domain, _) => {
-                let mut mx = resolver.mx(domain).await.map_err(|error| Failure::from(&error))?;
-                cut(&mut mx, &own.names)?;
-                resolve::shuffle_equals(&mut mx, rng);
-                let host = |MxHost { preference, name, .. }: MxHost| {
-                    (preference, Server { host: HostAddr::Name(name), port: mx_port, tls: false })
-                };
-                (mx.into_iter().map(host).collect(), false)
+                let mx = resolver.mx(domain).await.map_err(|error| Failure::from(&error))?;
+                (in_turn(mx, mx_port, own, rng)?, false)
             }
+            NextHop::Site(site, _) => (in_turn(site.hosts(), mx_port, own, rng)?, false),
             NextHop::Host { host, port, configured, .. } => {
                 ([(0, Server { host: host.clone(), port: *port, tls: false })].into(), *configured)
             }
@@ -218,6 +214,19 @@ impl<'a> Hosts<'a> {
 
 fn address(ip: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(ip.to_canonical(), port)
+}
+
+/// MX hosts in the order in which they are tried.
+fn in_turn(
+    mut mx: Vec<MxHost>,
+    port: u16,
+    own: &Own,
+    rng: &mut fastrand::Rng,
+) -> Result<VecDeque<(u16, Server)>, Failure> {
+    cut(&mut mx, &own.names)?;
+    resolve::shuffle_equals(&mut mx, rng);
+    let host = |mx: MxHost| (mx.preference, Server { host: HostAddr::Name(mx.name), port, tls: false });
+    Ok(mx.into_iter().map(host).collect())
 }
 
 /// Drops ourselves from the list and every host that is not better than we are (RFC 5321 §5.1).

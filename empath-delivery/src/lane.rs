@@ -21,6 +21,7 @@ use crate::{
     open::Open,
     processor::{Commits, Shared},
     queue::{ConnectionId, Job, Next, Outcome, Queued},
+    rollup::{self, Whose},
     route::NextHop,
 };
 
@@ -46,7 +47,10 @@ pub(crate) async fn run(
     loop {
         let next = match lane.shared.directed(job, &mut lane.commits).await {
             // It is settled or ready again, and says nothing about the destination.
-            None => lane.shared.next(id, Outcome::Unknown, None),
+            None => {
+                lane.shared.refund(id);
+                lane.shared.next(id, Outcome::Unknown, None)
+            }
             Some(mut job) => match lane.deliver(&mut job).await {
                 Some(outcome) => lane.shared.next(id, outcome, job.domain()),
                 None => break,
@@ -67,10 +71,11 @@ pub(crate) async fn run(
     }
 }
 
-struct Lane {
-    shared: Arc<Shared>,
-    id: ConnectionId,
-    next_hop: NextHop,
+/// One of its connections.
+pub(crate) struct Lane {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: ConnectionId,
+    pub(crate) next_hop: NextHop,
     jobs: mpsc::Receiver<Queued>,
     open: Option<Open>,
     commits: Commits,
@@ -84,6 +89,15 @@ impl Lane {
     /// Makes an attempt and records what it comes to. `None` if there was none, and the job is another connection's.
     async fn deliver(&mut self, job: &mut Job) -> Option<Outcome> {
         let started = (self.shared.now(), Instant::now());
+        let unfound = match self.sort(job).await {
+            Whose::Ours(unfound) => unfound,
+            Whose::Others => {
+                self.shared.refund(self.id);
+                return Some(Outcome::Unknown);
+            }
+            Whose::AnotherLanes => return None,
+        };
+        let looking = started.1.elapsed();
         self.shared.metrics.waited(job.envelope.priority, job.ready_at, started.0);
         let content = match job.content.take() {
             Some(octets) => Ok(octets.into()),
@@ -94,9 +108,14 @@ impl Lane {
                 let Self { shared, next_hop, commits, .. } = self;
                 let keys = shared.drop_duplicates(job, next_hop, &content, commits).await;
                 if job.recipients.is_empty() {
+                    self.shared.refund(self.id);
                     return Some(Outcome::Unknown);
                 }
-                let mut attempted = self.attempt(job, &content).await;
+                let mut attempted = match &unfound {
+                    Some(failure) => Attempted::all(job, failure),
+                    None => self.attempt(job, &content).await,
+                };
+                attempted.connect += looking;
                 if attempted.is_unreadable() && content.is_damaged().await {
                     attempted.unreadable_is(&self.lost(job.id).await);
                 }
@@ -122,7 +141,8 @@ impl Lane {
             return None;
         }
         self.observe(job, started.1);
-        self.shared.conclude(job, &self.next_hop, attempted, (started.0, content), &mut self.commits).await;
+        let next_hop = rollup::shown(&self.next_hop, job);
+        self.shared.conclude(job, &next_hop, attempted, (started.0, content), &mut self.commits).await;
         Some(outcome)
     }
 
@@ -143,6 +163,7 @@ impl Lane {
         let terms = match &*next_hop {
             NextHop::Maildir(template) => return file(shared, template, job, content).await,
             NextHop::Mx(_, terms)
+            | NextHop::Site(_, terms)
             | NextHop::Host { terms, .. }
             | NextHop::Unix(_, terms)
             | NextHop::Smarthost(_, terms) => terms,
@@ -162,7 +183,9 @@ impl Lane {
             shared,
         };
         let mut attempted = attempt(&outbound, open, job, content, rng).await;
-        let worn = open.take_if(|open| !open.may_continue(outbound.config));
+        // A domain's own lane is where its hosts are looked up: what was opened there is not for the next job.
+        let passing = outbound.config.connection_pool.mx_rollup && matches!(next_hop, NextHop::Mx(..));
+        let worn = open.take_if(|open| passing || !open.may_continue(outbound.config));
         for done in attempted.spare.drain(..).chain(worn) {
             shared.spawn(done.quit());
         }

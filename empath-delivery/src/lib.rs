@@ -8,6 +8,7 @@
 //! - [`route`]: a forward-path and the configuration make a next hop
 //! - [`queue`]: which job is due, and which connection gets it
 //! - `source`: the address that a message leaves from
+//! - [`site`]: which domains have the same hosts
 //! - [`schedule`]: when to try again
 //! - [`failure`]: what a failure means: bounce, defer, or try the next host
 //! - [`dsn`]: the message that tells the sender (RFC 3464)
@@ -16,6 +17,7 @@
 //! - [`resolve`]: a domain's MX hosts and their addresses
 //! - `lane`: a connection that takes job after job; `attempt`: one job over the hosts of its next hop; `open`: a connection
 //!   to a host, encrypted as the policy wants it; `maildir`
+//! - `rollup`: whether a connection's lane is the right one for a job's domains
 //! - `order`: hosts in the order in which they are tried; `health`: those that could not be reached lately
 //! - [`header`]: the beginning of a message's content
 //! - [`Processor`]: joins queue, lanes and spool; what the daemon and the control socket talk to
@@ -27,6 +29,7 @@ pub mod queue;
 pub mod resolve;
 pub mod route;
 pub mod schedule;
+pub mod site;
 
 mod attempt;
 mod attempted;
@@ -40,6 +43,7 @@ mod metrics;
 mod open;
 mod order;
 mod processor;
+mod rollup;
 mod source;
 
 pub use config::{Config, DsnConfig};

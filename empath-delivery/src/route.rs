@@ -22,6 +22,7 @@ use crate::{
         SmarthostAuth, TlsPolicy,
     },
     queue::Rate,
+    site::Site,
     source::{Origin, Pool},
 };
 pub use senders::SenderClass;
@@ -35,6 +36,9 @@ const MAX_OVERRIDES: usize = 1000;
 pub enum NextHop {
     /// The MX hosts of a domain.
     Mx(Domain, Arc<Terms>),
+    /// The MX hosts that a domain was found to have. No route says so: it takes the place of [`Mx`](Self::Mx) when they
+    /// are known, so that all domains with these hosts are one destination.
+    Site(Arc<Site>, Arc<Terms>),
     /// One host: an `mx_override`, an address literal, or an LMTP server.
     Host {
         /// Which.
@@ -81,6 +85,7 @@ impl NextHop {
     pub fn terms(&self) -> Option<&Arc<Terms>> {
         match self {
             Self::Mx(_, terms)
+            | Self::Site(_, terms)
             | Self::Host { terms, .. }
             | Self::Smarthost(_, terms)
             | Self::Unix(_, terms) => Some(terms),
@@ -88,24 +93,32 @@ impl NextHop {
         }
     }
 
-    /// Connections over the network come from there.
+    /// The same, to be changed, if it is reached over a network.
+    fn network_terms(&mut self) -> Option<&mut Terms> {
+        match self {
+            Self::Mx(_, terms)
+            | Self::Site(_, terms)
+            | Self::Host { terms, .. }
+            | Self::Smarthost(_, terms) => Some(Arc::make_mut(terms)),
+            Self::Unix(..) | Self::Maildir(_) => None,
+        }
+    }
+
     fn with_source(mut self, source: &Arc<Origin>) -> Self {
-        match &mut self {
-            Self::Mx(_, terms) | Self::Host { terms, .. } | Self::Smarthost(_, terms) => {
-                Arc::make_mut(terms).source = Some(Arc::clone(source));
-            }
-            Self::Unix(..) | Self::Maildir(_) => {}
+        if let Some(terms) = self.network_terms() {
+            terms.source = Some(Arc::clone(source));
         }
         self
     }
 }
 
 /// As it is shown: `mx:example.test`, `smtp:127.0.0.1:2525`, `lmtp:127.0.0.1:24`, `lmtp:unix:/run/lmtp`,
-/// `smarthost:relay.test:587,tls://backup.test:465`, `maildir`.
+/// `smarthost:relay.test:587,tls://backup.test:465`, `maildir`; a site by its hosts, `mx:mx1.example.test+1`.
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mx(domain, _) => write!(f, "mx:{domain}"),
+            Self::Site(site, _) => write!(f, "mx:{site}"),
             Self::Host { host, port, terms, .. } => write!(f, "{}:{host}:{port}", scheme(terms)),
             Self::Smarthost(servers, _) => {
                 f.write_str("smarthost")?;
@@ -116,6 +129,17 @@ impl fmt::Display for NextHop {
             }
             Self::Unix(path, terms) => write!(f, "{}:unix:{}", scheme(terms), path.display()),
             Self::Maildir(_) => f.write_str("maildir"),
+        }
+    }
+}
+
+impl NextHop {
+    /// As it is to mail for a domain: that others have the same hosts is nothing to it.
+    #[must_use]
+    pub fn to_domain(&self, domain: Option<&Domain>) -> Self {
+        match (self, domain) {
+            (Self::Site(_, terms), Some(domain)) => Self::Mx(domain.clone(), Arc::clone(terms)),
+            _ => self.clone(),
         }
     }
 }

@@ -8,6 +8,8 @@ from harness import TestCase, program, wait_until
 
 ZONES = {
     "good.test": ["good.test. MX 10 mx.good.test.", "mx.good.test. A 127.0.0.1", "cn.good.test. CNAME mx.good.test."],
+    # As the first, with other numbers.
+    "again.test": ["again.test. MX 5 mx.good.test."],
     "alias.test": ["alias.test. CNAME good.test."],
     "mxalias.test": ["mxalias.test. MX 10 cn.good.test."],
     "implicit.test": ["implicit.test. A 127.0.0.1"],
@@ -24,7 +26,7 @@ ZONES = {
     "tarpit.test": "deny",
 }
 
-DELIVERED = ["good", "alias", "mxalias", "implicit", "second", "big"]
+DELIVERED = ["good", "again", "alias", "mxalias", "implicit", "second", "big"]
 BOUNCED = {"null": "5.1.10", "gone": "5.1.2", "nodata": "5.4.4"}
 DEFERRED = {"servfail": "4.4.3", "refused": "4.4.3", "tarpit": "4.4.3", "loop": "4.4.3"}
 
@@ -48,6 +50,18 @@ class Unbound(TestCase):
                 return json.load(page)["dns"]
         except urllib.error.HTTPError as page:
             return json.load(page)["dns"]
+
+    def test_domains_with_the_same_hosts_share_a_connection(self):
+        for name in ("good", "again", "good"):
+            self.mta.send("alice@home.test", [f"bob@{name}.test"], b"Subject: x\r\n\r\nx\r\n")
+            self.mta.wait_until_empty()
+        self.assertEqual([to for _, to, _ in self.hosts.wait_for(3)],
+                         [["bob@good.test"], ["bob@again.test"], ["bob@good.test"]])
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.mta.metrics}/metrics", timeout=10) as page:
+            lines = dict(line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line[:1] != "#")
+        self.assertEqual([lines[f"empath_delivery_pool_{name}_total"] for name in ("misses", "hits")], ["1", "2"])
+        delivered = [line for line in self.mta.lines() if line.get("message") == "delivered"]
+        self.assertEqual([line["next_hop"] for line in delivered], ["mx:good.test", "mx:again.test", "mx:good.test"])
 
     def test_what_it_says_of_a_domain_decides_what_becomes_of_the_mail(self):
         recipients = [f"bob@{name}.test" for name in [*DELIVERED, *BOUNCED, *DEFERRED] if name != "gone"]

@@ -43,7 +43,10 @@ pub struct DomainConfig {
     ///
     /// `false` is for servers that offer it and can't do it. Default: `true`.
     pub chunking: bool,
-    /// Most connections to this destination, instead of `connection_pool.max_per_server`. Default: none.
+    /// Most connections to this destination, instead of `connection_pool.max_per_server`.
+    ///
+    /// Where domains share their connections, because they have the same hosts (`connection_pool.mx_rollup`) or go to one
+    /// by the configuration, the least of those that have mail waiting counts. Default: none.
     pub max_connections: Option<usize>,
     /// Most messages a minute to each domain that this applies to, instead of `rate_limits.per_domain_per_second`.
     ///

@@ -30,6 +30,13 @@ pub struct ConnectionPool {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub max_age: Duration,
+    /// Treat domains with the same MX hosts as one destination.
+    ///
+    /// Then they share connections, the limit of connections and the circuit breaker, as far as their settings for TLS,
+    /// pipelining and chunking are the same; rate limits stay those of each domain, and domains take turns. Hosts that serve
+    /// many domains count connections by who makes them, not by the domain. `false` gives each domain connections of its own.
+    /// Default: `true`.
+    pub mx_rollup: bool,
 }
 
 impl Default for ConnectionPool {
@@ -39,6 +46,7 @@ impl Default for ConnectionPool {
             idle_timeout: Duration::from_mins(5),
             max_messages: 1000,
             max_age: Duration::from_mins(30),
+            mx_rollup: true,
         }
     }
 }

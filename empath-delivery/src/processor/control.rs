@@ -198,9 +198,11 @@ impl Processor {
         let route = |recipient: usize| {
             let host = message.hosts.get(recipient)?;
             let state = self.0.lock();
-            let by_path = |stored: &Stored| state.queue.routes().sender_class(&stored.envelope.reverse_path);
+            let routes = state.queue.routes();
+            let by_path = |stored: &Stored| routes.sender_class(&stored.envelope.reverse_path);
             let sender = stored.as_ref().map_or(message.sender, by_path);
-            Some(state.queue.route(Mail { sender, ..message.mail() }, host.as_ref()).to_string())
+            let route = routes.route_to(Mail { sender, ..message.mail() }, host.as_ref());
+            Some(route.next_hop.to_string())
         };
         let view = MessageView::new(message, stored.as_ref(), route);
         Some((view, stored.as_ref().map(history).unwrap_or_default()))

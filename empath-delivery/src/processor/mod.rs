@@ -16,6 +16,7 @@ mod overrides;
 mod reach;
 mod recover;
 mod report;
+mod rollup;
 mod stored;
 mod untaken;
 mod view;

@@ -7,7 +7,10 @@ use empath_common::MessageId;
 use jiff::Timestamp;
 
 use super::{Processor, Shared, view::RecipientView};
-use crate::queue::{ConnectionId, Obstacle, RecipientStatus, Snapshot};
+use crate::{
+    queue::{ConnectionId, Obstacle, RecipientStatus, Snapshot},
+    route::NextHop,
+};
 
 /// Why a recipient has not got its message yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +66,9 @@ impl Processor {
                 (_, RecipientStatus::Held) => {
                     (Because::Held, None, "an operator holds it; queue release lets it go on".to_owned())
                 }
-                (Some(obstacle), _) => blocked(obstacle, recipient),
+                (Some(obstacle), _) => {
+                    blocked(obstacle, &destination(recipient, state.queue.lane(id, index)), recipient)
+                }
                 (None, RecipientStatus::InProgress) => self.0.flying(&message, index, &state.queue),
                 (None, RecipientStatus::Pending) if due.is_some() => (
                     Because::Scheduled,
@@ -85,8 +90,16 @@ impl Processor {
 
 type Reason = (Because, Option<Timestamp>, String);
 
-fn blocked(obstacle: Obstacle, recipient: &RecipientView) -> Reason {
+/// Where a recipient's mail goes, and whose connections and breaker it shares.
+fn destination(recipient: &RecipientView, lane: Option<NextHop>) -> String {
     let to = recipient.next_hop.as_deref().unwrap_or("its destination");
+    match lane {
+        Some(NextHop::Site(site, _)) => format!("{to} (with all domains at {site})"),
+        _ => to.to_owned(),
+    }
+}
+
+fn blocked(obstacle: Obstacle, to: &str, recipient: &RecipientView) -> Reason {
     match obstacle {
         Obstacle::Frozen => (
             Because::Frozen,

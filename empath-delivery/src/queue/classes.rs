@@ -2,13 +2,13 @@ use std::collections::VecDeque;
 
 use empath_common::Priority;
 
-use super::ready::Ready;
+use super::{destinations::Destination, ready::Ready, turns::Turns};
 
 /// How often each priority has its turn while all of them wait; the most urgent first.
 const WEIGHTS: [i32; CLASSES] = [16, 8, 4, 2, 1];
-const CLASSES: usize = Priority::ALL.len();
+pub(super) const CLASSES: usize = Priority::ALL.len();
 
-/// What is ready in a lane: first come first served within a priority, and turns by weight among priorities, so that the
+/// What is ready in a lane: first come first served within a priority and a domain, and turns by weight among priorities, so that the
 /// urgent is soon served and nothing starves.
 ///
 /// Smooth weighted round robin: with each turn every priority that waits gains its weight, and the richest pays for all. So
@@ -18,7 +18,7 @@ pub(super) struct Classes([Class; CLASSES]);
 
 #[derive(Debug, Default)]
 struct Class {
-    ready: VecDeque<Ready>,
+    ready: Turns,
     credit: i32,
 }
 
@@ -30,6 +30,25 @@ impl Classes {
     pub(super) fn push_back(&mut self, ready: Ready) {
         if let Some(class) = self.0.get_mut(ready.priority as usize) {
             class.ready.push_back(ready);
+        }
+    }
+
+    /// It had its turn, and has the next one of its priority and domain.
+    pub(super) fn push_front(&mut self, ready: Ready) {
+        if let Some(class) = self.0.get_mut(ready.priority as usize) {
+            class.ready.push_front(ready);
+        }
+    }
+
+    /// Takes out what is ready for a domain, by priority.
+    pub(super) fn take(&mut self, destination: Destination) -> [VecDeque<Ready>; CLASSES] {
+        self.0.each_mut().map(|class| class.ready.take(destination))
+    }
+
+    /// Puts what is ready for a domain behind what there is of it.
+    pub(super) fn append(&mut self, destination: Destination, ready: [VecDeque<Ready>; CLASSES]) {
+        for (class, ready) in self.0.iter_mut().zip(ready) {
+            class.ready.append(destination, ready);
         }
     }
 
@@ -64,13 +83,14 @@ mod tests {
     use crate::route::SenderClass;
 
     fn ready(number: usize, priority: Priority) -> Ready {
-        let id = MessageId::from_bytes((number as u128).to_be_bytes());
         Ready {
-            id,
+            id: MessageId::from_bytes((number as u128).to_be_bytes()),
             recipients: [0].into_iter().collect(),
             since: Timestamp::UNIX_EPOCH.into(),
             priority,
             sender: SenderClass::default(),
+            destination: Destination::default(),
+            max_connections: 1,
         }
     }
 

@@ -1,6 +1,12 @@
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use empath_common::{Domain, Host};
+
+use super::remembered::Remembered;
+use crate::{route::NextHop, site::Site};
 
 /// What stands behind the `@` of recipients, each name once however many recipients it has: all that routing needs to
 /// know about a recipient, in four octets. `None` is the bare `<Postmaster>`.
@@ -11,10 +17,12 @@ pub(super) struct Destinations {
     free: Vec<Destination>,
     /// Domains to which nothing starts.
     frozen: BTreeSet<Domain>,
+    /// Of domains without mail.
+    sites: Remembered,
 }
 
 /// A place in [`Destinations`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Destination(u32);
 
 #[derive(Debug)]
@@ -23,6 +31,8 @@ struct Slot {
     /// Recipients that go there.
     users: usize,
     frozen: bool,
+    /// Which hosts its domain was found to have, as far as is known.
+    site: Option<Arc<Site>>,
 }
 
 impl Destinations {
@@ -35,7 +45,12 @@ impl Destinations {
             }
             return known;
         }
-        let slot = Slot { host: host.clone(), users: 1, frozen: self.is_frozen_host(host.as_ref()) };
+        let frozen = self.is_frozen_host(host.as_ref());
+        let site = match &host {
+            Some(Host::Domain(domain)) => self.sites.take(domain),
+            _ => None,
+        };
+        let slot = Slot { host: host.clone(), users: 1, frozen, site };
         let reused = self.free.pop();
         let destination = if let Some(reused) = reused
             && let Some(free) = self.slots.get_mut(reused.0 as usize)
@@ -58,7 +73,14 @@ impl Destinations {
             return;
         };
         slot.users = slot.users.saturating_sub(1);
-        if slot.users == 0 && self.by_host.remove(&slot.host.take()).is_some() {
+        if slot.users > 0 {
+            return;
+        }
+        let host = slot.host.take();
+        if let (Some(Host::Domain(domain)), Some(site)) = (&host, slot.site.take()) {
+            self.sites.put(domain.clone(), site);
+        }
+        if self.by_host.remove(&host).is_some() {
             self.free.push(destination);
         }
     }
@@ -89,6 +111,27 @@ impl Destinations {
         self.slots.get(destination.0 as usize).and_then(|slot| slot.host.as_ref())
     }
 
+    /// A domain for which there is mail.
+    pub(super) fn find(&self, domain: &Domain) -> Option<Destination> {
+        self.by_host.get(&Some(Host::Domain(domain.clone()))).copied()
+    }
+
+    /// Notes which hosts a domain was found to have.
+    pub(super) fn settle(&mut self, destination: Destination, site: Option<Arc<Site>>) {
+        if let Some(slot) = self.slots.get_mut(destination.0 as usize) {
+            slot.site = site;
+        }
+    }
+
+    /// In whose lane mail goes that is routed to `next_hop`.
+    pub(super) fn lane_of(&self, destination: Destination, next_hop: NextHop) -> NextHop {
+        let site = self.slots.get(destination.0 as usize).and_then(|slot| slot.site.as_ref());
+        match (next_hop, site) {
+            (NextHop::Mx(_, terms), Some(site)) => NextHop::Site(Arc::clone(site), terms),
+            (next_hop, _) => next_hop,
+        }
+    }
+
     /// How many names there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
@@ -98,7 +141,34 @@ impl Destinations {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::{config::Config, route::Terms};
+
+    #[test]
+    fn the_hosts_of_a_domain_are_known_until_they_are_forgotten() {
+        let mut destinations = Destinations::default();
+        let domain: Domain = "one.test".parse().unwrap();
+        let host = Host::Domain(domain.clone());
+        let site = Arc::new(Site::of(Vec::new()));
+        let terms = Arc::new(Terms::of(&Config::default(), None));
+        let routed = NextHop::Mx(domain.clone(), Arc::clone(&terms));
+        let together = NextHop::Site(Arc::clone(&site), terms);
+        let first = destinations.enter(Some(&host));
+        assert_eq!(destinations.lane_of(first, routed.clone()), routed);
+        destinations.settle(first, Some(site));
+        assert_eq!(destinations.lane_of(first, routed.clone()), together);
+        let elsewhere = NextHop::Maildir(Path::new("x").into());
+        assert_eq!(destinations.lane_of(first, elsewhere.clone()), elsewhere);
+        destinations.leave(first);
+        let again = destinations.enter(Some(&host));
+        assert_eq!(destinations.lane_of(again, routed.clone()), together, "also without mail in between");
+        destinations.settle(again, None);
+        destinations.leave(again);
+        let again = destinations.enter(Some(&host));
+        assert_eq!(destinations.lane_of(again, routed.clone()), routed);
+    }
 
     #[test]
     fn a_name_is_kept_once_and_as_long_as_it_is_used() {

@@ -3,7 +3,6 @@ mod untold;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use empath_common::{Envelope, ForwardPath, MessageId, Priority};
 use empath_spool::{Ended, RecipientState, Status};
 use jiff::Timestamp;
@@ -12,6 +11,7 @@ use super::{
     JobRecipient, MessageStatus, Queued, RecipientStatus,
     destinations::{Destination, Destinations},
     few::Few,
+    fresh::Fresh,
     moment::Moment,
 };
 use crate::route::SenderClass;
@@ -37,13 +37,6 @@ pub(super) struct Entry {
     pub(super) removing: bool,
 }
 
-/// What the first attempt need not read back from the spool.
-#[derive(Debug)]
-pub(super) struct Fresh {
-    pub(super) envelope: Arc<Envelope>,
-    pub(super) content: Option<Bytes>,
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Recipient {
     /// When it is or was due. After its end: when the sender is told at the latest.
@@ -57,6 +50,8 @@ struct Recipient {
     told_of_delay: bool,
     /// It stands in a lane, even if it is not ready any more.
     listed: bool,
+    /// How often it went from lane to lane since its last attempt.
+    moves: u8,
 }
 
 /// Where a recipient is.
@@ -78,18 +73,6 @@ enum Place {
     Ended(Ended),
 }
 
-impl Fresh {
-    /// Octets of memory, more or less: what the allocator adds is in the figures for the envelope and its paths.
-    pub(super) fn octets(&self) -> usize {
-        let Envelope { reverse_path, metadata, .. } = &*self.envelope;
-        let path = |path: &ForwardPath| 128 + path.as_str().len();
-        let paths: usize = self.envelope.recipients().iter().map(path).sum();
-        let metadata: usize = metadata.iter().map(|(name, value)| 128 + name.len() + value.len()).sum();
-        let content = self.content.as_ref().map_or(0, Bytes::len);
-        512 + reverse_path.as_str().len() + paths + metadata + content
-    }
-}
-
 impl Entry {
     /// A message of which no recipient was tried.
     pub(super) fn new(envelope: &Envelope, size: u64, sender: SenderClass, to: &mut Destinations) -> Self {
@@ -105,6 +88,7 @@ impl Entry {
             alone: false,
             told_of_delay: nobody_to_tell || !envelope.notification_of(number).on_delay(),
             listed: false,
+            moves: 0,
         };
         Self {
             received_at,
@@ -304,6 +288,16 @@ impl Entry {
                 recipient.alone = true;
             }
         }
+    }
+
+    /// Notes that recipients go from lane to lane. How often one of them has since its last attempt.
+    pub(super) fn moved(&mut self, recipients: &[JobRecipient]) -> u8 {
+        let moved = |JobRecipient { index, .. }: &JobRecipient| {
+            let recipient = self.recipients.as_mut_slice().get_mut(*index as usize)?;
+            recipient.moves = recipient.moves.saturating_add(1);
+            Some(recipient.moves)
+        };
+        recipients.iter().filter_map(moved).max().unwrap_or_default()
     }
 
     /// Recipients that have not ended, or of whose end the sender is to be told.

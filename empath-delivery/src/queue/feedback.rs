@@ -95,24 +95,31 @@ impl Queue {
         ) {
             return false;
         }
-        let Some(entry) = messages.get_mut(&id) else {
-            return false;
-        };
+        self.again(id, recipients, now);
+        true
+    }
+
+    /// Recipients in flight are ready again, as before this attempt and before others of their domains.
+    pub(super) fn again(&mut self, id: MessageId, recipients: &[JobRecipient], now: Timestamp) {
+        let Some(entry) = self.messages.get_mut(&id) else { return };
         let before = entry.status();
         entry.put_back(recipients, now);
         let recipients = entry.make_ready(now.into(), |due| due <= now.into());
-        count(counts, before, Some(entry.status()));
-        self.ready(id, &recipients, now);
+        count(&mut self.counts, before, Some(entry.status()));
+        self.line_up(id, &recipients, true, now);
         self.rearm(id, now);
-        true
+    }
+
+    /// A connection's job was not sent: it has used no token.
+    pub fn refund(&mut self, connection: ConnectionId, now: Timestamp) {
+        self.lanes.refund(connection, now);
     }
 
     /// An operator wants a message to go now: the destinations of which the breakers are open are tried.
     pub(super) fn hurry(&mut self, id: MessageId, now: Timestamp) {
         let Some(entry) = self.messages.get(&id) else { return };
-        let hosts = entry.destinations().map(|to| self.destinations.host(to));
         let mail = Mail { id, sender: entry.sender };
-        let next_hops: BTreeSet<_> = hosts.map(|host| self.routes.route_to(mail, host).next_hop).collect();
+        let next_hops: BTreeSet<_> = entry.destinations().map(|to| self.lane_of(mail, to)).collect();
         let Self { lanes, messages, destinations, counts, actions, .. } = self;
         for next_hop in next_hops {
             lanes.pass(&next_hop, Timestamp::MAX);
@@ -136,7 +143,7 @@ impl Lanes {
         let opened = match outcome {
             Outcome::Good => {
                 if lane.has_work() {
-                    lane.window.succeed(lane.connections, lane.max_connections);
+                    lane.window.succeed(lane.connections, lane.max_connections());
                 }
                 if lane.breaker.succeed() {
                     lane.window = Window::default();
@@ -182,6 +189,7 @@ impl Lanes {
             return false;
         }
         lane.window.turn_away(others);
+        self.refund(id, now);
         self.take_out(id, now);
         self.grant(now, begin, actions);
         true

@@ -5,7 +5,7 @@ use empath_common::{Domain, Envelope, Host, MessageId, Priority};
 use empath_spool::Ended;
 use jiff::Timestamp;
 
-use super::{ConnectionId, MessageStatus, Rate, RecipientStatus};
+use super::{ConnectionId, MessageStatus, Rate, RecipientStatus, destinations::Destination};
 use crate::route::{Mail, NextHop, SenderClass};
 
 /// Recipients of one message that travel together, taken out of the queue until they are settled.
@@ -148,7 +148,8 @@ pub(super) type Together = (NextHop, Option<Domain>);
 /// Recipients that travel together.
 #[derive(Default)]
 pub(super) struct Grouped {
-    pub(super) max_connections: usize,
+    pub(super) max_connections: Option<usize>,
+    pub(super) destination: Destination,
     pub(super) rate: Option<Rate>,
     pub(super) together: Vec<u32>,
     pub(super) alone: Vec<u32>,

@@ -6,8 +6,10 @@ use jiff::Timestamp;
 use super::{
     Queued,
     breaker::{Breaker, BreakerState},
-    classes::Classes,
+    classes::{CLASSES, Classes},
+    destinations::Destination,
     lanes::ConnectionId,
+    load::Load,
     rate::{Limiter, Rate},
     ready::Ready,
     window::Window,
@@ -23,13 +25,11 @@ pub(super) struct Lane {
     flows: BTreeMap<Domain, Flow>,
     /// Flows that do not wait for a token, as far as is known; they take turns.
     open: VecDeque<Domain>,
-    /// How much is ready.
-    len: usize,
+    load: Load,
     /// Whether it is the turn of a flow.
     flows_turn: bool,
     /// Connections, idle ones included.
     pub(super) connections: usize,
-    pub(super) max_connections: usize,
     pub(super) idle: Vec<ConnectionId>,
     /// Whether it stands in the line of those that wait for a connection.
     pub(super) waiting: bool,
@@ -54,10 +54,19 @@ struct Flow {
     until: Option<Timestamp>,
 }
 
+/// What is ready in a lane for one domain.
+#[derive(Debug)]
+pub(super) struct Share {
+    ready: [VecDeque<Ready>; CLASSES],
+    limited: Option<Flow>,
+    /// Of several recipients: some may be in other domains, which had the same hosts.
+    pub(super) several: Vec<Ready>,
+}
+
 /// What a lane has to do.
 pub(super) enum Popped {
-    /// This.
-    Job(Queued),
+    /// This, with a token of that domain.
+    Job(Queued, Option<Domain>),
     /// Nothing before this domain gets its next token.
     Wait(Domain, Timestamp),
     /// Nothing.
@@ -65,19 +74,58 @@ pub(super) enum Popped {
 }
 
 impl Lane {
-    pub(super) fn push(&mut self, ready: Ready, limit: Option<Limit>) {
-        self.len += 1;
-        let Some(Limit { domain, rate }) = limit else {
-            return self.ready.push_back(ready);
+    /// What is `first` had its turn, and has the next one of its domain.
+    pub(super) fn push(&mut self, ready: Ready, limit: Option<Limit>, first: bool) {
+        self.load.enter(&ready);
+        let line = match limit {
+            None => &mut self.ready,
+            Some(Limit { domain, rate }) => &mut self.flow(domain, rate).ready,
         };
-        if let Some(flow) = self.flows.get_mut(&domain) {
-            flow.rate = rate;
-            flow.ready.push_back(ready);
-        } else {
-            let mut flow = Flow { rate, ready: Classes::default(), until: None };
-            flow.ready.push_back(ready);
-            self.flows.insert(domain.clone(), flow);
-            self.open.push_back(domain);
+        if first { line.push_front(ready) } else { line.push_back(ready) }
+    }
+
+    /// That of a domain, for something to be put there.
+    fn flow(&mut self, domain: Domain, rate: Rate) -> &mut Flow {
+        let open = &mut self.open;
+        let flow = self.flows.entry(domain).or_insert_with_key(|domain| {
+            open.push_back(domain.clone());
+            Flow { rate, ready: Classes::default(), until: None }
+        });
+        flow.rate = rate;
+        flow
+    }
+
+    /// Takes out what is ready for a domain.
+    pub(super) fn take(&mut self, destination: Destination, domain: &Domain) -> Share {
+        let (ready, limited) = (self.ready.take(destination), self.flows.remove(domain));
+        let mut share = Share { ready, limited, several: Vec::new() };
+        self.open.retain(|other| other != domain);
+        share.ready.iter().flatten().for_each(|ready| self.load.leave(ready));
+        for line in &mut share.ready {
+            let (several, one): (VecDeque<_>, _) =
+                std::mem::take(line).into_iter().partition(|ready| ready.recipients.as_slice().len() > 1);
+            *line = one;
+            share.several.extend(several);
+        }
+        if let Some(flow) = &mut share.limited {
+            let mut ready = Classes::default();
+            while let Some(one) = flow.ready.pop_front() {
+                self.load.leave(&one);
+                ready.push_back(one);
+            }
+            flow.ready = ready;
+        }
+        share
+    }
+
+    /// Puts what is ready for a domain behind what there is of it.
+    pub(super) fn give(&mut self, destination: Destination, domain: &Domain, share: Share) {
+        share.ready.iter().flatten().for_each(|ready| self.load.enter(ready));
+        self.ready.append(destination, share.ready);
+        if let Some(Flow { rate, ready: mut limited, .. }) = share.limited {
+            while let Some(ready) = limited.pop_front() {
+                self.push(ready, Some(Limit { domain: domain.clone(), rate }), false);
+            }
         }
     }
 
@@ -86,7 +134,7 @@ impl Lane {
         let flows = std::mem::take(&mut self.flows).into_values().map(|flow| flow.ready);
         let all = std::iter::once(std::mem::take(&mut self.ready)).chain(flows);
         self.open.clear();
-        self.len = 0;
+        self.load = Load::default();
         all.flat_map(|mut ready| std::iter::from_fn(move || ready.pop_front())).collect()
     }
 
@@ -97,7 +145,7 @@ impl Lane {
 
     /// Whether nothing is ready at all.
     pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.load.len() == 0
     }
 
     /// What keeps mail for a domain from starting. `token` is when the next token of all mail comes.
@@ -122,7 +170,7 @@ impl Lane {
         }
         let busy = self.connections.saturating_sub(self.idle.len());
         if self.waiting || (self.idle.is_empty() && busy >= self.allowed()) {
-            return Obstacle::Busy { connections: busy, allowed: self.allowed(), ready: self.len };
+            return Obstacle::Busy { connections: busy, allowed: self.allowed(), ready: self.load.len() };
         }
         Obstacle::None
     }
@@ -137,9 +185,20 @@ impl Lane {
         }
     }
 
+    /// A domain may have its token earlier than was said. Whether it waits for one.
+    pub(super) fn hasten(&mut self, domain: &Domain, at: Timestamp) -> bool {
+        let until = self.flows.get_mut(domain).and_then(|flow| flow.until.as_mut());
+        until.map(|until| *until = at.min(*until)).is_some()
+    }
+
+    /// Most connections that the configuration allows.
+    pub(super) fn max_connections(&self) -> usize {
+        self.load.max_connections()
+    }
+
     /// Most connections at present.
     pub(super) fn allowed(&self) -> usize {
-        self.window.size(self.max_connections)
+        self.window.size(self.max_connections())
     }
 
     /// The next job, with the token of its domain taken. `begin` makes a job of what is ready, or says that nobody wants it
@@ -156,9 +215,9 @@ impl Lane {
                 match self.ready.pop_front() {
                     None => return Popped::Nothing,
                     Some(ready) => {
-                        self.len -= 1;
+                        self.load.leave(&ready);
                         match begin(ready) {
-                            Some(job) => return Popped::Job(job),
+                            Some(job) => return Popped::Job(job, None),
                             None => continue,
                         }
                     }
@@ -175,7 +234,7 @@ impl Lane {
             while job.is_none()
                 && let Some(ready) = flow.ready.pop_front()
             {
-                self.len -= 1;
+                self.load.leave(&ready);
                 job = begin(ready);
             }
             if job.is_some() {
@@ -184,10 +243,10 @@ impl Lane {
             if flow.ready.is_empty() {
                 self.flows.remove(&domain);
             } else {
-                self.open.push_back(domain);
+                self.open.push_back(domain.clone());
             }
             if let Some(job) = job {
-                return Popped::Job(job);
+                return Popped::Job(job, Some(domain));
             }
         }
     }

@@ -54,6 +54,19 @@ pub(super) struct Connection {
     pub(super) probe: bool,
     /// The message of its job; of its last one, while it is idle.
     message: MessageId,
+    /// The tokens of its job, unless they were given back.
+    pub(super) paid: Option<Paid>,
+}
+
+/// A token of all mail, and one of a domain that has a limit.
+#[derive(Debug)]
+pub(super) struct Paid(pub(super) Option<Domain>);
+
+/// A job that a connection takes up.
+struct Started {
+    job: Queued,
+    probe: bool,
+    paid: Paid,
 }
 
 impl Lanes {
@@ -91,22 +104,18 @@ impl Lanes {
         self.connections.iter().find(busy).map(|(id, _)| *id)
     }
 
-    pub(super) fn push(
-        &mut self,
-        next_hop: &NextHop,
-        max_connections: usize,
-        limit: Option<Limit>,
-        ready: Ready,
-    ) {
-        let lane = match self.by_next_hop.get_mut(next_hop) {
-            Some(lane) => lane,
-            None => self.by_next_hop.entry(next_hop.clone()).or_default(),
-        };
-        lane.max_connections = max_connections;
-        lane.push(ready, limit);
+    /// What is `first` had its turn, and has the next one of its domain.
+    pub(super) fn push(&mut self, next_hop: &NextHop, limit: Option<Limit>, ready: Ready, first: bool) {
+        self.lane(next_hop).push(ready, limit, first);
+    }
+
+    /// The lane of a next hop, for something to be put there.
+    pub(super) fn lane(&mut self, next_hop: &NextHop) -> &mut Lane {
+        let lane = self.by_next_hop.entry(next_hop.clone()).or_default();
         if lane.keep_until.take().is_some() {
             self.kept -= 1;
         }
+        lane
     }
 
     /// Takes all that is ready out of a lane.
@@ -152,11 +161,11 @@ impl Lanes {
             && !is_one_too_many
             && (turn < TURN || !others_wait)
             && !self.throttle(&next_hop, now)
-            && let Some((job, probe)) = self.pop(&next_hop, now, begin)
+            && let Some(Started { job, probe, paid }) = self.pop(&next_hop, now, begin)
         {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.turn = if others_wait { turn + 1 } else { 1 };
-                (connection.probe, connection.message) = (probe, job.id);
+                (connection.probe, connection.message, connection.paid) = (probe, job.id, Some(paid));
             }
             // With success the lane may have come to bear more connections.
             self.dispatch(&next_hop, now, begin, actions);
@@ -239,17 +248,17 @@ impl Lanes {
         begin: &mut impl FnMut(Ready) -> Option<Queued>,
         actions: &mut Vec<Action>,
     ) -> bool {
-        let Some((job, probe)) = self.pop(next_hop, now, begin) else {
+        let Some(Started { job, probe, paid }) = self.pop(next_hop, now, begin) else {
             return false;
         };
         let Some(lane) = self.by_next_hop.get_mut(next_hop) else {
             return false;
         };
-        let message = job.id;
+        let (message, paid) = (job.id, Some(paid));
         if let Some(connection) = lane.idle.pop() {
             self.idle.remove(&connection);
             if let Some(connection) = self.connections.get_mut(&connection) {
-                (connection.turn, connection.probe, connection.message) = (1, probe, message);
+                *connection = Connection { turn: 1, probe, message, paid, next_hop: next_hop.clone() };
             }
             actions.push(Action::Resume { connection, job });
         } else {
@@ -258,8 +267,8 @@ impl Lanes {
             self.last.0 += 1;
             let connection = self.last;
             let next_hop = next_hop.clone();
-            self.connections
-                .insert(connection, Connection { next_hop: next_hop.clone(), turn: 1, probe, message });
+            let opened = Connection { next_hop: next_hop.clone(), turn: 1, probe, message, paid };
+            self.connections.insert(connection, opened);
             actions.push(Action::Open { connection, next_hop, job });
         }
         true
@@ -271,13 +280,13 @@ impl Lanes {
         next_hop: &NextHop,
         now: Timestamp,
         begin: &mut impl FnMut(Ready) -> Option<Queued>,
-    ) -> Option<(Queued, bool)> {
+    ) -> Option<Started> {
         let lane = self.by_next_hop.get_mut(next_hop)?;
         loop {
             match lane.pop(&mut self.limiter, now, begin) {
-                Popped::Job(job) => {
+                Popped::Job(job, domain) => {
                     self.limiter.take(now);
-                    return Some((job, lane.breaker.start()));
+                    return Some(Started { job, probe: lane.breaker.start(), paid: Paid(domain) });
                 }
                 Popped::Wait(domain, until) => {
                     self.events.push(Event::RateLimited { domain: domain.to_string() });

@@ -1,9 +1,12 @@
-use std::ops::Bound;
+use std::{collections::BTreeSet, ops::Bound};
 
-use empath_common::{Host, MessageId};
+use empath_common::{Domain, Host, MessageId};
 use jiff::Timestamp;
 
-use super::{ConnectionId, MessageStatus, Obstacle, Queue, RecipientStatus, Snapshot, entry::Entry};
+use super::{
+    ConnectionId, MessageStatus, Obstacle, Queue, RecipientStatus, Snapshot, destinations::Destination,
+    entry::Entry,
+};
 use crate::route::{Mail, NextHop, Route, Routes};
 
 /// What can be seen from outside.
@@ -77,14 +80,25 @@ impl Queue {
         }
         let mail = Mail { id, sender: entry.sender };
         let Route { next_hop, limit, .. } = self.routes.route_to(mail, self.destinations.host(destination));
+        let next_hop = self.destinations.lane_of(destination, next_hop);
         Some(self.lanes.obstacle(&next_hop, limit.as_ref().map(|limit| &limit.domain), now))
     }
 
     /// The connection that is busy with a message for a recipient's next hop.
     pub fn connection_of(&self, id: MessageId, recipient: usize) -> Option<ConnectionId> {
+        self.lanes.busy_with(id, &self.lane(id, recipient)?)
+    }
+
+    /// In whose lane a recipient's mail goes at present.
+    pub fn lane(&self, id: MessageId, recipient: usize) -> Option<NextHop> {
         let entry = self.messages.get(&id)?;
-        let (destination, mail) = (entry.destinations().nth(recipient)?, Mail { id, sender: entry.sender });
-        self.lanes.busy_with(id, &self.route(mail, self.destinations.host(destination)))
+        let destination = entry.destinations().nth(recipient)?;
+        Some(self.lane_of(Mail { id, sender: entry.sender }, destination))
+    }
+
+    pub(super) fn lane_of(&self, mail: Mail, destination: Destination) -> NextHop {
+        let next_hop = self.routes.route_to(mail, self.destinations.host(destination)).next_hop;
+        self.destinations.lane_of(destination, next_hop)
     }
 
     fn seen(&self, id: MessageId, entry: &Entry) -> Snapshot {
@@ -100,8 +114,14 @@ impl Queue {
         }
     }
 
-    /// Where mail for anybody at `host` goes by the present configuration; `None` is the host of the bare `<Postmaster>`.
-    pub fn route(&self, mail: Mail, host: Option<&Host>) -> NextHop {
-        self.routes.route_to(mail, host).next_hop
+    /// The lanes in which there may be mail for a domain, by the present configuration and what is known of its hosts.
+    pub(super) fn lanes_to(&self, domain: &Domain) -> BTreeSet<NextHop> {
+        let mut lanes: BTreeSet<_> =
+            self.routes.next_hops(Some(&Host::Domain(domain.clone()))).into_iter().collect();
+        if let Some(destination) = self.destinations.find(domain) {
+            let shared = lanes.iter().map(|own| self.destinations.lane_of(destination, own.clone()));
+            lanes.extend(shared.collect::<Vec<_>>());
+        }
+        lanes
     }
 }

@@ -11,21 +11,26 @@ mod entry;
 mod event;
 mod feedback;
 mod few;
+mod fresh;
 mod hold;
 mod job;
 mod lane;
 mod lanes;
 mod late;
+mod load;
 mod look;
 mod moment;
 mod pace;
 mod rate;
 mod ready;
+mod remembered;
 mod reroute;
+mod sites;
 mod status;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod turns;
 mod untold;
 mod window;
 
@@ -44,7 +49,8 @@ use crate::{
     route::{Limit, Mail, Route, Routes},
 };
 use destinations::Destinations;
-use entry::{Entry, Fresh};
+use entry::Entry;
+use fresh::Fresh;
 use job::{Grouped, Together};
 use lanes::Lanes;
 use ready::Ready;
@@ -353,6 +359,11 @@ impl Queue {
 
     /// Puts recipients, which are marked ready, into the lanes of their next hops.
     fn ready(&mut self, id: MessageId, recipients: &[u32], now: Timestamp) {
+        self.line_up(id, recipients, false, now);
+    }
+
+    /// The same. What is `first` had its turn, and has the next one of its domain.
+    fn line_up(&mut self, id: MessageId, recipients: &[u32], first: bool, now: Timestamp) {
         let Some(entry) = self.messages.get_mut(&id) else {
             return;
         };
@@ -363,17 +374,23 @@ impl Queue {
             let Route { next_hop, max_connections, limit } =
                 self.routes.route_to(Mail { id, sender }, self.destinations.host(destination));
             let (domain, rate) = limit.map(|Limit { domain, rate }| (domain, rate)).unzip();
+            let together = self.destinations.lane_of(destination, next_hop.clone());
+            let next_hop = if first { together } else { self.lanes.entrance(next_hop, together) };
             let job = jobs.entry((next_hop, domain)).or_default();
-            (job.max_connections, job.rate) = (max_connections, rate);
+            // Where domains go together, the one that bears the fewest connections counts.
+            job.max_connections = job.max_connections.into_iter().chain([max_connections]).min();
+            (job.destination, job.rate) = (destination, rate);
             if alone { &mut job.alone } else { &mut job.together }.push(*index);
         }
         let Self { lanes, messages, destinations, counts, actions, .. } = self;
-        for ((next_hop, domain), Grouped { max_connections, rate, together, alone }) in jobs {
+        for ((next_hop, domain), Grouped { max_connections, destination, rate, together, alone }) in jobs {
+            let max_connections = max_connections.and_then(|max| max.try_into().ok()).unwrap_or(u16::MAX);
             let limit = domain.zip(rate).map(|(domain, rate)| Limit { domain, rate });
             for recipients in together.chunks(MAX_RECIPIENTS).chain(alone.chunks(1)) {
                 let recipients = recipients.iter().copied().collect();
-                let ready = Ready { id, recipients, since: now.into(), priority, sender };
-                lanes.push(&next_hop, max_connections, limit.clone(), ready);
+                let since = now.into();
+                let ready = Ready { id, recipients, since, priority, sender, destination, max_connections };
+                lanes.push(&next_hop, limit.clone(), ready, first);
             }
             lanes.dispatch(
                 &next_hop,

@@ -54,6 +54,11 @@ impl Bucket {
         let empty = schedule::after(now, interval.saturating_mul(burst));
         self.full_at = schedule::after(self.full_at.max(now), interval).min(empty);
     }
+
+    /// As if a token had not been taken.
+    fn give_back(&mut self) {
+        self.full_at = self.full_at.checked_sub(self.rate.interval).unwrap_or(Timestamp::MIN);
+    }
 }
 
 /// The buckets of all domains that are limited, and that of all mail together.
@@ -88,6 +93,12 @@ impl Limiter {
         if let Some(global) = &mut self.global {
             global.take(now);
         }
+    }
+
+    /// Gives a token back that nobody used, and that of a domain.
+    pub(super) fn give_back(&mut self, domain: Option<&Domain>) {
+        let domain = domain.and_then(|domain| self.domains.get_mut(domain));
+        self.global.iter_mut().chain(domain).for_each(Bucket::give_back);
     }
 
     /// When the next token of a domain is there; `None` when there is one.
@@ -173,6 +184,32 @@ mod tests {
         assert_eq!(bucket.next_token(at(0)), Some(at(1000)));
         bucket.take(at(0));
         assert_eq!(bucket.next_token(at(0)), Some(at(1000)));
+    }
+
+    #[test]
+    fn a_token_that_was_not_used_is_there_again_and_no_other() {
+        let rate = Rate::new(60, Duration::from_mins(1), 2).unwrap();
+        let mut limiter = Limiter::new(Some(rate));
+        let take = |limiter: &mut Limiter| {
+            limiter.take(at(0));
+            limiter.take_of(&domain(1), rate, at(0));
+        };
+        take(&mut limiter);
+        take(&mut limiter);
+        let next =
+            |limiter: &Limiter| (limiter.next_token(at(0)), limiter.next_token_of(&domain(1), rate, at(0)));
+        assert_eq!(next(&limiter), (Some(at(1000)), Some(at(1000))));
+        limiter.give_back(Some(&domain(1)));
+        assert_eq!(next(&limiter), (None, None));
+        take(&mut limiter);
+        assert_eq!(next(&limiter), (Some(at(1000)), Some(at(1000))));
+        limiter.give_back(None);
+        assert_eq!(next(&limiter), (None, Some(at(1000))), "that of the domain was used");
+        // However many come back, the bucket holds no more than its burst.
+        (0..10).for_each(|_| limiter.give_back(Some(&domain(1))));
+        take(&mut limiter);
+        take(&mut limiter);
+        assert_eq!(next(&limiter), (Some(at(1000)), Some(at(1000))));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-use empath_common::{Domain, Host};
+use empath_common::Domain;
 use jiff::Timestamp;
 
-use super::{Fate, Job, JobRecipient, Queue, Settlement, count, ready::Ready};
+use super::{Fate, Job, JobRecipient, Queue, Settlement};
 use crate::route::Routes;
 
 /// Changes of next hops while there is mail.
@@ -14,16 +14,12 @@ impl Queue {
         now: Timestamp,
         change: impl FnOnce(&mut Routes) -> T,
     ) -> T {
-        let host = Host::Domain(domain.clone());
         // Its mail stands in as many lanes as there are ways for senders.
-        let before = self.routes.next_hops(Some(&host));
+        let before = self.lanes_to(domain);
         let changed = change(&mut self.routes);
-        if self.routes.next_hops(Some(&host)) != before {
+        if self.lanes_to(domain) != before {
             let drained: Vec<_> = before.iter().flat_map(|before| self.lanes.drain(before, now)).collect();
-            for Ready { id, recipients, .. } in drained {
-                let recipients = self.messages.get_mut(&id).map(|entry| entry.unlist(recipients.as_slice()));
-                self.ready(id, &recipients.unwrap_or_default(), now);
-            }
+            self.part(drained, now);
         }
         changed
     }
@@ -45,13 +41,8 @@ impl Queue {
             let settlements: Vec<_> = job.recipients.iter().map(settlement).collect();
             return Some(self.settle(job.id, &settlements, now));
         }
-        let before = entry.status();
-        entry.put_back(&job.recipients, now);
         // Now, and not by its timer: it may have expired, and is to be tried once more.
-        let recipients = entry.make_ready(now.into(), |due| due <= now.into());
-        count(&mut self.counts, before, Some(entry.status()));
-        self.ready(job.id, &recipients, now);
-        self.rearm(job.id, now);
+        self.again(job.id, &job.recipients, now);
         Some(false)
     }
 }

@@ -3,6 +3,7 @@ mod lanes;
 mod model;
 mod scheduled;
 mod senders;
+mod sites;
 mod sources;
 mod untold;
 

@@ -128,17 +128,9 @@ impl Way {
     /// it requires TLS: then that is required here too.
     pub(super) fn route(&self, required: Option<&Terms>, limit: Option<Limit>) -> Option<Route> {
         let mut next_hop = self.next_hop.clone()?;
-        match (&mut next_hop, required) {
-            // Nobody stands between the ends of a socket.
-            (NextHop::Unix(..) | NextHop::Maildir(_), _) | (_, None) => {}
-            (
-                NextHop::Host { terms, .. } | NextHop::Smarthost(_, terms) | NextHop::Mx(_, terms),
-                Some(required),
-            ) => {
-                let terms = Arc::make_mut(terms);
-                terms.tls = TlsPolicy::Required;
-                terms.verified |= required.verified;
-            }
+        if let (Some(required), Some(terms)) = (required, next_hop.network_terms()) {
+            terms.tls = TlsPolicy::Required;
+            terms.verified |= required.verified;
         }
         Some(Route { next_hop, max_connections: self.max_connections, limit })
     }

@@ -96,3 +96,20 @@ async fn a_job_of_nothing_but_duplicates_costs_no_connection() {
     world.done().await;
     assert_eq!((one.connections(), to(&one).len()), (1, 2), "{}", one.transcript());
 }
+
+#[tokio::test(start_paused = true)]
+async fn duplicates_use_up_no_rate() {
+    let one = Peer::start(Script::new()).await.unwrap();
+    let mut config = routes(&[("one.test", &one)]);
+    config.deduplication.window = Some(HOUR);
+    let limited = config.domains.get_mut(&"one.test".parse().unwrap()).unwrap();
+    (limited.rate_limit, limited.rate_burst) = (Some(1), Some(2));
+    let mut world = World::new(config);
+    let start = world.clock.now();
+    for content in [HELLO, HELLO, HELLO, OTHER] {
+        world.accept_content("alice@home.test", &["ann@one.test"], content).await;
+        world.done().await;
+    }
+    assert_eq!(to(&one).len(), 2);
+    assert!(world.clock.now() < start + Duration::from_secs(30), "two tokens were enough");
+}

@@ -15,6 +15,7 @@ mod names;
 mod notifications;
 mod operator;
 mod retries;
+mod rollup;
 mod schedule;
 mod scheduled;
 mod shutdown;

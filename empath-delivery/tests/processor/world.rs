@@ -16,7 +16,7 @@ use bytes::Bytes;
 use empath_common::{Clock, Envelope, MessageId};
 use empath_delivery::{
     Config, DsnConfig, MessageView, Metrics, Parts, Processor, RecipientView, Resolver, Settings,
-    config::DomainConfig,
+    config::DomainConfig, resolve::lookup::Lookup,
 };
 use empath_metrics::Registry;
 use empath_smtp::client::{BoxStream, Dial, Dialing, Sockets, Target};
@@ -182,7 +182,12 @@ impl World {
 
     /// With names looked up in memory: time stands still unless all wait.
     pub(crate) fn with_names(config: Config, names: &Arc<Names>) -> Self {
-        let resolver = Resolver::over(Arc::clone(names) as _, &config.dns, &Registry::default());
+        Self::looking_up(config, Arc::clone(names) as _)
+    }
+
+    /// The same with any source of answers.
+    pub(crate) fn looking_up(config: Config, names: Arc<dyn Lookup>) -> Self {
+        let resolver = Resolver::over(names, &config.dns, &Registry::default());
         Self::of((Arc::new(Sockets), resolver), config, DsnConfig::default(), Vec::new())
     }
 

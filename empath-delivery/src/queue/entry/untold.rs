@@ -36,7 +36,9 @@ impl Entry {
     fn settle_one(&mut self, settlement: &Settlement, now: Moment) -> Option<Place> {
         let (removing, scheduled) = (self.removing, self.wait > 0);
         let recipient = self.recipients.as_mut_slice().get_mut(settlement.index as usize)?;
-        recipient.attempts = settlement.attempts;
+        if recipient.attempts != settlement.attempts {
+            (recipient.attempts, recipient.moves) = (settlement.attempts, 0);
+        }
         let before = recipient.place;
         let (place, due) = match (before, settlement.fate) {
             (Place::Untold(ended) | Place::Telling(ended), Fate::Due(due)) if !removing => {

@@ -10,26 +10,26 @@ use crate::config::DomainConfig;
 const FAILED: Fate = Fate::Due(Timestamp::MAX);
 
 /// A queue that runs against a destination in virtual time.
-struct Run {
-    queue: Queue,
-    now: i64,
-    flying: Vec<(ConnectionId, Queued)>,
+pub(super) struct Run {
+    pub(super) queue: Queue,
+    pub(super) now: i64,
+    pub(super) flying: Vec<(ConnectionId, Queued)>,
     /// When which message started.
-    started: Vec<(i64, u8)>,
-    next: u8,
+    pub(super) started: Vec<(i64, u8)>,
+    pub(super) next: u8,
 }
 
 impl Run {
-    fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let (queue, flying, started) = (configured(config), Vec::new(), Vec::new());
         Self { queue, now: 0, flying, started, next: 0 }
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         Timestamp::from_millisecond(self.now).unwrap()
     }
 
-    fn accept(&mut self, count: u8, domain: &str) {
+    pub(super) fn accept(&mut self, count: u8, domain: &str) {
         for _ in 0..count {
             self.next += 1;
             let envelope = envelope(self.now(), &[&format!("u@{domain}")]);
@@ -38,19 +38,19 @@ impl Run {
         self.take();
     }
 
-    fn take(&mut self) {
+    pub(super) fn take(&mut self) {
         for (connection, job) in jobs(&mut self.queue) {
             self.took(connection, job);
         }
     }
 
-    fn took(&mut self, connection: ConnectionId, job: Queued) {
+    pub(super) fn took(&mut self, connection: ConnectionId, job: Queued) {
         self.started.push((self.now, job.id.to_bytes()[0]));
         self.flying.push((connection, job));
     }
 
     /// The oldest job in flight comes to this.
-    fn finish(&mut self, outcome: Outcome, fate: Fate) {
+    pub(super) fn finish(&mut self, outcome: Outcome, fate: Fate) {
         let (connection, job) = self.flying.remove(0);
         let now = self.now();
         let hosts = self.queue.snapshot(job.id).map(|message| message.hosts).unwrap_or_default();
@@ -68,14 +68,14 @@ impl Run {
         self.take();
     }
 
-    fn deliver_all(&mut self) {
+    pub(super) fn deliver_all(&mut self) {
         while !self.flying.is_empty() {
             self.finish(Outcome::Good, DELIVERED);
         }
     }
 
     /// Lets time pass until something is due; what starts is delivered at once. The moment, in milliseconds.
-    fn tick(&mut self) -> i64 {
+    pub(super) fn tick(&mut self) -> i64 {
         let due = self.queue.poll(self.now());
         self.take();
         self.deliver_all();
@@ -94,16 +94,16 @@ impl Run {
         self.queue.take_events().into_iter().map(shown).collect()
     }
 
-    fn obstacle(&self, number: u8) -> Obstacle {
+    pub(super) fn obstacle(&self, number: u8) -> Obstacle {
         self.queue.obstacle(id(number), 0, self.now()).unwrap()
     }
 }
 
-fn domain(config: &mut Config, name: &str, domain: DomainConfig) {
+pub(super) fn domain(config: &mut Config, name: &str, domain: DomainConfig) {
     config.domains.insert(name.parse().unwrap(), domain);
 }
 
-fn limited(per_minute: u32, burst: u32) -> DomainConfig {
+pub(super) fn limited(per_minute: u32, burst: u32) -> DomainConfig {
     DomainConfig { rate_limit: Some(per_minute), rate_burst: Some(burst), ..DomainConfig::default() }
 }
 

@@ -153,7 +153,7 @@ fn an_override_takes_along_what_waits_on_the_ways_of_senders() {
         .unwrap();
     let to_hub = |queue: &Queue, number| {
         let mail = queue.snapshot(id(number)).unwrap().mail();
-        queue.route(mail, Some(&Host::Domain("one.test".parse().unwrap()))).to_string()
+        queue.routes().route_to(mail, Some(&Host::Domain("one.test".parse().unwrap()))).next_hop.to_string()
     };
     assert_eq!([12, 3, 13].map(|number| to_hub(&queue, number)), ["smtp:hub.test:25"; 3]);
     for (_, connection, job) in busy {

@@ -5,10 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use empath_common::Domain;
 
 use super::*;
-use crate::{
-    config::Source,
-    route::{NextHop, SenderClass},
-};
+use crate::{config::Source, route::NextHop};
 
 /// Two sources, and one connection from each.
 fn pooled() -> Queue {
@@ -49,13 +46,7 @@ fn each_source_has_a_lane_of_its_own_and_a_message_is_found_in_its_own() {
         else {
             panic!("{:?}", queue.obstacle(id, 0, at(0)))
         };
-        ready.insert(
-            source(&queue.route(
-                Mail { id, sender: SenderClass::default() },
-                Some(&Host::Domain("one.test".parse().unwrap())),
-            )),
-            behind,
-        );
+        ready.insert(source(&queue.lane(id, 0).unwrap()), behind);
     }
     assert_eq!(ready.values().sum::<usize>(), 38, "{ready:?}");
 }
