@@ -262,6 +262,11 @@ impl Routes {
         self.overrides.remove(domain)
     }
 
+    /// Takes over what an operator has said.
+    pub(crate) fn keep_overrides_of(&mut self, before: &mut Self) {
+        self.overrides = std::mem::take(&mut before.overrides);
+    }
+
     fn policy(&self, domain: &Domain) -> &Policy {
         if let Some(policy) = self.exact.get(domain) {
             return policy;

@@ -145,7 +145,8 @@ impl Shared {
         content: &Content,
         now: Timestamp,
     ) -> Option<(MessageId, Arc<empath_common::Envelope>, Content)> {
-        if !self.settings.dsn.enabled || news.is_empty() {
+        let live = self.live();
+        if !live.dsn.enabled || news.is_empty() {
             return None;
         }
         // What cannot be read is left out of the report; it comes all the same.
@@ -167,15 +168,16 @@ impl Shared {
             header: &header,
             whole: whole.as_deref(),
             news,
-            reporting_mta: self.settings.dsn.reporting_mta.as_ref().unwrap_or(&self.settings.hostname),
-            postmaster: self.settings.dsn.postmaster.as_ref(),
+            reporting_mta: live.dsn.reporting_mta.as_ref().unwrap_or(&self.hostname),
+            postmaster: live.dsn.postmaster.as_ref(),
             now,
         })?;
         Some((id, Arc::new(envelope), content.into()))
     }
 
     fn judge(&self, job: &Job, tried: Tried, now: Timestamp) -> Outcome {
-        let retry = &self.settings.delivery.retry;
+        let live = self.live();
+        let retry = &live.delivery.retry;
         let attempts = tried.recipient.attempts.saturating_add(1);
         let fate = match &tried.result {
             Ok(_) => Fate::Ended(Ended::Delivered),
@@ -193,7 +195,8 @@ impl Shared {
     }
 
     fn due(&self, attempts: u32, now: Timestamp) -> Timestamp {
-        let retry = &self.settings.delivery.retry;
+        let live = self.live();
+        let retry = &live.delivery.retry;
         schedule::after(now, self.with_rng(|rng| schedule::delay(retry, attempts, rng)))
     }
 

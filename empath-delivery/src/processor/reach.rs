@@ -37,8 +37,8 @@ impl Shared {
 }
 
 async fn probe(shared: Arc<Shared>, target: &Target, protocol: Protocol) {
-    let hello = Hello { protocol, name: shared.settings.hostname.as_str() };
-    match shared.network.greet(target, hello, &shared.timeouts).await {
+    let (hello, live) = (Hello { protocol, name: shared.hostname.as_str() }, shared.live());
+    match live.network.greet(target, hello, &live.timeouts).await {
         Ok(connection) => {
             shared.is_well(target);
             connection.quit().await;
