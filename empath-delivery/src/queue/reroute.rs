@@ -83,7 +83,7 @@ impl Queue {
         let Some(after) = self.renewal.timers else { return };
         let some = self.messages.range((after, Bound::Unbounded)).take(BATCH);
         let some: Vec<_> = some.map(|(id, entry)| (*id, entry.is_held())).collect();
-        self.renewal.timers = some.last().map(|(id, _)| Bound::Excluded(*id));
+        self.renewal.timers = some.get(BATCH - 1).map(|(id, _)| Bound::Excluded(*id));
         for (id, held) in some {
             if !held {
                 self.fire(id, now);

@@ -6,7 +6,7 @@ use empath_common::Priority;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::DomainConfig;
+use crate::config::{DomainConfig, RateLimits};
 
 /// What happens next in a random run.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ enum Step {
     /// Whatever is not in flight is forgotten and read back from what was stored.
     Restart,
     Stop,
+    /// A new configuration, one of these.
+    Reload(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -44,7 +46,28 @@ fn step() -> impl Strategy<Value = Step> {
         30 => (1..60_u8).prop_map(Step::Release),
         4 => Just(Step::Restart),
         1 => Just(Step::Stop),
+        10 => (0..8_u8).prop_map(Step::Reload),
     ]
+}
+
+/// A configuration with other next hops, other limits of rates, and other limits of connections, or some of that.
+fn another(n: u8) -> Config {
+    let mut config = Config { max_concurrent: MAX_CONCURRENT, ..Config::default() };
+    config.connection_pool.max_per_server = MAX_PER_SERVER;
+    if n & 1 != 0 {
+        let elsewhere =
+            DomainConfig { mx_override: Some("h.test".parse().unwrap()), ..DomainConfig::default() };
+        config.domains = ["0.test", "1.test"].map(|name| (name.parse().unwrap(), elsewhere.clone())).into();
+    }
+    if n & 2 != 0 {
+        config.rate_limits = RateLimits { global_per_second: Some(1), per_domain_per_second: Some(1) };
+    }
+    if n & 4 != 0 {
+        config.max_concurrent = 3;
+        config.circuit_breaker.failure_threshold = 1;
+        config.circuit_breaker.timeout = Duration::from_secs(5);
+    }
+    config
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
@@ -329,6 +352,7 @@ impl Model {
                 self.envelopes.keys().for_each(|id| queue.thawed(*id, at(self.now)));
             }
             Step::Restart => self.restart(queue),
+            Step::Reload(n) => reload::replace(queue, &another(*n), at(self.now)),
             Step::Stop => {
                 queue.stop(at(self.now));
                 for action in queue.take_actions() {
@@ -401,6 +425,7 @@ fn few() -> impl Strategy<Value = Step> {
         5 => (1..60_u8).prop_map(Step::Release),
         4 => (0..3_u8).prop_map(Step::Freeze),
         6 => (0..3_u8).prop_map(Step::Thaw),
+        5 => (0..8_u8).prop_map(Step::Reload),
     ]
 }
 
