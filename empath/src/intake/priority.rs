@@ -13,6 +13,11 @@ pub struct Priorities {
 }
 
 impl Priorities {
+    /// As the configuration says.
+    pub fn new(delivery: &empath_delivery::Config, smtp: &empath_smtp::server::Config) -> Self {
+        Self { header: delivery.priority_header.clone(), networks: smtp.relay_networks.clone() }
+    }
+
     /// What the content says. Content that cannot be read says nothing here: delivery will tell.
     pub(super) async fn of(&self, content: &Content, client: &Client) -> Priority {
         let Some(name) = &self.header else {

@@ -1,0 +1,220 @@
+//! A new configuration while the daemon runs: read and checked as a whole, and applied as a whole or not at all.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use empath_common::{Clock, Hook, Hooks, Problem};
+use empath_delivery::{Processor, Reload, Resolver, resolve::ResolverError};
+use empath_metrics::{
+    Registry,
+    log::{Level, LogError},
+};
+use empath_smtp::server::{Authenticator, RelayControl, Server, Tls};
+use sd_notify::NotifyState;
+use tokio::{
+    sync::{Mutex, watch},
+    task::spawn_blocking,
+};
+use tracing::{error, info, warn};
+
+use super::{descriptors, memory, notify, settings, warn_of};
+use crate::{
+    config::{self, Config, Errors, differences},
+    intake::{Intake, Priorities},
+};
+
+/// What reloads the configuration. One does so at a time.
+pub struct Reloader {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// What applies, as it was written.
+    pub(super) running: Mutex<Config>,
+    /// What there was at the start.
+    pub(super) memory: Option<u64>,
+    pub(super) registry: Registry,
+    pub(super) level: Level,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) processor: Processor,
+    /// What new sessions begin with.
+    pub(super) server: watch::Sender<Arc<Server<Intake>>>,
+    /// What is asked before relay control, and after it.
+    pub(super) hooks: (Option<Arc<dyn Hook>>, Vec<Arc<dyn Hook>>),
+    pub(super) smtp_metrics: empath_smtp::server::Metrics,
+}
+
+/// What a reload has come to: keys by their paths from the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Those whose new values apply.
+    pub changed: Vec<String>,
+    /// Those whose old values apply until the next start.
+    pub needs_restart: Vec<String>,
+}
+
+/// Why nothing was changed. A line for each problem.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// There are errors in the file.
+    #[error(transparent)]
+    Config(#[from] Errors),
+    /// A file that it names was lost after it had been checked.
+    #[error("{0}")]
+    Problem(Problem),
+    /// The resolver could not be set up.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
+    /// The level of the log could not be set.
+    #[error(transparent)]
+    Level(#[from] LogError),
+    /// The file could not be looked at.
+    #[error("the configuration could not be read: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Everything that may fail, done before anything is changed.
+struct Prepared {
+    /// What applies from now on.
+    config: Config,
+    reloaded: Reloaded,
+    delivery_tls: empath_smtp::client::Tls,
+    tls: Option<Tls>,
+    /// `None`: as before.
+    users: Option<Option<Authenticator>>,
+}
+
+/// As long as this lives systemd takes the daemon to be reloading.
+struct Reloading;
+
+impl Reloading {
+    fn begin() -> Self {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(failure) => warn!(error = %failure, "systemd could not be told when"),
+        }
+        Self
+    }
+}
+
+impl Drop for Reloading {
+    fn drop(&mut self) {
+        notify(&[NotifyState::Ready]);
+    }
+}
+
+impl Reloader {
+    /// Reads the file again, and applies what is new. If anything is wrong with it, nothing changes. What it came to is in
+    /// the log, too.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let mut running = self.running.lock().await;
+        let reloading = Reloading::begin();
+        let outcome = self.renew(&mut running).await;
+        drop(reloading);
+        match &outcome {
+            Ok(Reloaded { changed, needs_restart }) => {
+                info!(
+                    config = %self.path.display(),
+                    changed = changed.join(" "),
+                    needs_restart = needs_restart.join(" "),
+                    "configuration reloaded"
+                );
+                warn_of(&running, self.clock.now());
+            }
+            Err(failure) => {
+                for line in failure.to_string().lines() {
+                    error!(error = line, "the configuration was not reloaded, and nothing has changed");
+                }
+            }
+        }
+        outcome
+    }
+
+    async fn renew(&self, running: &mut Config) -> Result<Reloaded, ReloadError> {
+        let (path, before, level_is_fixed) = (self.path.clone(), running.clone(), self.level.is_fixed());
+        let prepared = spawn_blocking(move || prepare(&path, &before, level_is_fixed));
+        let Prepared { config, reloaded, delivery_tls, tls, users } =
+            prepared.await.map_err(io::Error::other)??;
+        let resolver = self.processor.resolver();
+        let resolver = if config.delivery.dns == running.delivery.dns {
+            resolver
+        } else {
+            Arc::new(Resolver::renewed(&resolver, &config.delivery.dns, &self.registry)?)
+        };
+        self.level.set(&config.log)?;
+
+        // From here on nothing can fail.
+        let mut fitted = config.clone();
+        descriptors::fit(&mut fitted);
+        memory::fit(&mut fitted.smtp.limits, self.memory);
+        self.processor.reload(Reload {
+            delivery: fitted.delivery.clone(),
+            dsn: fitted.dsn.clone(),
+            own_names: fitted.smtp.local_domains.clone(),
+            resolver,
+            tls: delivery_tls,
+        });
+        let server = self.server.borrow().clone();
+        let (first, modules) = &self.hooks;
+        let hooks = Hooks::new(hooks(first.as_ref(), RelayControl::new(&fitted.smtp), modules));
+        let intake =
+            server.intake.successor(Priorities::new(&fitted.delivery, &fitted.smtp), &fitted.smtp.limits);
+        let settings = settings(&fitted, self.smtp_metrics.clone());
+        let mut server = server.successor(settings, hooks, intake).with_tls(tls);
+        if let Some(users) = users {
+            server = server.with_auth(users);
+        }
+        self.server.send_replace(Arc::new(server));
+        *running = config;
+        Ok(reloaded)
+    }
+}
+
+/// In the order in which they are asked: core policy first, then the modules in configured order.
+pub(super) fn hooks(
+    first: Option<&Arc<dyn Hook>>,
+    relay: RelayControl,
+    modules: &[Arc<dyn Hook>],
+) -> Vec<Arc<dyn Hook>> {
+    let relay: Arc<dyn Hook> = Arc::new(relay);
+    first.cloned().into_iter().chain([relay]).chain(modules.iter().cloned()).collect()
+}
+
+fn prepare(path: &std::path::Path, running: &Config, level_is_fixed: bool) -> Result<Prepared, ReloadError> {
+    let new = config::load(Some(path))?.config;
+    let config = applicable(running, &new, level_is_fixed);
+    let reloaded =
+        Reloaded { changed: differences(running, &config), needs_restart: differences(&config, &new) };
+    let first = |problems: Vec<Problem>, section| {
+        let problem = problems.into_iter().next().unwrap_or_else(|| Problem::new("", "is unusable"));
+        ReloadError::Problem(problem.within(section))
+    };
+    let delivery_tls = config.delivery.tls().map_err(|problem| first(vec![problem], "delivery"))?;
+    let tls = Tls::load(&config.smtp).map_err(|problems| first(problems, "smtp"))?;
+    // Who guesses passwords is not forgotten without need. A file that has changed is read again in any case.
+    let is_same = config.smtp.auth == running.smtp.auth;
+    let users = if is_same {
+        None
+    } else {
+        Some(Authenticator::load(&config.smtp.auth).map_err(|problems| first(problems, "smtp.auth"))?)
+    };
+    Ok(Prepared { config, reloaded, delivery_tls, tls, users })
+}
+
+/// The running configuration with all that can be changed while it runs: what is not named here needs a restart.
+fn applicable(running: &Config, new: &Config, level_is_fixed: bool) -> Config {
+    let mut config = running.clone();
+    config.delivery.clone_from(&new.delivery);
+    config.dsn.clone_from(&new.dsn);
+    if !level_is_fixed {
+        config.log.level.clone_from(&new.log.level);
+    }
+    config.smtp = empath_smtp::server::Config {
+        listeners: config.smtp.listeners,
+        limits: empath_smtp::server::Limits {
+            content_memory: config.smtp.limits.content_memory,
+            min_free_space: config.smtp.limits.min_free_space,
+            min_free_inodes: config.smtp.limits.min_free_inodes,
+            ..new.smtp.limits.clone()
+        },
+        ..new.smtp.clone()
+    };
+    config
+}
