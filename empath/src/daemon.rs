@@ -225,7 +225,8 @@ impl Daemon {
             clock,
             processor: processor.clone(),
             server: watch::Sender::new(server),
-            hooks: (first, modules),
+            first,
+            modules,
             smtp_metrics: metrics,
         });
 

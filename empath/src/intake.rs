@@ -45,6 +45,7 @@ impl Intake {
 
 impl Intake {
     /// The same with other rules about what is taken in.
+    #[must_use]
     pub fn successor(&self, priorities: Priorities, limits: &Limits) -> Self {
         Self {
             storage: Arc::clone(&self.storage),

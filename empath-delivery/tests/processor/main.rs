@@ -13,6 +13,7 @@ mod limits;
 mod names;
 mod notifications;
 mod operator;
+mod reloads;
 mod retries;
 mod schedule;
 mod shutdown;

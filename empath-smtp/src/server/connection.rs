@@ -83,14 +83,13 @@ impl<I: Intake> Server<I> {
         Self { auth: auth.map(Arc::new), ..self }
     }
 
-    /// What takes the place of this for new sessions, with the same users; certificates are to be given again. The sessions
-    /// that there are count on.
+    /// What takes the place of this for new sessions; certificates and users are to be given again. The sessions that there
+    /// are count on.
     #[must_use]
     pub fn successor(&self, settings: Settings, hooks: Hooks, intake: I) -> Self {
         self.connections.limit(&settings.limits);
         Self {
             connections: Arc::clone(&self.connections),
-            auth: self.auth.clone(),
             ..Self::new(settings, hooks, intake, Arc::clone(&self.clock))
         }
     }

@@ -44,12 +44,12 @@ pub(super) async fn reload(client: &mut Client, output: &mut Output) -> Result<(
     let reloaded: Reloaded = client.ask(&Request::Reload {}).await?;
     output.answer(&reloaded, || {
         let Reloaded { changed, needs_restart } = &reloaded;
-        let lines = |heading: &str, keys: &[String]| {
-            let keys: String = keys.iter().map(|key| format!("  {}\n", escaped(key))).collect();
-            if keys.is_empty() { keys } else { format!("{heading}\n{keys}") }
+        let lines = |what: &str, keys: &[String]| {
+            let lines = keys.iter().map(|key| format!("{what}  {}\n", escaped(key)));
+            lines.collect::<Vec<_>>().concat()
         };
-        let nothing = if changed.is_empty() { "nothing has changed\n" } else { "" };
-        format!("{nothing}{}{}", lines("applied:", changed), lines("needs a restart:", needs_restart))
+        let nothing = if changed.is_empty() { "nothing new applies\n" } else { "" };
+        format!("{nothing}{}{}", lines("applied      ", changed), lines("needs restart", needs_restart))
     })?;
     Ok(())
 }

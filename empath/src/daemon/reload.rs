@@ -1,6 +1,10 @@
 //! A new configuration while the daemon runs: read and checked as a whole, and applied as a whole or not at all.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use empath_common::{Clock, Hook, Hooks, Problem};
 use empath_delivery::{Processor, Reload, Resolver, resolve::ResolverError};
@@ -36,8 +40,10 @@ pub struct Reloader {
     pub(super) processor: Processor,
     /// What new sessions begin with.
     pub(super) server: watch::Sender<Arc<Server<Intake>>>,
-    /// What is asked before relay control, and after it.
-    pub(super) hooks: (Option<Arc<dyn Hook>>, Vec<Arc<dyn Hook>>),
+    /// What is asked before relay control.
+    pub(super) first: Option<Arc<dyn Hook>>,
+    /// And after it.
+    pub(super) modules: Vec<Arc<dyn Hook>>,
     pub(super) smtp_metrics: empath_smtp::server::Metrics,
 }
 
@@ -59,6 +65,9 @@ pub enum ReloadError {
     /// A file that it names was lost after it had been checked.
     #[error("{0}")]
     Problem(Problem),
+    /// What can change now contradicts what can only change with a restart.
+    #[error("{0}; by what applies until then, so this needs a restart")]
+    NeedsRestart(Problem),
     /// The resolver could not be set up.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
@@ -77,8 +86,7 @@ struct Prepared {
     reloaded: Reloaded,
     delivery_tls: empath_smtp::client::Tls,
     tls: Option<Tls>,
-    /// `None`: as before.
-    users: Option<Option<Authenticator>>,
+    users: Option<Arc<Authenticator>>,
 }
 
 /// As long as this lives systemd takes the daemon to be reloading.
@@ -128,8 +136,10 @@ impl Reloader {
     }
 
     async fn renew(&self, running: &mut Config) -> Result<Reloaded, ReloadError> {
-        let (path, before, level_is_fixed) = (self.path.clone(), running.clone(), self.level.is_fixed());
-        let prepared = spawn_blocking(move || prepare(&path, &before, level_is_fixed));
+        let server = Arc::clone(&self.server.borrow());
+        let (path, before, users) = (self.path.clone(), running.clone(), server.auth.clone());
+        let level_is_fixed = self.level.is_fixed();
+        let prepared = spawn_blocking(move || prepare(&path, &before, level_is_fixed, users));
         let Prepared { config, reloaded, delivery_tls, tls, users } =
             prepared.await.map_err(io::Error::other)??;
         let resolver = self.processor.resolver();
@@ -151,16 +161,12 @@ impl Reloader {
             resolver,
             tls: delivery_tls,
         });
-        let server = self.server.borrow().clone();
-        let (first, modules) = &self.hooks;
-        let hooks = Hooks::new(hooks(first.as_ref(), RelayControl::new(&fitted.smtp), modules));
+        let hooks = Hooks::new(hooks(self.first.as_ref(), RelayControl::new(&fitted.smtp), &self.modules));
         let intake =
             server.intake.successor(Priorities::new(&fitted.delivery, &fitted.smtp), &fitted.smtp.limits);
         let settings = settings(&fitted, self.smtp_metrics.clone());
         let mut server = server.successor(settings, hooks, intake).with_tls(tls);
-        if let Some(users) = users {
-            server = server.with_auth(users);
-        }
+        server.auth = users;
         self.server.send_replace(Arc::new(server));
         *running = config;
         Ok(reloaded)
@@ -177,23 +183,33 @@ pub(super) fn hooks(
     first.cloned().into_iter().chain([relay]).chain(modules.iter().cloned()).collect()
 }
 
-fn prepare(path: &std::path::Path, running: &Config, level_is_fixed: bool) -> Result<Prepared, ReloadError> {
+fn prepare(
+    path: &Path,
+    running: &Config,
+    level_is_fixed: bool,
+    users: Option<Arc<Authenticator>>,
+) -> Result<Prepared, ReloadError> {
     let new = config::load(Some(path))?.config;
     let config = applicable(running, &new, level_is_fixed);
     let reloaded =
         Reloaded { changed: differences(running, &config), needs_restart: differences(&config, &new) };
+    if !reloaded.needs_restart.is_empty()
+        && let Some(problem) = config.validate().into_iter().next()
+    {
+        return Err(ReloadError::NeedsRestart(problem));
+    }
     let first = |problems: Vec<Problem>, section| {
         let problem = problems.into_iter().next().unwrap_or_else(|| Problem::new("", "is unusable"));
         ReloadError::Problem(problem.within(section))
     };
     let delivery_tls = config.delivery.tls().map_err(|problem| first(vec![problem], "delivery"))?;
     let tls = Tls::load(&config.smtp).map_err(|problems| first(problems, "smtp"))?;
-    // Who guesses passwords is not forgotten without need. A file that has changed is read again in any case.
-    let is_same = config.smtp.auth == running.smtp.auth;
-    let users = if is_same {
-        None
+    // Who guesses passwords is not forgotten without need. A users file that has changed is read again in any case.
+    let users = if config.smtp.auth == running.smtp.auth {
+        users
     } else {
-        Some(Authenticator::load(&config.smtp.auth).map_err(|problems| first(problems, "smtp.auth"))?)
+        let users = Authenticator::load(&config.smtp.auth);
+        users.map_err(|problems| first(problems, "smtp.auth"))?.map(Arc::new)
     };
     Ok(Prepared { config, reloaded, delivery_tls, tls, users })
 }

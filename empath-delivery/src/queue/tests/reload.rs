@@ -156,7 +156,7 @@ fn a_shorter_time_until_senders_are_told_applies_to_every_message() {
     let (_, job) = jobs(&mut queue).remove(0);
     settle(&mut queue, &job, Fate::Due(at(50_000)), at(0));
     let (routes, limits) = routes_and_limits(&Config::default());
-    queue.replace(routes, Limits { delay_after: Some(Duration::from_secs(60)), ..limits }, at(100));
+    queue.replace(routes, Limits { delay_after: Some(Duration::from_mins(1)), ..limits }, at(100));
     queue.poll(at(100));
     assert_eq!(queue.take_late().unwrap().id, id(1));
 }
