@@ -4,6 +4,7 @@ mod descriptors;
 mod memory;
 mod own;
 mod reload;
+mod signals;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,7 +21,6 @@ use empath_smtp::server::{Authenticator, Listener, RelayControl, Server, Setting
 use empath_spool::Spool;
 use sd_notify::NotifyState;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::{Mutex, watch},
     task::JoinSet,
     time::{Instant, timeout},
@@ -36,6 +36,7 @@ use crate::{
 };
 
 pub use reload::{ReloadError, Reloaded, Reloader};
+use signals::{Order, Signals};
 
 /// How long sessions and deliveries in flight may take to finish after a signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -363,38 +364,5 @@ fn report_readiness(
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(failure) = sd_notify::notify(states) {
         warn!(error = %failure, "systemd could not be notified");
-    }
-}
-
-/// The signals that mean something to the daemon.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-/// What a signal asks for.
-#[derive(Debug, PartialEq, Eq)]
-enum Order {
-    Stop,
-    Reload,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Self { terminate, interrupt, hang_up: signal(SignalKind::hangup())? })
-    }
-
-    async fn next(&mut self) -> Order {
-        tokio::select! {
-            _ = self.terminate.recv() => Order::Stop,
-            _ = self.interrupt.recv() => Order::Stop,
-            _ = self.hang_up.recv() => Order::Reload,
-        }
-    }
-
-    async fn stop(&mut self) {
-        while self.next().await == Order::Reload {}
     }
 }

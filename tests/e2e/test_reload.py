@@ -26,6 +26,7 @@ CONFIG = """Empath(
     delivery: (
         retry: (base_delay: "1h", jitter: 0.0),
         domains: {"*": (mx_override: "127.0.0.1:{sink}")},
+        {delivery}
     ),
     dsn: ({dsn}),
     control_socket: "control.sock",
@@ -39,7 +40,7 @@ ROUTE = 'delivery.domains["*"].mx_override'
 
 
 def fill(text, **places):
-    places = {"tls": "", "networks": '"127.0.0.0/8"', "smtp": "", "dsn": "", "level": "info", **places}
+    places = {"tls": "", "networks": '"127.0.0.0/8"', "smtp": "", "dsn": "", "delivery": "", "level": "info", **places}
     return re.sub(r"\{(\w+)\}", lambda m: str(places.get(m[1], m[0])), text)
 
 
@@ -276,6 +277,21 @@ class Reload(TestCase):
             auth = f'auth: (users_file: "{name}", require_tls: false),'
             self.reload(daemon, sink=sink, tls=f"({tls})", smtp=auth)
             self.assertEqual((logs_in(name), logs_in(other)), (True, False))
+
+    def test_what_intake_goes_by_follows(self):
+        dead = free_port()
+        daemon = self.reloading(sink=dead)
+        daemon.start()
+        urgent = daemon.send("s@home.test", ["u@example.test"], b"X-Empath-Priority: high\r\n" + CONTENT)
+        answer = self.reload(daemon, sink=dead, delivery='priority_header: "X-Other"', smtp="limits: (queue_size: 2),")
+        self.assertEqual(answer["changed"], ["delivery.priority_header", "smtp.limits.queue_size"])
+        bulk = daemon.send("s@home.test", ["u@example.test"], b"X-Empath-Priority: high\r\nX-Other: bulk\r\n" + CONTENT)
+        self.assertEqual({entry["id"]: entry["priority"] for entry in daemon.queue()}, {urgent: "high", bulk: "bulk"})
+        with daemon.smtp() as smtp:
+            smtp.ehlo()
+            smtp.mail("s@home.test")
+            smtp.rcpt("u@example.test")
+            self.assertTrue(self.answer(smtp, "DATA").startswith("452"))
 
     def test_the_level_of_the_log_follows(self):
         daemon = self.reloading(sink=self.sink().port)

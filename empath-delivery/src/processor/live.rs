@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What can change while mail is delivered, as one value: an attempt keeps the one that it began with to its end, and so
-/// never sees half of two configurations.
+/// never sees half of two configurations. What it means for its recipients is decided by the present one.
 pub(crate) struct Live {
     pub(crate) delivery: Config,
     pub(crate) dsn: DsnConfig,

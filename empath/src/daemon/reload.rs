@@ -234,3 +234,62 @@ fn applicable(running: &Config, new: &Config, level_is_fixed: bool) -> Config {
     };
     config
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("empath.config.ron");
+        let spool = r#"hostname: "mx.home.test", spool: (path: "spool"), control_socket: "socket""#;
+        std::fs::write(&file, format!("Empath({})", text.replace("..", spool))).unwrap();
+        let mut config = config::load(Some(&file)).unwrap_or_else(|errors| panic!("{errors}")).config;
+        // The directory is another one each time.
+        config.spool.path = config.spool.path.file_name().unwrap().into();
+        config.control_socket = config.control_socket.file_name().unwrap().into();
+        config
+    }
+
+    #[test]
+    fn what_cannot_change_while_the_daemon_runs_stays_as_it_is_and_is_named() {
+        let running = config("..");
+        for (text, changed, needs_restart) in [
+            ("..", "", ""),
+            (
+                ".., delivery: (retry: (max_attempts: 3)), dsn: (enabled: false)",
+                "delivery.retry.max_attempts dsn.enabled",
+                "",
+            ),
+            (r#".., log: (level: "debug", format: Text)"#, "log.level", "log.format"),
+            (
+                r#".., smtp: (bare_newlines: Normalize, limits: (hops: 5, min_free_inodes: 7, min_free_space: "1MiB"))"#,
+                "smtp.bare_newlines smtp.limits.hops",
+                "smtp.limits.min_free_inodes smtp.limits.min_free_space",
+            ),
+            (
+                r#".., smtp: (listeners: [(socket: "[::1]:2500")], relay_domains: ["a.test"])"#,
+                "smtp.relay_domains",
+                "smtp.listeners",
+            ),
+            (".., health: (enabled: false), metrics: (enabled: false)", "", "health.enabled metrics.enabled"),
+            (
+                r#"hostname: "other.test", spool: (path: "other"), control_socket: "other""#,
+                "",
+                "control_socket hostname spool.path",
+            ),
+        ] {
+            let new = config(text);
+            let applied = applicable(&running, &new, false);
+            assert_eq!(differences(&running, &applied).join(" "), changed, "{text}");
+            assert_eq!(differences(&applied, &new).join(" "), needs_restart, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_level_of_the_log_that_the_environment_fixes_does_not_change() {
+        let (running, new) = (config(".."), config(r#".., log: (level: "debug")"#));
+        let applied = applicable(&running, &new, true);
+        assert_eq!(differences(&applied, &new), ["log.level"]);
+    }
+}

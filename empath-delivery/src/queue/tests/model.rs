@@ -6,7 +6,7 @@ use empath_common::Priority;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{DomainConfig, RateLimits};
+use crate::config::DomainConfig;
 
 /// What happens next in a random run.
 #[derive(Debug, Clone)]
@@ -50,26 +50,6 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A configuration with other next hops, other limits of rates, and other limits of connections, or some of that.
-fn another(n: u8) -> Config {
-    let mut config = Config { max_concurrent: MAX_CONCURRENT, ..Config::default() };
-    config.connection_pool.max_per_server = MAX_PER_SERVER;
-    if n & 1 != 0 {
-        let elsewhere =
-            DomainConfig { mx_override: Some("h.test".parse().unwrap()), ..DomainConfig::default() };
-        config.domains = ["0.test", "1.test"].map(|name| (name.parse().unwrap(), elsewhere.clone())).into();
-    }
-    if n & 2 != 0 {
-        config.rate_limits = RateLimits { global_per_second: Some(1), per_domain_per_second: Some(1) };
-    }
-    if n & 4 != 0 {
-        config.max_concurrent = 3;
-        config.circuit_breaker.failure_threshold = 1;
-        config.circuit_breaker.timeout = Duration::from_secs(5);
-    }
-    config
-}
-
 fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         3 => Just(Outcome::Good),
@@ -105,8 +85,8 @@ struct Model {
     told_of_delay: BTreeSet<(MessageId, u32)>,
 }
 
-const MAX_CONCURRENT: usize = 10;
-const MAX_PER_SERVER: usize = 6;
+pub(super) const MAX_CONCURRENT: usize = 10;
+pub(super) const MAX_PER_SERVER: usize = 6;
 
 impl Model {
     fn took(&mut self, connection: ConnectionId, job: Queued) {
@@ -352,7 +332,7 @@ impl Model {
                 self.envelopes.keys().for_each(|id| queue.thawed(*id, at(self.now)));
             }
             Step::Restart => self.restart(queue),
-            Step::Reload(n) => reload::replace(queue, &another(*n), at(self.now)),
+            Step::Reload(n) => reload::replace(queue, &reload::another(*n), at(self.now)),
             Step::Stop => {
                 queue.stop(at(self.now));
                 for action in queue.take_actions() {

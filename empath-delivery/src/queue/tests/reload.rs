@@ -1,11 +1,31 @@
 //! A new configuration while there is mail.
 
 use super::*;
-use crate::config::DomainConfig;
+use crate::config::{DomainConfig, RateLimits};
 
 pub(super) fn replace(queue: &mut Queue, config: &Config, now: Timestamp) {
     let (routes, limits) = routes_and_limits(config);
     queue.replace(routes, limits, now);
+}
+
+/// A configuration with other next hops, other limits of rates, and other limits of connections, or some of that.
+pub(super) fn another(n: u8) -> Config {
+    let mut config = Config { max_concurrent: model::MAX_CONCURRENT, ..Config::default() };
+    config.connection_pool.max_per_server = model::MAX_PER_SERVER;
+    if n & 1 != 0 {
+        let elsewhere =
+            DomainConfig { mx_override: Some("h.test".parse().unwrap()), ..DomainConfig::default() };
+        config.domains = ["0.test", "1.test"].map(|name| (name.parse().unwrap(), elsewhere.clone())).into();
+    }
+    if n & 2 != 0 {
+        config.rate_limits = RateLimits { global_per_second: Some(1), per_domain_per_second: Some(1) };
+    }
+    if n & 4 != 0 {
+        config.max_concurrent = 3;
+        config.circuit_breaker.failure_threshold = 1;
+        config.circuit_breaker.timeout = Duration::from_secs(5);
+    }
+    config
 }
 
 fn to(host: &str) -> DomainConfig {
