@@ -214,7 +214,7 @@ class Reload(TestCase):
                 new.getreply()
                 new.send(b"Subject: x\r\n\r\na\nb\r\n.\r\n")
                 self.assertEqual(new.getreply()[0], 250)
-            self.assertEqual(open_connections(daemon), 1)
+            wait_until(lambda: open_connections(daemon) == 1, "the old one is counted, and the new one has ended")
         self.assertEqual([to for _, to, _ in sink.wait_for(2)],
                          [["u@elsewhere.test"], ["u@relay.test", "u@local.test"]])
 
