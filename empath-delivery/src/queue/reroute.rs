@@ -1,11 +1,11 @@
-use std::{collections::VecDeque, ops::Bound};
+use std::{collections::VecDeque, ops::Bound, time::Duration};
 
 use empath_common::{Domain, Host, MessageId};
 use jiff::Timestamp;
 
 use super::{
-    Action, BATCH, Limits, Queue, Queued, begin, classes::Classes, lanes::Lanes, moment::Moment, pace::Wake,
-    ready::Ready,
+    Action, BATCH, Limits, Queue, Queued, begin, classes::Classes, entry::Entry, lanes::Lanes,
+    moment::Moment, pace::Wake, ready::Ready,
 };
 use crate::route::Routes;
 
@@ -14,8 +14,8 @@ use crate::route::Routes;
 pub(super) struct Renewal {
     /// What was taken out of the lanes; they take turns.
     ready: VecDeque<Classes>,
-    /// The last message of which the timer is set anew, while there are more.
-    timers: Option<Bound<MessageId>>,
+    /// The last message of which the timer is set anew, while there are more; and how long messages had before.
+    timers: Option<(Bound<MessageId>, Duration)>,
 }
 
 impl Renewal {
@@ -52,7 +52,8 @@ impl Queue {
         self.routes = routes;
         let before = std::mem::replace(&mut self.limits, limits);
         if (before.expire_after, before.delay_after) != (limits.expire_after, limits.delay_after) {
-            self.renewal.timers = Some(Bound::Unbounded);
+            let had = self.renewal.timers.map_or(before.expire_after, |(_, had)| had);
+            self.renewal.timers = Some((Bound::Unbounded, had));
         }
         self.renewal.ready.extend(self.lanes.replace(&limits, now));
         let Self { lanes, messages, destinations, counts, actions, .. } = self;
@@ -80,12 +81,15 @@ impl Queue {
                 self.renewal.ready.push_back(lane);
             }
         }
-        let Some(after) = self.renewal.timers else { return };
+        let Some((after, had)) = self.renewal.timers else { return };
         let some = self.messages.range((after, Bound::Unbounded)).take(BATCH);
-        let some: Vec<_> = some.map(|(id, entry)| (*id, entry.is_held())).collect();
-        self.renewal.timers = some.get(BATCH - 1).map(|(id, _)| Bound::Excluded(*id));
-        for (id, held) in some {
-            if !held {
+        let expire_after = self.limits.expire_after;
+        // What had expired before has its last attempt before it.
+        let stays = |entry: &Entry| entry.is_held() || entry.expires_at(had.max(expire_after)) <= now.into();
+        let some: Vec<_> = some.map(|(id, entry)| (*id, stays(entry))).collect();
+        self.renewal.timers = some.get(BATCH - 1).map(|(id, _)| (Bound::Excluded(*id), had));
+        for (id, stays) in some {
+            if !stays {
                 self.fire(id, now);
             }
         }

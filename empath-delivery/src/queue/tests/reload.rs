@@ -168,6 +168,24 @@ fn new_limits_of_time_apply_to_every_message() {
 }
 
 #[test]
+fn what_expired_while_the_daemon_was_down_keeps_its_last_attempt() {
+    let mut queue = configured(&Config { max_concurrent: 1, ..Config::default() });
+    let (received, now) = (at(0), at(0) + EXPIRE_AFTER);
+    let first = envelope(received, &["a@one.test"]);
+    assert!(restore(&mut queue, 1, &first, &[RecipientState::default()], now));
+    assert!(restore(&mut queue, 2, &envelope(received, &["a@two.test"]), &[RecipientState::default()], now));
+    let (connection, job) = jobs(&mut queue).remove(0);
+    let (routes, limits) = routes_and_limits(&Config { max_concurrent: 1, ..Config::default() });
+    queue.replace(routes, Limits { expire_after: Duration::from_hours(1), ..limits }, now);
+    queue.poll(now);
+    assert!(queue.take_expired().is_none());
+    settle(&mut queue, &job, DELIVERED, now);
+    queue.next(connection, now);
+    queue.leave(connection, now);
+    assert_eq!(started(&mut queue), [(2, "mx:two.test".to_owned())]);
+}
+
+#[test]
 fn a_shorter_time_until_senders_are_told_applies_to_every_message() {
     let mut queue = configured(&Config::default());
     let mut envelope = Envelope::clone(&envelope(at(0), &["a@one.test"]));
