@@ -37,7 +37,7 @@ pub use queue::{
     Changed, Frozen, HistoryEntry, LastReply, NotificationEntry, QueueEntry, QueueStats, QueueView,
     RecipientEntry, Status,
 };
-pub use request::{Connections, Pong, Request, SystemStatus};
+pub use request::{Connections, Pong, Reloaded, Request, SystemStatus};
 pub use server::{ControlServer, Handler};
 pub use socket::SocketError;
 pub use spool::{Checked, Discarded, Finding, Kept, KeptSegment, Piece, SpoolStats};

@@ -76,6 +76,10 @@ pub enum Request {
         /// Which.
         domain: Domain,
     },
+    /// Reads the configuration again and applies what is new. Answered by one [`Reloaded`]; `refused`, with a line for each
+    /// problem, when something is wrong with it: then nothing has changed.
+    #[serde(rename = "config.reload")]
+    Reload {},
     /// Numbers about the spool. Answered by one [`crate::SpoolStats`].
     #[serde(rename = "spool.stats")]
     SpoolStats {},
@@ -157,6 +161,7 @@ impl Request {
             Self::Release { .. } => "queue.release",
             Self::Freeze { .. } => "queue.freeze",
             Self::Thaw { .. } => "queue.thaw",
+            Self::Reload {} => "config.reload",
             Self::SpoolStats {} => "spool.stats",
             Self::SpoolVerify {} => "spool.verify",
             Self::DamagedList {} => "spool.damaged.list",
@@ -192,6 +197,15 @@ pub struct Pong {
     pub pong: bool,
     /// The version of the daemon.
     pub version: String,
+}
+
+/// What a reload has come to, by the keys of the configuration: the answer of `config.reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Keys whose new values apply.
+    pub changed: Vec<String>,
+    /// Keys whose old values apply until the next start.
+    pub needs_restart: Vec<String>,
 }
 
 /// The answer of `system.status`.

@@ -87,6 +87,7 @@ mod tests {
             Request::Retry { messages: crate::Selection::All },
             Request::Retry { messages: crate::Selection::Filter(filter) },
             Request::Delete { messages: crate::Selection::Ids(vec![id]) },
+            Request::Reload {},
             Request::SpoolStats {},
             Request::SpoolVerify {},
             Request::DamagedList {},

@@ -1,6 +1,6 @@
 //! Fills the queue with messages for a host that is down, and says what they cost:
 //! `cargo run -p empath-delivery --release --example queue_load -- waiting 1000000` for messages that were tried and wait, and
-//! `ready` for messages that were not. Each is measured in a process of its own.
+//! `ready` for messages that were not; `reload` for half of each and a new configuration. Each is measured in a process of its own.
 //!
 //! Prints lines of `name=value`. Times are in microseconds where the name does not say otherwise.
 
@@ -28,24 +28,28 @@ fn main() {
     match env::args().nth(1).as_deref() {
         Some("waiting") => waiting(messages()),
         Some("ready") => ready(messages()),
-        _ => println!("say waiting or ready, and how many messages"),
+        Some("reload") => reload(messages()),
+        _ => println!("say waiting, ready or reload, and how many messages"),
     }
 }
 
 fn queue() -> Queue {
-    let routes = Routes::new(&Config::default(), "mx.home.test".parse().unwrap());
-    let expire_after = Duration::from_hours(120);
-    Queue::new(
-        routes,
-        Limits {
-            max_concurrent: 500,
-            content_memory: 0,
-            expire_after,
-            delay_after: None,
-            rate: None,
-            breaker: CircuitBreaker::default(),
-        },
-    )
+    Queue::new(routes(), limits())
+}
+
+fn routes() -> Routes {
+    Routes::new(&Config::default(), "mx.home.test".parse().unwrap())
+}
+
+fn limits() -> Limits {
+    Limits {
+        max_concurrent: 500,
+        content_memory: 0,
+        expire_after: Duration::from_hours(120),
+        delay_after: None,
+        rate: None,
+        breaker: CircuitBreaker::default(),
+    }
 }
 
 fn id(number: u32) -> MessageId {
@@ -135,6 +139,41 @@ fn ready(messages: u32) {
     }
     println!("failed={failed} failed_ms={}", started.elapsed().as_millis());
     println!("deferred_octets_per_message={}", resident().saturating_sub(before) / u64::from(messages));
+}
+
+/// A new configuration while half of the messages are ready and half of them wait.
+fn reload(messages: u32) {
+    let mut queue = queue();
+    let content = Bytes::from_static(b"Subject: x\r\n\r\n").into();
+    for number in 0..messages / 2 {
+        queue.accept(id(number), Arc::new(envelope(number, "dead.test")), &content, at(0));
+    }
+    for number in messages / 2..messages {
+        let next_attempt_at = Some(at(9000));
+        let state = RecipientState { attempts: 3, next_attempt_at, ..RecipientState::default() };
+        let envelope = Arc::new(envelope(number, "dead.test"));
+        let stored = Stored { envelope, recipients: vec![state], size: 4096, held: false };
+        queue.restore(id(number), &stored, at(0));
+    }
+    queue.poll(at(0));
+    let started = Instant::now();
+    let limits = Limits { expire_after: Duration::from_hours(100), ..limits() };
+    queue.replace(routes(), limits, at(1));
+    println!("reload_call={}", started.elapsed().as_micros());
+    turn(&mut queue, messages, "reload");
+    let (started, mut longest, mut calls) = (Instant::now(), Duration::ZERO, 0_u32);
+    loop {
+        let call = Instant::now();
+        let next = queue.poll(at(1));
+        longest = longest.max(call.elapsed());
+        calls += 1;
+        if next > at(1) {
+            break;
+        }
+    }
+    println!("reload_all_ms={} reload_calls={calls}", started.elapsed().as_millis());
+    println!("reload_longest_call={}", longest.as_micros());
+    turn(&mut queue, messages + 1, "reloaded");
 }
 
 fn fail(queue: &mut Queue, job: &Queued) {

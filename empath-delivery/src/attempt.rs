@@ -34,6 +34,8 @@ pub(crate) struct Outbound<'a> {
     pub(crate) hostname: &'a Domain,
     pub(crate) config: &'a Config,
     pub(crate) timeouts: &'a Arc<client::Timeouts>,
+    /// For hosts while there are others.
+    pub(crate) hasty: &'a Arc<client::Timeouts>,
     pub(crate) resolver: &'a Resolver,
     pub(crate) own: &'a Own,
     /// Connections to the next hop.

@@ -19,8 +19,8 @@ use crate::{
     failure::Failure,
     log, maildir,
     open::Open,
-    processor::{Commits, Shared},
-    queue::{ConnectionId, Job, Next, Outcome, Queued},
+    processor::{Assigned, Commits, Live, Shared},
+    queue::{ConnectionId, Job, Next, Outcome},
     rollup::{self, Whose},
     route::NextHop,
 };
@@ -30,8 +30,8 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     id: ConnectionId,
     next_hop: NextHop,
-    mut job: Queued,
-    jobs: mpsc::Receiver<Queued>,
+    (mut job, live): Assigned,
+    jobs: mpsc::Receiver<Assigned>,
 ) {
     let mut lane = Lane {
         active: shared.metrics.active.with(&next_hop.to_string()),
@@ -39,13 +39,14 @@ pub(crate) async fn run(
         commits: Commits::default(),
         duration: None,
         open: None,
+        live,
         shared,
         id,
         next_hop,
         jobs,
     };
     loop {
-        let next = match lane.shared.directed(job, &mut lane.commits).await {
+        let (next, live) = match lane.shared.directed(job, &mut lane.commits).await {
             // It is settled or ready again, and says nothing about the destination.
             None => {
                 lane.shared.refund(id);
@@ -56,14 +57,16 @@ pub(crate) async fn run(
                 None => break,
             },
         };
-        job = match next {
-            Next::Job(next) => next,
+        let given = match next {
+            Next::Job(next) => (next, live),
             Next::Idle => match lane.idle().await {
                 Some(next) => next,
                 None => break,
             },
             Next::Close => break,
         };
+        job = given.0;
+        lane.keep_to(given.1);
     }
     lane.commits.settled(&lane.shared).await;
     if let Some(open) = lane.open {
@@ -76,7 +79,9 @@ pub(crate) struct Lane {
     pub(crate) shared: Arc<Shared>,
     pub(crate) id: ConnectionId,
     pub(crate) next_hop: NextHop,
-    jobs: mpsc::Receiver<Queued>,
+    jobs: mpsc::Receiver<Assigned>,
+    /// The configuration of the present job.
+    pub(crate) live: Arc<Live>,
     open: Option<Open>,
     commits: Commits,
     rng: fastrand::Rng,
@@ -86,6 +91,16 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// The next job has this configuration. A connection that was opened by another one is not used any more.
+    fn keep_to(&mut self, live: Arc<Live>) {
+        if live.epoch != self.live.epoch
+            && let Some(open) = self.open.take()
+        {
+            self.shared.spawn(open.quit());
+        }
+        self.live = live;
+    }
+
     /// Makes an attempt and records what it comes to. `None` if there was none, and the job is another connection's.
     async fn deliver(&mut self, job: &mut Job) -> Option<Outcome> {
         let started = (self.shared.now(), Instant::now());
@@ -159,9 +174,9 @@ impl Lane {
     }
 
     async fn attempt(&mut self, job: &Job, content: &Content) -> Attempted {
-        let Self { shared, id, next_hop, open, rng, active, .. } = self;
+        let Self { shared, id, next_hop, live, open, rng, active, .. } = self;
         let terms = match &*next_hop {
-            NextHop::Maildir(template) => return file(shared, template, job, content).await,
+            NextHop::Maildir(template) => return file(live, template, job, content).await,
             NextHop::Mx(_, terms)
             | NextHop::Site(_, terms)
             | NextHop::Host { terms, .. }
@@ -171,12 +186,13 @@ impl Lane {
         let outbound = Outbound {
             next_hop,
             terms,
-            network: &shared.network,
-            hostname: &shared.settings.hostname,
-            config: &shared.settings.delivery,
-            timeouts: &shared.timeouts,
-            resolver: &shared.resolver,
-            own: &shared.own,
+            network: &live.network,
+            hostname: &shared.hostname,
+            config: &live.delivery,
+            timeouts: &live.timeouts,
+            hasty: &live.hasty,
+            resolver: &live.resolver,
+            own: &live.own,
             active,
             aborting: &shared.aborting,
             connection: *id,
@@ -193,7 +209,7 @@ impl Lane {
     }
 
     fn observe(&mut self, job: &Job, started: Instant) {
-        let domain = job.domain().unwrap_or(&self.shared.settings.hostname);
+        let domain = job.domain().unwrap_or(&self.shared.hostname);
         let seconds = started.elapsed().as_secs_f64();
         match &self.duration {
             Some((last, duration)) if last == domain => duration.observe(seconds),
@@ -206,10 +222,13 @@ impl Lane {
     }
 
     /// Waits for the next job as long as the connection is worth it.
-    async fn idle(&mut self) -> Option<Queued> {
-        let Self { shared, open, jobs, commits, .. } = self;
+    async fn idle(&mut self) -> Option<Assigned> {
+        let Self { shared, live, open, jobs, commits, .. } = self;
         if let Some(open) = open {
-            let idle_timeout = sleep(shared.settings.delivery.connection_pool.idle_timeout);
+            let mut changes = shared.live.subscribe();
+            let idle_timeout = sleep(live.delivery.connection_pool.idle_timeout);
+            let outdated = changes.wait_for(|new| new.epoch != live.epoch);
+            tokio::pin!(outdated);
             tokio::pin!(idle_timeout);
             loop {
                 tokio::select! {
@@ -217,6 +236,7 @@ impl Lane {
                     job = jobs.recv() => return job,
                     () = open.closed() => break,
                     () = &mut idle_timeout => break,
+                    _ = &mut outdated => break,
                     () = commits.settled(shared), if !commits.is_empty() => {}
                     () = shared.stopping.cancelled() => break,
                 }
@@ -226,7 +246,7 @@ impl Lane {
     }
 }
 
-async fn file(shared: &Arc<Shared>, template: &Path, job: &Job, content: &Content) -> Attempted {
+async fn file(live: &Live, template: &Path, job: &Job, content: &Content) -> Attempted {
     let started = Instant::now();
     let mut attempted = Attempted::new(job);
     attempted.outcome = Outcome::Good;
@@ -234,7 +254,7 @@ async fn file(shared: &Arc<Shared>, template: &Path, job: &Job, content: &Conten
         let Some(path) = job.envelope.recipients().get(recipient.index as usize) else {
             continue;
         };
-        let directory = maildir::directory(template, path, &shared.postmaster_domain);
+        let directory = maildir::directory(template, path, &live.postmaster_domain);
         let name = (job.id, recipient.index);
         let content = Outgoing::new(job.id, content);
         let filed = maildir::deliver(directory, name, &job.envelope.reverse_path, content).await;

@@ -50,8 +50,8 @@ pub use config::{Config, DsnConfig};
 pub use content::header;
 pub use metrics::Metrics;
 pub use processor::{
-    Because, Filter, HistoryView, MessageView, Parts, Processor, RecipientView, ReplyView, Settings, Stats,
-    Touched, WhyView,
+    Because, Filter, HistoryView, MessageView, Parts, Processor, RecipientView, Reload, ReplyView, Settings,
+    Stats, Touched, WhyView,
 };
 pub use queue::{MessageStatus, RecipientStatus};
 pub use resolve::Resolver;

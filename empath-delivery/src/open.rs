@@ -31,7 +31,7 @@ const MAX_CLEAR: usize = 10_000;
 pub(crate) struct Network {
     dial: Arc<dyn Dial>,
     tls: Tls,
-    broken: Broken,
+    broken: Arc<Broken>,
     metrics: Metrics,
 }
 
@@ -93,7 +93,13 @@ impl Broken {
 
 impl Network {
     pub(crate) fn new(dial: Arc<dyn Dial>, tls: Tls, metrics: Metrics) -> Self {
-        Self { dial, tls, broken: Broken::default(), metrics }
+        Self { dial, tls, broken: Arc::default(), metrics }
+    }
+
+    /// The same, with another way to encrypt.
+    pub(crate) fn with(&self, tls: Tls) -> Self {
+        let Self { dial, broken, metrics, .. } = self;
+        Self { dial: Arc::clone(dial), tls, broken: Arc::clone(broken), metrics: metrics.clone() }
     }
 
     /// Connects to a host to see whether it is there: in clear text, but for one that speaks TLS alone.
@@ -238,7 +244,7 @@ impl Open {
         let Candidate { host, target, .. } = candidate;
         let peer = |tls| Arc::new(Peer { shown: shown(host.as_ref(), target), host: host.clone(), tls });
         let (terms, shared) = (outbound.terms, outbound.shared);
-        let timeouts = if hasty { &shared.hasty } else { outbound.timeouts };
+        let timeouts = if hasty { outbound.hasty } else { outbound.timeouts };
         let manners = (outbound.hostname, timeouts);
         match outbound.network.enter(candidate, terms, domain, manners).await {
             Ok(mut connection) => {

@@ -133,7 +133,18 @@ impl Resolver {
 
     /// A resolver with another source of answers: `servers` and how often they are asked mean nothing then.
     pub fn over(lookup: Arc<dyn Lookup>, config: &DnsConfig, registry: &Registry) -> Self {
-        let flights = Arc::new(Flights::new(config, lookup, Metrics::new(registry)));
+        Self::counting(lookup, config, registry, Metrics::new(registry))
+    }
+
+    /// A resolver of another configuration that remembers nothing yet. It counts on where this one stops; `registry` is that
+    /// of this one.
+    pub fn renewed(&self, config: &DnsConfig, registry: &Registry) -> Result<Self, ResolverError> {
+        let lookup = Arc::new(NameServers::new(config)?);
+        Ok(Self::counting(lookup, config, registry, self.flights.metrics()))
+    }
+
+    fn counting(lookup: Arc<dyn Lookup>, config: &DnsConfig, registry: &Registry, metrics: Metrics) -> Self {
+        let flights = Arc::new(Flights::new(config, lookup, metrics));
         let weak = Arc::downgrade(&flights);
         registry.collected("empath_dns_cache_entries", "Answers in the DNS cache.", Kind::Gauge, move || {
             let entries = weak.upgrade()?.with_cache(Cache::len);

@@ -30,12 +30,12 @@ pub(crate) enum Whose {
 impl Lane {
     /// Looks up the hosts of the job's domains, and gives those recipients back whose mail goes in another lane.
     pub(crate) async fn sort(&mut self, job: &mut Job) -> Whose {
-        let rollup = self.shared.settings.delivery.connection_pool.mx_rollup;
+        let rollup = self.live.delivery.connection_pool.mx_rollup;
         match self.next_hop.clone() {
             // The bare <Postmaster> has no domain to share.
             NextHop::Mx(domain, _) if rollup && job.domain() == Some(&domain) => {
                 let _resolving = self.shared.resolving(self.id);
-                let site = match self.shared.resolver.mx(&domain).await {
+                let site = match self.live.resolver.mx(&domain).await {
                     Err(failure) => return Whose::Ours(Some(Failure::from(&failure))),
                     Ok(hosts) => Site::of(hosts),
                 };
@@ -63,7 +63,7 @@ impl Lane {
         let _resolving = self.shared.resolving(self.id);
         for other in domains {
             // What is known is there at once, also when patience is over.
-            let hosts = timeout_at(patience, self.shared.resolver.mx(&other)).await;
+            let hosts = timeout_at(patience, self.live.resolver.mx(&other)).await;
             if rollup && hosts.is_ok_and(|hosts| hosts.is_ok_and(|hosts| Site::of(hosts) == *site)) {
                 continue;
             }

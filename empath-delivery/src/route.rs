@@ -376,6 +376,11 @@ impl Routes {
         self.overrides.remove(domain)
     }
 
+    /// Takes over what an operator has said.
+    pub(crate) fn keep_overrides_of(&mut self, before: &mut Self) {
+        self.overrides = std::mem::take(&mut before.overrides);
+    }
+
     fn policy(&self, domain: &Domain) -> &Policy {
         self.exact.get(domain).or_else(|| longest(&self.below, domain)).unwrap_or(&self.any)
     }

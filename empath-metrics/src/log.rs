@@ -11,7 +11,9 @@ use empath_common::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::subscriber::SetGlobalDefaultError;
-use tracing_subscriber::{EnvFilter, Layer, Registry, filter::ParseError, fmt, layer::SubscriberExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, filter::ParseError, fmt, layer::SubscriberExt as _, reload,
+};
 
 use crate::lines::{Escapes, Lines};
 
@@ -58,6 +60,9 @@ pub enum LogError {
     /// `log.level` is no filter.
     #[error("log.level is not a log filter: {0}")]
     Level(#[source] ParseError),
+    /// The log has ended.
+    #[error("the log has ended: {0}")]
+    Ended(#[source] reload::Error),
     /// There is no standard output, or no thread for it.
     #[error("the log cannot be written to standard output: {0}")]
     Output(#[source] io::Error),
@@ -69,15 +74,48 @@ pub enum LogError {
 /// Keeps the log going. When this is dropped, what still waits is written, for a second at most.
 #[derive(Debug)]
 #[must_use = "the log ends when this is dropped"]
-pub struct Logging(Lines);
+pub struct Logging {
+    lines: Lines,
+    level: Level,
+}
+
+/// Changes how much is logged.
+#[derive(Debug, Clone)]
+pub struct Level {
+    filter: reload::Handle<EnvFilter, Registry>,
+    fixed: bool,
+}
 
 /// A slow reader of the log delays the end of the daemon by this at most.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        self.0.flush(LAST_LINES);
-        self.0.close();
+        self.lines.flush(LAST_LINES);
+        self.lines.close();
+    }
+}
+
+impl Logging {
+    /// What changes how much is logged.
+    pub fn level(&self) -> Level {
+        self.level.clone()
+    }
+}
+
+impl Level {
+    /// Whether the environment variable `RUST_LOG` says how much is logged, whatever the configuration does.
+    pub fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
+    /// From now on this much is logged, unless it [is fixed](Self::is_fixed).
+    pub fn set(&self, config: &LogConfig) -> Result<(), LogError> {
+        if self.fixed {
+            return Ok(());
+        }
+        let filter = filter(&config.level).map_err(LogError::Level)?;
+        self.filter.reload(filter).map_err(LogError::Ended)
     }
 }
 
@@ -109,10 +147,13 @@ impl LogConfig {
 /// Whoever logs never waits and never fails: when the reader of the output is too slow, lines are dropped and
 /// counted; when it is gone, they are dropped.
 pub fn start(config: &LogConfig) -> Result<Logging, LogError> {
-    let filter = match env::var("RUST_LOG") {
-        Ok(directives) if !directives.is_empty() => filter(&directives).map_err(LogError::Environment)?,
-        _ => filter(&config.level).map_err(LogError::Level)?,
+    let (filter, fixed) = match env::var("RUST_LOG") {
+        Ok(directives) if !directives.is_empty() => {
+            (filter(&directives).map_err(LogError::Environment)?, true)
+        }
+        _ => (filter(&config.level).map_err(LogError::Level)?, false),
     };
+    let (filter, handle) = reload::Layer::new(filter);
     let stdout = io::stdout();
     let escapes = config.escapes(stdout.is_terminal());
     // A file of our own, since std's buffers standard output by lines and can't be used after a failure.
@@ -120,7 +161,7 @@ pub fn start(config: &LogConfig) -> Result<Logging, LogError> {
     let lines = Lines::start(fs::File::from(output), escapes).map_err(LogError::Output)?;
     let subscriber = Registry::default().with(layer(lines.clone(), escapes).with_filter(filter));
     tracing::subscriber::set_global_default(subscriber).map_err(LogError::Twice)?;
-    Ok(Logging(lines))
+    Ok(Logging { lines, level: Level { filter: handle, fixed } })
 }
 
 /// The filter would take a misspelt level for a target, and log nothing else.
@@ -231,6 +272,27 @@ mod tests {
             assert_eq!(problems(right), [], "{right}");
         }
         assert_eq!(LogConfig::default().validate(), []);
+    }
+
+    #[test]
+    fn the_level_can_change_while_things_are_logged() {
+        let output = Output::default();
+        let lines = Lines::start(output.clone(), Escapes::Text).unwrap();
+        let (filter, handle) = reload::Layer::new(filter("warn").unwrap());
+        let level = Level { filter: handle, fixed: false };
+        let subscriber = Registry::default().with(layer(lines.clone(), Escapes::Text).with_filter(filter));
+        tracing::subscriber::with_default(subscriber, || {
+            for (n, to) in ["debug", "info", "off"].into_iter().enumerate() {
+                tracing::info!("number {n}");
+                tracing::debug!("decision {n}");
+                level.set(&LogConfig { level: to.to_owned(), ..LogConfig::default() }).unwrap();
+            }
+            tracing::error!("the last");
+        });
+        lines.flush(Duration::from_secs(10));
+        let log = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        let said: Vec<_> = log.lines().map(|line| line.rsplit(": ").next().unwrap()).collect();
+        assert_eq!(said, ["number 1", "decision 1", "number 2"]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 mod descriptors;
 mod memory;
 mod own;
+mod reload;
+mod signals;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,12 +13,15 @@ use empath_control::{ControlServer, SocketError};
 use empath_delivery::{Processor, Resolver};
 use empath_ffi::Module;
 use empath_health::{HttpServer, Part, Readiness};
-use empath_metrics::{Registry, log::LogError};
+use empath_metrics::{
+    Registry,
+    log::{Level, LogError},
+};
 use empath_smtp::server::{Authenticator, Listener, RelayControl, Server, Settings, Tls};
 use empath_spool::Spool;
 use sd_notify::NotifyState;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    sync::{Mutex, watch},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -29,6 +34,9 @@ use crate::{
     intake::{Intake, Priorities},
     operations::{Operations, SpoolOperations},
 };
+
+pub use reload::{ReloadError, Reloaded, Reloader};
+use signals::{Order, Signals};
 
 /// How long sessions and deliveries in flight may take to finish after a signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -79,20 +87,23 @@ pub enum StartError {
 
 /// Runs the daemon until SIGTERM or SIGINT; a second signal ends it at once.
 pub fn run(loaded: &Loaded) -> Result<(), StartError> {
-    let _logging = empath_metrics::log::start(&loaded.config.log)?;
+    let logging = empath_metrics::log::start(&loaded.config.log)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().max_blocking_threads(memory::threads()).build()?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let daemon = Daemon::start(&loaded.config).await?;
+        let daemon = Daemon::start(loaded, logging.level()).await?;
         info!(version = env!("CARGO_PKG_VERSION"), config = %loaded.path.display(), "ready");
-        notify(NotifyState::Ready);
-        signals.next().await;
-        notify(NotifyState::Stopping);
+        notify(&[NotifyState::Ready]);
+        while signals.next().await == Order::Reload {
+            // What came of it is in the log.
+            let _ = daemon.reloader.reload().await;
+        }
+        notify(&[NotifyState::Stopping]);
         info!("stopping: sessions and deliveries in flight may finish; a second signal ends this at once");
         tokio::select! {
             () = daemon.stop() => info!("stopped"),
-            () = signals.next() => warn!("stopped by a second signal; what was in flight is repeated after the next start"),
+            () = signals.stop() => warn!("stopped by a second signal; what was in flight is repeated after the next start"),
         }
         Ok(())
     });
@@ -110,6 +121,7 @@ struct Daemon {
     spool: Arc<dyn Spool>,
     services: Tasks,
     readiness: Readiness,
+    reloader: Arc<Reloader>,
 }
 
 /// Tasks that end together.
@@ -143,17 +155,17 @@ fn processor(
 
 impl Daemon {
     /// Opens and binds everything; serves only when all of it has succeeded.
-    async fn start(config: &Config) -> Result<Self, StartError> {
-        let mut config = config.clone();
+    async fn start(loaded: &Loaded, level: Level) -> Result<Self, StartError> {
+        let mut config = loaded.config.clone();
+        let memory = memory::limit();
         descriptors::fit(&mut config);
-        memory::fit(&mut config.smtp.limits);
+        memory::fit(&mut config.smtp.limits, memory);
         let config = &config;
         let registry = Registry::default();
         empath_metrics::process::define(&registry);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let hostname = config.hostname();
         warn_of(config, clock.now());
-        let mut hooks = hooks(config)?;
+        let modules = modules(config)?;
         let tls = certificates(config)?;
         let auth = users(config)?;
 
@@ -175,13 +187,13 @@ impl Daemon {
         let space = FreeSpace::new(&config.smtp.limits, Arc::clone(&spool), &registry);
         if let Some(space) = &space {
             space.look().await;
-            hooks.insert(0, Arc::new(space.clone()));
         }
+        let first = space.clone().map(|space| Arc::new(space) as Arc<dyn Hook>);
         let resolver = Arc::new(Resolver::counted(&config.delivery.dns, &registry)?);
         let addresses: Vec<_> = listeners.iter().map(Listener::address).collect();
         let parts = empath_delivery::Parts {
             spool: Arc::clone(&spool),
-            resolver: Arc::clone(&resolver),
+            resolver,
             dial: Arc::new(empath_smtp::client::Sockets),
             tls: config.delivery.tls().map_err(|problem| StartError::Tls(problem.within("delivery")))?,
             clock: Arc::clone(&clock),
@@ -196,19 +208,30 @@ impl Daemon {
             Arc::clone(&spool),
             &config.spool,
             processor.clone(),
-            Priorities {
-                header: config.delivery.priority_header.clone(),
-                networks: config.smtp.relay_networks.clone(),
-            },
+            Priorities::new(&config.delivery, &config.smtp),
             Arc::clone(&clock),
             &config.smtp.limits,
         );
         let metrics = empath_smtp::server::Metrics::new(&registry);
-        let settings = Settings { dsn: config.dsn.enabled, ..Settings::new(&config.smtp, hostname, metrics) };
-        let server = Server::new(settings, Hooks::new(hooks), intake, clock);
+        let hooks = Hooks::new(reload::hooks(first.as_ref(), RelayControl::new(&config.smtp), &modules));
+        let server = Server::new(settings(config, metrics.clone()), hooks, intake, Arc::clone(&clock));
         let server = Arc::new(server.with_tls(tls).with_auth(auth));
+        let connections = Arc::clone(&server.connections);
+        let reloader = Arc::new(Reloader {
+            path: loaded.path.clone(),
+            running: Mutex::new(loaded.config.clone()),
+            memory,
+            registry,
+            level,
+            clock,
+            processor: processor.clone(),
+            server: watch::Sender::new(server),
+            first,
+            modules,
+            smtp_metrics: metrics,
+        });
 
-        report_readiness(&readiness, &spool, space, &processor, &resolver);
+        report_readiness(&readiness, &spool, space, &processor);
         let mut services = Tasks::new();
         // The queue fills while mail is accepted. An order to stop reaches it through the processor.
         services.spawn(|_| async {
@@ -216,23 +239,23 @@ impl Daemon {
         });
         let operations = Operations {
             processor: processor.clone(),
-            resolver,
+            reloader: Arc::clone(&reloader),
             spool: Arc::clone(&spool),
             storage: SpoolOperations::new(Arc::clone(&spool), storage),
             readiness: readiness.clone(),
-            inbound: Arc::clone(&server.connections),
+            inbound: Arc::clone(&connections),
             started: Instant::now(),
         };
-        services.spawn(|stop| memory::give_back(Arc::clone(&server.connections), stop));
+        services.spawn(|stop| memory::give_back(connections, stop));
         services.spawn(|stop| control.serve(Arc::new(operations), stop));
         for page in http {
             services.spawn(|stop| page.serve(stop));
         }
         let mut smtp = Tasks::new();
         for listener in listeners {
-            smtp.spawn(|stop| listener.serve(Arc::clone(&server), stop));
+            smtp.spawn(|stop| listener.serve(reloader.server.subscribe(), stop));
         }
-        Ok(Self { smtp, processor, spool, services, readiness })
+        Ok(Self { smtp, processor, spool, services, readiness, reloader })
     }
 
     /// Listeners first, then sessions, then deliveries, then the spool; health and control answer to the last.
@@ -270,15 +293,19 @@ impl Tasks {
     }
 }
 
-/// Core policy first, then the modules in configured order.
-fn hooks(config: &Config) -> Result<Vec<Arc<dyn Hook>>, StartError> {
-    let mut hooks: Vec<Arc<dyn Hook>> = vec![Arc::new(RelayControl::new(&config.smtp))];
+fn modules(config: &Config) -> Result<Vec<Arc<dyn Hook>>, StartError> {
+    let mut modules: Vec<Arc<dyn Hook>> = Vec::new();
     for module in &config.modules {
         let module = Module::load(module)?;
         info!(module = module.name(), "module loaded");
-        hooks.push(Arc::new(module));
+        modules.push(Arc::new(module));
     }
-    Ok(hooks)
+    Ok(modules)
+}
+
+/// What sessions keep to.
+fn settings(config: &Config, metrics: empath_smtp::server::Metrics) -> Settings {
+    Settings { dsn: config.dsn.enabled, ..Settings::new(&config.smtp, config.hostname(), metrics) }
 }
 
 /// The check of the configuration has loaded them already: only what changed since can be wrong.
@@ -322,12 +349,11 @@ fn report_readiness(
     spool: &Arc<dyn Spool>,
     space: Option<FreeSpace>,
     processor: &Processor,
-    resolver: &Arc<Resolver>,
 ) {
-    let (spool, queue, resolver) = (Arc::clone(spool), processor.clone(), Arc::clone(resolver));
+    let (spool, queue, names) = (Arc::clone(spool), processor.clone(), processor.clone());
     readiness
         .check(Part::Spool, move || spool.is_healthy() && !space.as_ref().is_some_and(FreeSpace::is_short));
-    readiness.check(Part::Dns, move || resolver.is_healthy());
+    readiness.check(Part::Dns, move || names.resolver().is_healthy());
     readiness.queue_size(move || queue.queue_len() as u64);
     for part in [Part::Smtp, Part::Spool, Part::Delivery, Part::Dns] {
         readiness.set(part, true);
@@ -335,28 +361,8 @@ fn report_readiness(
 }
 
 /// Tells systemd, where it listens.
-fn notify(state: NotifyState<'_>) {
-    if let Err(failure) = sd_notify::notify(&[state]) {
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(failure) = sd_notify::notify(states) {
         warn!(error = %failure, "systemd could not be notified");
-    }
-}
-
-/// The signals that end the daemon.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Self { terminate, interrupt })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }

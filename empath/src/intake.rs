@@ -43,6 +43,21 @@ impl Intake {
     }
 }
 
+impl Intake {
+    /// The same with other rules about what is taken in.
+    #[must_use]
+    pub fn successor(&self, priorities: Priorities, limits: &Limits) -> Self {
+        Self {
+            storage: Arc::clone(&self.storage),
+            processor: self.processor.clone(),
+            priorities,
+            clock: Arc::clone(&self.clock),
+            rng: Mutex::new(fastrand::Rng::new()),
+            queue_size: limits.queue_size,
+        }
+    }
+}
+
 impl server::Intake for Intake {
     type Draft = Draft;
 

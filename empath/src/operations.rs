@@ -12,14 +12,15 @@ use empath_control::{
     Selection, Status, SystemStatus, WhyEntry,
 };
 use empath_delivery::{
-    HistoryView, MessageStatus, MessageView, Processor, RecipientStatus, RecipientView, ReplyView, Resolver,
-    Touched, WhyView,
+    HistoryView, MessageStatus, MessageView, Processor, RecipientStatus, RecipientView, ReplyView, Touched,
+    WhyView,
 };
 use empath_health::Readiness;
 use empath_smtp::server;
 use empath_spool::Spool;
 use tokio::time::{Instant, timeout};
 
+use crate::daemon::{ReloadError, Reloaded, Reloader};
 pub use spool::SpoolOperations;
 pub(crate) use spool::findings;
 
@@ -27,8 +28,8 @@ pub(crate) use spool::findings;
 pub struct Operations {
     /// Whose queue it is.
     pub processor: Processor,
-    /// What looks next hops up.
-    pub resolver: Arc<Resolver>,
+    /// What reads the configuration again.
+    pub reloader: Arc<Reloader>,
     /// Where the content of queued messages is.
     pub spool: Arc<dyn Spool>,
     /// What looks after the spool.
@@ -112,6 +113,7 @@ impl Handler for Operations {
                 let changed = thawed.map_err(failed)?;
                 answers.send(&Frozen { domain, frozen: false, changed }).await
             }
+            Request::Reload {} => self.reload(answers).await,
             Request::SpoolStats {} => self.storage.stats(answers).await,
             Request::SpoolVerify {} => self.storage.verify(answers).await,
             Request::DamagedList {} => self.storage.damaged(answers).await,
@@ -128,6 +130,14 @@ impl Handler for Operations {
 }
 
 impl Operations {
+    async fn reload(&self, answers: &mut Answers) -> Result<(), Failure> {
+        let reloaded = answers.during(self.reloader.reload()).await?;
+        let refused =
+            |error: ReloadError| Failure::new(FailureCode::Refused, error.to_string().trim_end().to_owned());
+        let Reloaded { changed, needs_restart } = reloaded.map_err(refused)?;
+        answers.send(&empath_control::Reloaded { changed, needs_restart }).await
+    }
+
     fn status(&self) -> SystemStatus {
         SystemStatus {
             version: VERSION.to_owned(),
@@ -140,7 +150,7 @@ impl Operations {
                 inbound: self.inbound.count() as u64,
                 outbound: self.processor.connections() as u64,
             },
-            dns_cache_entries: Some(self.resolver.cache_len() as u64),
+            dns_cache_entries: Some(self.processor.resolver().cache_len() as u64),
         }
     }
 

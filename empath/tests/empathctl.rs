@@ -12,8 +12,8 @@ use std::{
 use empath_control::{
     Answers, Because, Changed, Checked, Connections, ControlServer, Discarded, Failure, FailureCode, Finding,
     Frozen, Handler, HistoryEntry, Kept, KeptSegment, LastReply, NotificationEntry, Piece, Pong, Priority,
-    QueueEntry, QueueStats, QueueView, QueueWhy, RecipientEntry, Request, Selection, SpoolStats, Status,
-    SystemStatus, WhyEntry,
+    QueueEntry, QueueStats, QueueView, QueueWhy, RecipientEntry, Reloaded, Request, Selection, SpoolStats,
+    Status, SystemStatus, WhyEntry,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -204,6 +204,11 @@ impl Handler for Fake {
                     })
                     .await
             }
+            Request::Reload {} => {
+                let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
+                let (changed, needs_restart) = (keys(&["dsn.enabled"]), keys(&["\u{1b}hostname"]));
+                answers.send(&Reloaded { changed, needs_restart }).await
+            }
             Request::Freeze { domain } => answers.send(&Frozen { domain, frozen: true, changed: true }).await,
             Request::Thaw { domain } => answers.send(&Frozen { domain, frozen: false, changed: false }).await,
             Request::Retry { messages }
@@ -264,6 +269,8 @@ async fn run(socket: &Path, arguments: &[&str]) -> (i32, String, String) {
 async fn json_answers_have_the_documented_members() {
     let daemon = Running::start(1);
     assert_eq!(daemon.json(&["system", "ping"]).await, json!({"pong": true, "version": "1.2.3"}));
+    let reloaded = json!({"changed": ["dsn.enabled"], "needs_restart": ["\u{1b}hostname"]});
+    assert_eq!(daemon.json(&["config", "reload"]).await, reloaded);
     assert_eq!(
         daemon.json(&["system", "status"]).await,
         json!({"version": "1.2.3", "uptime_seconds": 93784, "queue_size": 1, "recovering": 0,
@@ -338,6 +345,7 @@ async fn people_get_tables_in_which_nothing_steers_the_terminal() {
         (&["queue", "thaw", "slow.test"], "slow.test was not frozen"),
         (&["queue", "stats"], "frozen: slow.test"),
         (&["system", "status"], "up           1d 02:03:04"),
+        (&["config", "reload"], "applied        dsn.enabled\nneeds restart  \\x1bhostname\n"),
         (&["system", "ping"], "Empath 1.2.3 answers"),
         (&["spool", "damaged"], "7       a record does not verify \\x1b[31m  01ARZ"),
         (&["spool", "stats"], "free         5 octets, unbounded files"),

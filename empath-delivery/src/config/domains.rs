@@ -33,7 +33,7 @@ pub struct DomainConfig {
     /// Takes every certificate where encryption is required, or none but valid ones, instead of what
     /// `tls.accept_invalid_certs` says.
     ///
-    /// There is a warning at each start. Default: none.
+    /// There is a warning at each start and reload. Default: none.
     pub accept_invalid_certs: Option<bool>,
     /// Write commands without waiting for each reply, where PIPELINING is offered (RFC 2920).
     ///

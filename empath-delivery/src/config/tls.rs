@@ -32,12 +32,12 @@ pub struct TlsConfig {
     pub default_policy: TlsPolicy,
     /// Takes every certificate where encryption is required: expired ones, those of strangers, those for another name.
     ///
-    /// Whoever stands between the hosts can then read and change the mail; there is a warning at each start. Rather set
+    /// Whoever stands between the hosts can then read and change the mail; there is a warning at each start and reload. Rather set
     /// it for the one domain that needs it. Default: `false`.
     pub accept_invalid_certs: bool,
     /// A file with roots that are trusted beside those of the system (PEM).
     ///
-    /// For servers whose certificates come from an authority of your own. The system's roots are read at the start, from
+    /// For servers whose certificates come from an authority of your own. The system's roots are read at the start and at each reload, from
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR` if they are set, where a policy verifies certificates. Relative to the
     /// configuration file. Default: none.
     #[schemars(with = "Option<String>")]

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     hash::{BuildHasher as _, RandomState},
-    sync::{Arc, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -46,6 +46,17 @@ struct Delivery {
 }
 
 impl Deliveries {
+    /// From now on so long and so many; `None` if nothing is remembered.
+    fn adjust(mut self, config: &Deduplication) -> Option<Self> {
+        (self.window, self.most) = (config.window?, config.entries);
+        while self.by_key.len() > self.most
+            && let Some((at, oldest)) = self.by_age.first().copied()
+        {
+            self.forget(at, oldest);
+        }
+        Some(self)
+    }
+
     /// `None` if everything is to be delivered.
     pub(super) fn new(config: &Deduplication) -> Option<Self> {
         Some(Self {
@@ -92,6 +103,19 @@ impl Deliveries {
 }
 
 impl Shared {
+    fn deliveries(&self) -> MutexGuard<'_, Option<Deliveries>> {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on duplicates are recognised like this; what is remembered stays so.
+    pub(super) fn deduplicate(&self, config: &Deduplication) {
+        let mut deliveries = self.deliveries();
+        *deliveries = match deliveries.take() {
+            Some(known) => known.adjust(config),
+            None => Deliveries::new(config),
+        };
+    }
+
     /// Ends recipients of a job to whom the same message was delivered already, or is on its way in another one. Returns the
     /// keys of those that are left.
     pub(crate) async fn drop_duplicates(
@@ -101,7 +125,7 @@ impl Shared {
         content: &Content,
         commits: &mut Commits,
     ) -> Vec<(u32, Key)> {
-        if self.deliveries.is_none() {
+        if self.deliveries().is_none() {
             return Vec::new();
         }
         // Where it can't be read, the attempt finds out.
@@ -136,8 +160,8 @@ impl Shared {
         path: &ForwardPath,
     ) -> Option<Entered> {
         let now = self.now();
-        let deliveries = self.deliveries.as_ref()?;
-        let mut deliveries = deliveries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deliveries = self.deliveries();
+        let deliveries = deliveries.as_mut()?;
         let key = deliveries.key(message_id, &job.envelope, path);
         if let Some(other) = deliveries.other(key, job.id, now)
             && (other.delivered || self.is_on_its_way(other))
@@ -158,8 +182,8 @@ impl Shared {
 
     /// Remembers which recipients with these keys have the message.
     pub(crate) fn were_delivered(&self, id: MessageId, keys: &[(u32, Key)], results: &[Tried]) {
-        let Some(deliveries) = &self.deliveries else { return };
-        let mut deliveries = deliveries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deliveries = self.deliveries();
+        let Some(deliveries) = &mut *deliveries else { return };
         for (recipient, key) in keys {
             let has_it = |tried: &Tried| tried.recipient.index == *recipient && tried.result.is_ok();
             if results.iter().any(has_it) {

@@ -11,6 +11,7 @@ mod envelope;
 mod expiry;
 mod freeze;
 mod hold;
+mod live;
 mod outcome;
 mod overrides;
 mod reach;
@@ -31,7 +32,7 @@ use std::{
 };
 
 use empath_common::{Clock, Domain, Envelope, MessageId};
-use empath_smtp::client::{Dial, Timeouts, Tls};
+use empath_smtp::client::{Dial, Tls};
 use empath_spool::{Content, Spool};
 use jiff::Timestamp;
 use tokio::{
@@ -43,17 +44,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Config, DsnConfig, Metrics, Resolver,
     health::Health,
-    hosts::Own,
     lane, log,
     open::Network,
-    order::HASTE,
-    queue::{Action, ConnectionId, Job, Limits, Next, Outcome, Queue, Queued},
-    route::Routes,
+    queue::{Action, ConnectionId, Job, Next, Outcome, Queue, Queued},
 };
 
 pub(crate) use commits::Commits;
 pub use control::{Filter, Touched};
 use duplicates::Deliveries;
+use live::Fixed;
+pub(crate) use live::Live;
+pub use live::Reload;
 use untaken::Untaken;
 pub use view::{HistoryView, MessageView, RecipientView, ReplyView, Stats};
 pub use why::{Because, WhyView};
@@ -103,18 +104,14 @@ pub struct Parts {
 pub struct Processor(pub(crate) Arc<Shared>);
 
 pub(crate) struct Shared {
-    pub(crate) settings: Settings,
-    pub(crate) timeouts: Arc<Timeouts>,
-    /// For hosts while there are others.
-    pub(crate) hasty: Arc<Timeouts>,
-    pub(crate) own: Own,
+    /// [`Settings::hostname`].
+    pub(crate) hostname: Domain,
+    fixed: Fixed,
+    /// What a reload changes; only with the queue locked.
+    pub(crate) live: watch::Sender<Arc<Live>>,
     pub(crate) spool: Arc<dyn Spool>,
-    pub(crate) resolver: Arc<Resolver>,
-    pub(crate) network: Network,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
-    /// The domain of the bare `<Postmaster>` in Maildirs.
-    pub(crate) postmaster_domain: Domain,
     tasks: TaskTracker,
     /// No new work starts.
     pub(crate) stopping: CancellationToken,
@@ -123,7 +120,7 @@ pub(crate) struct Shared {
     /// And nobody is waited for any more.
     ended: CancellationToken,
     state: Mutex<State>,
-    deliveries: Option<Mutex<Deliveries>>,
+    deliveries: Mutex<Option<Deliveries>>,
     health: Mutex<Health>,
     /// Connections that wait for name servers.
     resolving: Mutex<HashSet<ConnectionId>>,
@@ -141,40 +138,28 @@ pub(crate) struct Shared {
 struct State {
     queue: Queue,
     /// How idle connections get their next job.
-    connections: HashMap<ConnectionId, mpsc::Sender<Queued>>,
+    connections: HashMap<ConnectionId, mpsc::Sender<Assigned>>,
     untaken: Untaken,
 }
+
+/// A job, and the configuration that it was routed by.
+pub(crate) type Assigned = (Queued, Arc<Live>);
 
 impl Processor {
     /// Starts with an empty queue; see [`recover`](Self::recover).
     pub fn start(settings: Settings, parts: Parts) -> Self {
         let Parts { spool, resolver, dial, tls, clock, metrics, rng } = parts;
-        let limits = Limits {
-            max_concurrent: settings.delivery.max_concurrent,
-            content_memory: settings.content_memory,
-            expire_after: settings.delivery.retry.expire_after,
-            delay_after: settings.dsn.delay_after.filter(|_| settings.dsn.enabled),
-            rate: settings.delivery.rate_limits.global(),
-            breaker: settings.delivery.circuit_breaker,
-        };
-        let mut hasty = settings.delivery.smtp_timeouts.clone();
-        hasty.connect = hasty.connect.min(HASTE);
-        let routes =
-            Routes::new(&settings.delivery, settings.hostname.clone()).with_local(&settings.own_names);
-        let mut own = Own { names: settings.own_names.clone(), addresses: settings.own_addresses.clone() };
-        own.names.push(settings.hostname.clone());
+        let (routes, limits) = live::routes_and_limits(&settings);
+        let network = Network::new(dial, tls, metrics.clone());
+        let live = Live::new(&settings, &routes, resolver, network);
         let shared = Arc::new(Shared {
-            timeouts: Arc::new(settings.delivery.smtp_timeouts.clone()),
-            hasty: Arc::new(hasty),
-            own,
-            deliveries: Deliveries::new(&settings.delivery.deduplication).map(Mutex::new),
-            settings,
+            deliveries: Mutex::new(Deliveries::new(&settings.delivery.deduplication)),
+            hostname: settings.hostname,
+            fixed: Fixed { own_addresses: settings.own_addresses, content_memory: settings.content_memory },
+            live: watch::Sender::new(Arc::new(live)),
             spool,
-            resolver,
-            network: Network::new(dial, tls, metrics.clone()),
             clock,
             metrics,
-            postmaster_domain: routes.postmaster_domain().clone(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
@@ -299,18 +284,18 @@ impl Shared {
     fn perform(
         self: &Arc<Self>,
         action: Action,
-        connections: &mut HashMap<ConnectionId, mpsc::Sender<Queued>>,
+        connections: &mut HashMap<ConnectionId, mpsc::Sender<Assigned>>,
     ) {
         match action {
             Action::Open { connection, next_hop, job } => {
                 let (sender, jobs) = mpsc::channel(1);
                 connections.insert(connection, sender);
-                self.spawn(lane::run(Arc::clone(self), connection, next_hop, job, jobs));
+                self.spawn(lane::run(Arc::clone(self), connection, next_hop, (job, self.live()), jobs));
             }
             Action::Resume { connection, job } => {
                 // An idle connection's channel is empty, and it lives until it has left the queue.
                 if let Some(sender) = connections.get(&connection) {
-                    let _ = sender.try_send(job);
+                    let _ = sender.try_send((job, self.live()));
                 }
             }
             Action::Close { connection } => {
@@ -325,13 +310,13 @@ impl Shared {
         connection: ConnectionId,
         outcome: Outcome,
         domain: Option<&Domain>,
-    ) -> Next {
+    ) -> (Next, Arc<Live>) {
         let now = self.now();
         let next = self.update(|queue| {
             queue.report(connection, outcome, domain, now);
-            queue.next(connection, now)
+            (queue.next(connection, now), self.live())
         });
-        if matches!(next, Next::Close) {
+        if matches!(next.0, Next::Close) {
             self.lock().connections.remove(&connection);
         }
         next

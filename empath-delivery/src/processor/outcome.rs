@@ -93,7 +93,8 @@ impl Shared {
     }
 
     fn judge(&self, job: &Job, tried: Tried, now: Timestamp) -> Outcome {
-        let retry = &self.settings.delivery.retry;
+        let live = self.live();
+        let retry = &live.delivery.retry;
         let attempts = tried.recipient.attempts.saturating_add(1);
         let fate = match &tried.result {
             Ok(_) => Fate::Ended(Ended::Delivered),
@@ -111,7 +112,8 @@ impl Shared {
     }
 
     fn due(&self, attempts: u32, now: Timestamp) -> Timestamp {
-        let retry = &self.settings.delivery.retry;
+        let live = self.live();
+        let retry = &live.delivery.retry;
         schedule::after(now, self.with_rng(|rng| schedule::delay(retry, attempts, rng)))
     }
 

@@ -41,8 +41,8 @@ impl Shared {
 }
 
 async fn probe(shared: Arc<Shared>, candidate: &Candidate, terms: &Terms) {
-    let target = &candidate.target;
-    match shared.network.greet(candidate, terms, &shared.settings.hostname, &shared.timeouts).await {
+    let (target, live) = (&candidate.target, shared.live());
+    match live.network.greet(candidate, terms, &shared.hostname, &live.timeouts).await {
         Ok(connection) => {
             shared.is_well(target);
             connection.quit().await;

@@ -46,7 +46,8 @@ impl Shared {
 
     /// Whether somebody is told what became of a message.
     fn is_told(&self, job: &Job) -> bool {
-        self.settings.dsn.enabled && dsn::is_told(&job.envelope, self.settings.dsn.postmaster.as_ref())
+        let live = self.live();
+        live.dsn.enabled && dsn::is_told(&job.envelope, live.dsn.postmaster.as_ref())
     }
 
     /// Tells the sender of recipients that have ended before.
@@ -137,7 +138,8 @@ impl Shared {
         content: &Content,
         now: Timestamp,
     ) -> Option<(MessageId, Arc<empath_common::Envelope>, Content)> {
-        if !self.settings.dsn.enabled || news.is_empty() {
+        let live = self.live();
+        if !live.dsn.enabled || news.is_empty() {
             return None;
         }
         // What cannot be read is left out of the report; it comes all the same.
@@ -159,8 +161,8 @@ impl Shared {
             header: &header,
             whole: whole.as_deref(),
             news,
-            reporting_mta: self.settings.dsn.reporting_mta.as_ref().unwrap_or(&self.settings.hostname),
-            postmaster: self.settings.dsn.postmaster.as_ref(),
+            reporting_mta: live.dsn.reporting_mta.as_ref().unwrap_or(&self.hostname),
+            postmaster: live.dsn.postmaster.as_ref(),
             now,
         })?;
         Some((id, Arc::new(envelope), content.into()))

@@ -76,6 +76,18 @@ impl Breaker {
         over
     }
 
+    /// From now on pauses are no longer than this. When its own is over, if it is shorter than before.
+    pub(super) fn shorten(&mut self, config: &CircuitBreaker, now: Timestamp) -> Option<Timestamp> {
+        let most = schedule::after(now, config.timeout.max(MIN_PAUSE));
+        match &mut self.state {
+            State::Open { until } if *until > most => {
+                *until = most;
+                Some(most)
+            }
+            _ => None,
+        }
+    }
+
     /// A call starts. True if it is a probe: then it is to be reported as one.
     pub(super) fn start(&mut self) -> bool {
         match &mut self.state {

@@ -130,12 +130,12 @@ impl Lane {
     }
 
     /// Takes all that is ready out.
-    pub(super) fn drain(&mut self) -> Vec<Ready> {
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Classes> + use<> {
         let flows = std::mem::take(&mut self.flows).into_values().map(|flow| flow.ready);
         let all = std::iter::once(std::mem::take(&mut self.ready)).chain(flows);
         self.open.clear();
         self.load = Load::default();
-        all.flat_map(|mut ready| std::iter::from_fn(move || ready.pop_front())).collect()
+        all.filter(|ready| !ready.is_empty())
     }
 
     /// Whether something is ready that does not wait for a token of its domain.

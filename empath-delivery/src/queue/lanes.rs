@@ -120,7 +120,8 @@ impl Lanes {
 
     /// Takes all that is ready out of a lane.
     pub(super) fn drain(&mut self, next_hop: &NextHop, now: Timestamp) -> Vec<Ready> {
-        let drained = self.by_next_hop.get_mut(next_hop).map(Lane::drain).unwrap_or_default();
+        let drained = self.by_next_hop.get_mut(next_hop).map(Lane::drain).into_iter().flatten();
+        let drained = drained.flat_map(|mut ready| std::iter::from_fn(move || ready.pop_front())).collect();
         self.forget(next_hop, now);
         drained
     }
@@ -156,9 +157,12 @@ impl Lanes {
         };
         let others_wait = self.waiting.iter().any(|other| *other != next_hop);
         let is_one_too_many = lane.connections > lane.allowed();
+        // Since a new configuration there may be fewer.
+        let are_too_many = self.connections.len() > self.max_connections;
         let wanted = !self.stopped && lane.has_work() && lane.breaker.admits(&self.breaker);
         if wanted
             && !is_one_too_many
+            && !are_too_many
             && (turn < TURN || !others_wait)
             && !self.throttle(&next_hop, now)
             && let Some(Started { job, probe, paid }) = self.pop(&next_hop, now, begin)
@@ -171,7 +175,7 @@ impl Lanes {
             self.dispatch(&next_hop, now, begin, actions);
             return Next::Job(job);
         }
-        if !self.stopped && !others_wait && !is_one_too_many {
+        if !self.stopped && !others_wait && !is_one_too_many && !are_too_many {
             if let Some(lane) = self.by_next_hop.get_mut(&next_hop) {
                 lane.idle.push(id);
             }

@@ -54,6 +54,7 @@ use fresh::Fresh;
 use job::{Grouped, Together};
 use lanes::Lanes;
 use ready::Ready;
+use reroute::Renewal;
 use timers::Timers;
 
 pub use breaker::BreakerState;
@@ -98,6 +99,8 @@ pub struct Queue {
     destinations: Destinations,
     timers: Timers,
     lanes: Lanes,
+    /// What a new configuration was not applied to yet.
+    renewal: Renewal,
     /// Octets of envelopes and content in memory.
     fresh: usize,
     counts: [usize; MessageStatus::ALL.len()],
@@ -119,6 +122,7 @@ impl Queue {
             messages: BTreeMap::new(),
             destinations: Destinations::default(),
             timers: Timers::new(),
+            renewal: Renewal::default(),
             fresh: 0,
             counts: [0; MessageStatus::ALL.len()],
             removed: 0,
@@ -179,18 +183,20 @@ impl Queue {
 
     /// Handles what is due. Returns when to call again at the latest.
     pub fn poll(&mut self, now: Timestamp) -> Timestamp {
+        self.renew(now);
         for _ in 0..BATCH {
             let Some(id) = self.timers.due(now.into()) else { break };
             self.fire(id, now);
         }
         let Self { lanes, messages, destinations, counts, actions, .. } = self;
         lanes.poll(now, &mut |ready| begin(messages, destinations, counts, &ready), actions);
-        self.timers.arm(self.lanes.due().into())
+        self.timers.arm(self.due())
     }
 
     /// Whether something became due earlier than [`poll`](Self::poll) said. Asking resets it.
     pub fn take_wake(&mut self) -> bool {
-        self.timers.take_wake(self.lanes.due().into())
+        let due = self.due();
+        self.timers.take_wake(due)
     }
 
     /// What to do with connections since the last call.

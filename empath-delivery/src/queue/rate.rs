@@ -78,6 +78,12 @@ impl Limiter {
         Self { global: global.map(Bucket::new), domains: HashMap::new(), crowd: CROWD }
     }
 
+    /// From now on there is this limit for all mail together. What was taken counts.
+    pub(super) fn limit(&mut self, global: Option<Rate>) {
+        let before = self.global;
+        self.global = global.map(|rate| Bucket { rate, ..before.unwrap_or(Bucket::new(rate)) });
+    }
+
     /// Whether there is a limit for all mail together.
     pub(super) fn is_global(&self) -> bool {
         self.global.is_some()

@@ -100,10 +100,7 @@ impl Queue {
 
     /// Puts each recipient of what was ready in one lane into its own.
     pub(super) fn part(&mut self, several: Vec<Ready>, now: Timestamp) {
-        for Ready { id, recipients, .. } in several {
-            let recipients = self.messages.get_mut(&id).map(|entry| entry.unlist(recipients.as_slice()));
-            self.ready(id, &recipients.unwrap_or_default(), now);
-        }
+        several.into_iter().for_each(|ready| self.route_again(ready, now));
     }
 
     /// Starts what lanes can start, and what waited for a place.

@@ -1,6 +1,7 @@
 mod holds;
 mod lanes;
 mod model;
+mod reload;
 mod scheduled;
 mod senders;
 mod sites;
@@ -28,6 +29,11 @@ fn queue(max_concurrent: usize, max_per_server: usize) -> Queue {
 }
 
 fn configured(config: &Config) -> Queue {
+    let (routes, limits) = routes_and_limits(config);
+    Queue::new(routes, limits)
+}
+
+fn routes_and_limits(config: &Config) -> (Routes, Limits) {
     let routes = Routes::new(config, "mx.home.test".parse().unwrap());
     let limits = Limits {
         max_concurrent: config.max_concurrent,
@@ -37,7 +43,7 @@ fn configured(config: &Config) -> Queue {
         rate: config.rate_limits.global(),
         breaker: config.circuit_breaker,
     };
-    Queue::new(routes, limits)
+    (routes, limits)
 }
 
 fn id(number: u8) -> MessageId {

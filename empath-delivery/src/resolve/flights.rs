@@ -110,6 +110,10 @@ impl Flights {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
     /// Does something with the cache.
     pub(super) fn with_cache<T>(&self, with: impl FnOnce(&mut Cache, Instant) -> T) -> T {
         with(&mut self.state().cache, Instant::now())

@@ -14,6 +14,7 @@ mod limits;
 mod names;
 mod notifications;
 mod operator;
+mod reloads;
 mod retries;
 mod rollup;
 mod schedule;

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use empath_common::{Clock, Envelope, MessageId};
 use empath_delivery::{
-    Config, DsnConfig, MessageView, Metrics, Parts, Processor, RecipientView, Resolver, Settings,
+    Config, DsnConfig, MessageView, Metrics, Parts, Processor, RecipientView, Reload, Resolver, Settings,
     config::DomainConfig, resolve::lookup::Lookup,
 };
 use empath_metrics::Registry;
@@ -238,6 +238,24 @@ impl World {
         self.processor = start(config, dsn, own_addresses, parts, clock, registry);
         self.keep_frozen();
         self.processor.recover().await;
+    }
+
+    /// Changes the configuration while the processor runs.
+    pub(crate) fn reload(&mut self, change: impl FnOnce(&mut Config, &mut DsnConfig)) {
+        let before = self.config.dns.clone();
+        change(&mut self.config, &mut self.dsn);
+        assert_eq!(self.config.validate(), []);
+        let mut resolver = self.processor.resolver();
+        if self.config.dns != before {
+            resolver = Arc::new(resolver.renewed(&self.config.dns, &self.registry).unwrap());
+        }
+        self.processor.reload(Reload {
+            delivery: self.config.clone(),
+            dsn: self.dsn.clone(),
+            own_names: vec!["local.test".parse().unwrap()],
+            resolver,
+            tls: self.config.tls().unwrap(),
+        });
     }
 
     pub(crate) fn keep_frozen(&self) {

@@ -42,7 +42,7 @@ pub struct Config {
     ///
     /// With it clients are asked for a certificate. Nothing depends on it: a client without one, or with one that is
     /// not valid, is served as any other; the subject of a valid one is in the log and in the context of plugin
-    /// modules. Read at the start. Relative to the configuration file. Default: none.
+    /// modules. Read at the start and at each reload. Relative to the configuration file. Default: none.
     pub client_ca: Option<PathBuf>,
     /// Clients, as addresses or in CIDR notation, that may say with XCLIENT for whom they speak.
     ///

@@ -25,7 +25,7 @@ pub struct Server<I> {
     /// Certificates, if there are any.
     pub tls: Option<Tls>,
     /// Who knows the users, if there are any.
-    pub auth: Option<Authenticator>,
+    pub auth: Option<Arc<Authenticator>>,
     /// The sessions that there are.
     pub connections: Arc<Connections>,
     /// Log lines about connections that are refused.
@@ -80,7 +80,18 @@ impl<I: Intake> Server<I> {
     /// The same with users.
     #[must_use]
     pub fn with_auth(self, auth: Option<Authenticator>) -> Self {
-        Self { auth, ..self }
+        Self { auth: auth.map(Arc::new), ..self }
+    }
+
+    /// What takes the place of this for new sessions; certificates and users are to be given again. The sessions that there
+    /// are count on.
+    #[must_use]
+    pub fn successor(&self, settings: Settings, hooks: Hooks, intake: I) -> Self {
+        self.connections.limit(&settings.limits);
+        Self {
+            connections: Arc::clone(&self.connections),
+            ..Self::new(settings, hooks, intake, Arc::clone(&self.clock))
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use empath_metrics::Gauge;
@@ -13,8 +16,8 @@ use super::Limits;
 /// Counts the sessions, over all listeners and by address.
 #[derive(Debug)]
 pub struct Connections {
-    most: usize,
-    most_per_address: usize,
+    most: AtomicUsize,
+    most_per_address: AtomicUsize,
     active: Gauge,
     open: Mutex<Open>,
     ebb: Notify,
@@ -55,12 +58,18 @@ impl Connections {
     /// No session yet; `active` shows how many there are.
     pub fn new(limits: &Limits, active: Gauge) -> Arc<Self> {
         Arc::new(Self {
-            most: limits.connections,
-            most_per_address: limits.connections_per_address,
+            most: limits.connections.into(),
+            most_per_address: limits.connections_per_address.into(),
             active,
             open: Mutex::default(),
             ebb: Notify::new(),
         })
+    }
+
+    /// From now on there may be so many; nobody is cut off.
+    pub fn limit(&self, limits: &Limits) {
+        self.most.store(limits.connections, Relaxed);
+        self.most_per_address.store(limits.connections_per_address, Relaxed);
     }
 
     /// Counts a session from this address, if it may have one.
@@ -73,7 +82,7 @@ impl Connections {
     /// Counts a session of somebody who speaks for others, so that its own address says nothing.
     pub fn admit_proxy(self: &Arc<Self>) -> Result<Admitted, Refused> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.total >= self.most {
+        if open.total >= self.most.load(Relaxed) {
             return Err(Refused::Total);
         }
         open.total += 1;
@@ -98,7 +107,7 @@ impl Admitted {
     pub fn identify(&mut self, address: IpAddr) -> Result<(), Refused> {
         let address = counted(address);
         let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let most = self.connections.most_per_address;
+        let most = self.connections.most_per_address.load(Relaxed);
         if open.by_address.get(&address).is_some_and(|count| *count >= most) {
             return Err(Refused::Address);
         }
@@ -209,6 +218,18 @@ mod tests {
         assert!(ebbs().await && !ebbs().await);
         many.clear();
         assert!(ebbs().await && !ebbs().await);
+    }
+
+    #[test]
+    fn new_limits_count_for_who_comes_and_cut_nobody_off() {
+        let connections = connections(1, 1);
+        let _one = connections.admit("192.0.2.1".parse().unwrap()).unwrap();
+        connections.limit(&Limits { connections: 3, connections_per_address: 2, ..Limits::default() });
+        let _two = connections.admit("192.0.2.1".parse().unwrap()).unwrap();
+        assert_eq!(refusal(&connections, "192.0.2.1"), Some(Refused::Address));
+        let _three = connections.admit("192.0.2.2".parse().unwrap()).unwrap();
+        connections.limit(&Limits { connections: 1, connections_per_address: 1, ..Limits::default() });
+        assert_eq!((refusal(&connections, "192.0.2.3"), connections.count()), (Some(Refused::Total), 3));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use empath_common::Client;
 use rustix::net::sockopt::set_ipv6_v6only;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
+    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -74,9 +75,9 @@ impl Listener {
         self.address
     }
 
-    /// Serves clients until `stop` is cancelled, then waits for the sessions that are inside a message.
-    /// Dropping the future ends them at once.
-    pub async fn serve<I: Intake>(self, server: Arc<Server<I>>, stop: CancellationToken) {
+    /// Serves clients until `stop` is cancelled, then waits for the sessions that are inside a message. A session keeps to its
+    /// end what `server` was when it began. Dropping the future ends them at once.
+    pub async fn serve<I: Intake>(self, server: watch::Receiver<Arc<Server<I>>>, stop: CancellationToken) {
         log::listening(self.address);
         let mut sessions = JoinSet::new();
         loop {
@@ -84,7 +85,10 @@ impl Listener {
                 () = stop.cancelled() => break,
                 Some(ended) = sessions.join_next() => note(ended),
                 accepted = self.socket.accept() => match accepted {
-                    Ok((stream, peer)) => self.admit(stream, peer, &server, &stop, &mut sessions),
+                    Ok((stream, peer)) => {
+                        let server = Arc::clone(&server.borrow());
+                        self.admit(stream, peer, server, &stop, &mut sessions);
+                    }
                     // The client went away while it waited.
                     Err(failure) if failure.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(failure) => {
@@ -109,7 +113,7 @@ impl Listener {
         &self,
         stream: TcpStream,
         peer: SocketAddr,
-        server: &Arc<Server<I>>,
+        server: Arc<Server<I>>,
         stop: &CancellationToken,
         sessions: &mut JoinSet<()>,
     ) {
@@ -120,14 +124,14 @@ impl Listener {
             if speaks_for_others { connections.admit_proxy() } else { connections.admit(peer.ip()) };
         let admitted = match admitted {
             Ok(admitted) => admitted,
-            Err(refused) => return turn_away(&stream, peer, refused, self.mode, server),
+            Err(refused) => return turn_away(&stream, peer, refused, self.mode, &server),
         };
         // Without it, a reply waits for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr().unwrap_or(self.address);
         let client = Client { context: Arc::clone(&self.context), ..Client::new(peer, local) };
         let arrival = Arrival { stream, client, admitted, mode: self.mode };
-        let (server, timeouts, stop) = (Arc::clone(server), Arc::clone(&self.timeouts), stop.clone());
+        let (server, timeouts, stop) = (server, Arc::clone(&self.timeouts), stop.clone());
         sessions.spawn(async move {
             let identified = if proxied {
                 tokio::select! {

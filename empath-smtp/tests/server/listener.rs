@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::watch,
     task::JoinHandle,
     time::timeout,
 };
@@ -43,7 +44,8 @@ fn listener(context: BTreeMap<String, String>) -> ListenerConfig {
 pub(crate) fn start(config: &ListenerConfig, server: Arc<Server<Shelf>>, shelf: Shelf) -> Running {
     let listener = Listener::bind(config).unwrap();
     let (address, stop) = (listener.address(), CancellationToken::new());
-    let served = tokio::spawn(listener.serve(Arc::clone(&server), stop.clone()));
+    let served =
+        tokio::spawn(listener.serve(watch::Sender::new(Arc::clone(&server)).subscribe(), stop.clone()));
     Running { address, server, shelf, stop, served }
 }
 

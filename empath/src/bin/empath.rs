@@ -10,7 +10,8 @@ use clap::{Parser, Subcommand};
 use empath::{config, daemon, spool_command, users};
 use empath_common::{Clock as _, SystemClock};
 
-/// The Empath mail transfer agent. Without a command it runs in the foreground until SIGTERM or SIGINT.
+/// The Empath mail transfer agent. Without a command it runs in the foreground until SIGTERM or SIGINT; SIGHUP has it read its
+/// configuration again.
 #[derive(Parser)]
 #[command(name = "empath", version)]
 struct Arguments {

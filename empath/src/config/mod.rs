@@ -1,5 +1,6 @@
 //! The configuration file: found, read with all its errors at once, and documented.
 
+mod diff;
 mod error;
 mod outline;
 mod read;
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use diff::differences;
 pub use error::{Error, Errors, Place, Reason};
 pub use outline::{Entry, Key, Node};
 pub use reference::reference;

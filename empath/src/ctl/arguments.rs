@@ -42,6 +42,18 @@ pub(super) enum Command {
     /// What is known about next hops, and where mail goes instead.
     #[command(subcommand)]
     Dns(DnsCommand),
+    /// The configuration of the daemon.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Read the configuration again and apply what is new, to mail that is queued as well.
+    ///
+    /// Sessions and attempts that are under way go on as they began. Keys that need a restart are named, and keep their old
+    /// values until then. If anything is wrong with the configuration, nothing changes, and every error is printed.
+    Reload,
 }
 
 #[derive(Debug, Subcommand)]

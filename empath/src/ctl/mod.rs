@@ -12,7 +12,9 @@ use std::{io, path::PathBuf, process::ExitCode};
 use clap::Parser as _;
 use empath_control::{Client, ClientError, Failure};
 
-use arguments::{Arguments, Command, DamagedCommand, QueueCommand, SpoolCommand, SystemCommand};
+use arguments::{
+    Arguments, Command, ConfigCommand, DamagedCommand, QueueCommand, SpoolCommand, SystemCommand,
+};
 use output::Output;
 
 pub(crate) use spool::describe;
@@ -97,6 +99,7 @@ async fn command(arguments: &Arguments, output: &mut Output) -> Result<(), CtlEr
         }
         Command::Queue(QueueCommand::Freeze { domain }) => queue::freeze(&mut client, output, domain).await,
         Command::Queue(QueueCommand::Thaw { domain }) => queue::thaw(&mut client, output, domain).await,
+        Command::Config(ConfigCommand::Reload) => system::reload(&mut client, output).await,
         Command::Dns(wanted) => dns::run(&mut client, output, wanted).await,
         Command::Spool(SpoolCommand::Stats) => spool::stats(&mut client, output).await,
         Command::Spool(SpoolCommand::Verify) => spool::verify(&mut client, output).await,

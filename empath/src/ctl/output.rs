@@ -54,7 +54,8 @@ impl Output {
         let line = if self.json {
             ascii_controls(&serde_json::json!({ "error": { "code": code, "message": message } }).to_string())
         } else {
-            format!("empathctl: {}", escaped(message))
+            let lines = message.lines().map(|line| format!("empathctl: {}", escaped(line)));
+            lines.collect::<Vec<_>>().join("\n")
         };
         // Without standard error there is nobody to tell.
         let _ = writeln!(io::stderr(), "{line}");

@@ -1,4 +1,4 @@
-use empath_control::{Client, Pong, Request, SystemStatus};
+use empath_control::{Client, Pong, Reloaded, Request, SystemStatus};
 
 use super::{
     CtlError,
@@ -36,6 +36,20 @@ pub(super) async fn status(client: &mut Client, output: &mut Output) -> Result<(
             connections.inbound,
             connections.outbound,
         )
+    })?;
+    Ok(())
+}
+
+pub(super) async fn reload(client: &mut Client, output: &mut Output) -> Result<(), CtlError> {
+    let reloaded: Reloaded = client.ask(&Request::Reload {}).await?;
+    output.answer(&reloaded, || {
+        let Reloaded { changed, needs_restart } = &reloaded;
+        let lines = |what: &str, keys: &[String]| {
+            let lines = keys.iter().map(|key| format!("{what}  {}\n", escaped(key)));
+            lines.collect::<Vec<_>>().concat()
+        };
+        let nothing = if changed.is_empty() { "nothing new applies\n" } else { "" };
+        format!("{nothing}{}{}", lines("applied      ", changed), lines("needs restart", needs_restart))
     })?;
     Ok(())
 }

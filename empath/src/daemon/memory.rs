@@ -34,13 +34,18 @@ pub(super) async fn give_back(connections: Arc<Connections>, stop: CancellationT
     }
 }
 
+/// The memory that the service or container may have, if that is bounded.
+pub(super) fn limit() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let memory = [group_limit(&groups, Path::new("/sys/fs/cgroup")), address_space()];
+    memory.into_iter().flatten().min()
+}
+
 /// Where the service or container may have less memory than the limits allow clients to use, there is a warning, and the
 /// limits are less than configured: clients are refused then, where otherwise the system would end the daemon, or an
 /// allocation would fail.
-pub(super) fn fit(limits: &mut Limits) {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let memory = [group_limit(&groups, Path::new("/sys/fs/cgroup")), address_space()];
-    if let Some(memory) = memory.into_iter().flatten().min()
+pub(super) fn fit(limits: &mut Limits, memory: Option<u64>) {
+    if let Some(memory) = memory
         && fit_into(limits, memory)
     {
         warn!(

@@ -13,7 +13,13 @@ pub struct Priorities {
 }
 
 impl Priorities {
-    /// What the client said at MAIL, which the session has looked at, or what the content says. Content that cannot be read says nothing here: delivery will tell.
+    /// As the configuration says.
+    pub fn new(delivery: &empath_delivery::Config, smtp: &empath_smtp::server::Config) -> Self {
+        Self { header: delivery.priority_header.clone(), networks: smtp.relay_networks.clone() }
+    }
+
+    /// What the client said at MAIL, which the session has looked at, or what the content says. Content that cannot be read
+    /// says nothing here: delivery will tell.
     pub(super) async fn of(&self, envelope: &Envelope, content: &Content, client: &Client) -> Priority {
         if let Some(priority) = envelope.mt_priority {
             return priority.class();

@@ -13,7 +13,7 @@ impl Operations {
         domain: Option<&Domain>,
         answers: &mut Answers,
     ) -> Result<(), Failure> {
-        for remembered in self.resolver.cached(domain) {
+        for remembered in self.processor.resolver().cached(domain) {
             answers.send(&cached(remembered)).await?;
         }
         Ok(())
@@ -24,11 +24,11 @@ impl Operations {
         domain: Option<&Domain>,
         answers: &mut Answers,
     ) -> Result<(), Failure> {
-        answers.send(&Cleared { cleared: self.resolver.forget(domain) as u64 }).await
+        answers.send(&Cleared { cleared: self.processor.resolver().forget(domain) as u64 }).await
     }
 
     pub(super) async fn refresh(&self, domain: &Domain, answers: &mut Answers) -> Result<(), Failure> {
-        let found = answers.during(self.resolver.refresh(domain)).await?;
+        let found = answers.during(self.processor.resolver().refresh(domain)).await?;
         for host in found.map_err(|error| Failure::new(FailureCode::Failed, error.to_string()))? {
             answers.send(&resolved(domain, host)).await?;
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Users;
 
 /// Who may send as a user: AUTH (RFC 4954).
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
     /// The file with the users; without one, AUTH is not offered.
