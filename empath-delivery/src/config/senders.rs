@@ -139,9 +139,9 @@ impl SenderRoute {
             require_tls,
             accept_invalid_certs,
             max_connections,
+            source,
             lmtp,
             smarthost,
-            source,
             ..DomainConfig::default()
         }
     }

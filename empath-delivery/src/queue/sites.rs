@@ -100,7 +100,9 @@ impl Queue {
 
     /// Puts each recipient of what was ready in one lane into its own.
     pub(super) fn part(&mut self, several: Vec<Ready>, now: Timestamp) {
-        several.into_iter().for_each(|ready| self.route_again(ready, now));
+        for ready in several {
+            self.route_again(ready, now);
+        }
     }
 
     /// Starts what lanes can start, and what waited for a place.
