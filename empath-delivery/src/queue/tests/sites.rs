@@ -1,7 +1,7 @@
 //! Domains that share a lane because they have the same hosts.
 
 use super::{
-    lanes::{Run, domain, limited},
+    run::{Run, domain, limited},
     *,
 };
 use crate::{config::DomainConfig, resolve::MxHost, route::NextHop, site::Site};

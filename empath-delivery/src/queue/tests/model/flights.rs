@@ -1,6 +1,7 @@
 //! Jobs in flight and their connections.
 
 use super::*;
+use crate::route::Mail;
 
 impl Model {
     fn took(&mut self, connection: ConnectionId, job: Queued) {
