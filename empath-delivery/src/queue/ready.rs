@@ -22,7 +22,7 @@ pub(super) struct Ready {
     pub(super) priority: Priority,
     /// By which its lane was chosen.
     pub(super) sender: SenderClass,
-    /// That of the first recipient, or what had its number when there is none any more.
+    /// That of the last recipient, in whose line it stands, or what had its number when there is none any more.
     pub(super) destination: Destination,
     /// How many connections there may be while it waits.
     pub(super) max_connections: u16,

@@ -106,6 +106,27 @@ fn what_is_ready_for_a_domain_goes_along_and_in_its_order() {
 }
 
 #[test]
+fn a_message_for_two_domains_is_parted_when_one_of_them_leaves_their_lane() {
+    let mut run = together(&mut one_connection(), &["one.test", "two.test"]);
+    // It stands in the line of its last recipient's domain. In the other's it would be parted when its turn comes.
+    let both = envelope(at(0), &["b@two.test", "a@one.test"]);
+    run.queue.accept(id(2), both, &Bytes::from_static(b"x\r\n").into(), at(0));
+    assert_eq!(run.obstacle(2), Obstacle::Busy { connections: 1, allowed: 1, ready: 1 }, "one job for both");
+    expel(&mut run, "one.test");
+    let mut taken = Vec::new();
+    while let Some((connection, job)) = run.flying.first() {
+        if job.id == id(2) {
+            let indexes: Vec<_> = job.recipients.iter().map(|recipient| recipient.index).collect();
+            taken.push((run.queue.lanes.next_hop(*connection).unwrap().to_string(), indexes));
+        }
+        run.finish(Outcome::Good, DELIVERED);
+    }
+    taken.sort_unstable();
+    assert_eq!(taken, [("mx:h1.test".to_owned(), vec![0]), ("mx:one.test".to_owned(), vec![1])]);
+    assert!(run.queue.is_empty());
+}
+
+#[test]
 fn a_flood_for_one_domain_does_not_hold_up_another_in_its_lane() {
     let mut run = together(&mut one_connection(), &["one.test", "two.test", "three.test"]);
     run.accept(100, "one.test");
