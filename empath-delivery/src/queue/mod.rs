@@ -1,8 +1,9 @@
 //! Which job is due, and which connection gets it.
 //!
 //! Pure: it sees ids and times and returns what to do. Messages are kept by id; a recipient is waiting for its due
-//! time, ready in a lane, in flight, or at its end. A lane is a next hop with its ready jobs, in turns by priority and
-//! first come first served. Everything bounded by the number of queued messages.
+//! time, ready in a lane, in flight, or at its end. A lane is a next hop, which domains with the same hosts share, with its
+//! ready jobs: priorities take turns, domains within a priority, and within a domain it is first come first served.
+//! Everything is bounded by the number of queued messages.
 
 mod breaker;
 mod classes;

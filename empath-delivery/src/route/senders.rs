@@ -32,7 +32,7 @@ pub(super) struct Senders {
     last: SenderClass,
 }
 
-/// A way that mail goes because of its sender.
+/// What the route of a sender says: a way of its own, a source of its own, or both.
 #[derive(Debug)]
 pub(super) struct Way {
     /// `None`: as other mail.
