@@ -19,7 +19,7 @@ use empath_metrics::Registry;
 use empath_smtp::client::{BoxStream, Dial, Dialing, Sockets, Target};
 use empath_spool::{Content, Entry, RecipientState, Spool};
 use empath_testkit::clock::VirtualClock;
-use empath_testkit::peer::Peer;
+use empath_testkit::peer::{Peer, Script};
 use empath_testkit::spool::HookedSpool;
 use jiff::Timestamp;
 use tokio::time::sleep;
@@ -312,6 +312,16 @@ pub(crate) fn routes(domains: &[(&str, &Peer)]) -> Config {
         config.domains.insert(domain.parse().unwrap(), domain_config);
     }
     config
+}
+
+/// A message from Alice to Bob waits for a host that is down.
+pub(crate) async fn deferred() -> (Peer, World, MessageId) {
+    let mut one = Peer::start(Script::new()).await.unwrap();
+    let mut world = World::new(routes(&[("one.test", &one)]));
+    one.stop().await;
+    let id = world.accept("alice@home.test", &["bob@one.test"]).await;
+    world.rest().await;
+    (one, world, id)
 }
 
 /// Looks once a virtual second; a month is long enough for everything.
