@@ -5,7 +5,7 @@
 //!
 //! Pure parts, which take time and randomness as parameters:
 //! - [`config`]: the `delivery:` and `dsn:` tables
-//! - [`route`]: a forward-path and the configuration make a next hop
+//! - [`route`]: a forward-path, the sender and the configuration make a next hop
 //! - [`queue`]: which job is due, and which connection gets it
 //! - `source`: the address that a message leaves from
 //! - [`site`]: which domains have the same hosts
@@ -15,10 +15,11 @@
 //!
 //! Parts that do I/O:
 //! - [`resolve`]: a domain's MX hosts and their addresses
-//! - `lane`: a connection that takes job after job; `attempt`: one job over the hosts of its next hop; `open`: a connection
-//!   to a host, encrypted as the policy wants it; `maildir`
+//! - `lane`: a connection that takes job after job; `attempt`: one job over the hosts of its next hop, and `attempted`, what it
+//!   has come to; `open`: a connection to a host, encrypted as the policy wants it; `maildir`
 //! - `rollup`: whether a connection's lane is the right one for a job's domains
-//! - `order`: hosts in the order in which they are tried; `health`: those that could not be reached lately
+//! - `hosts`: the addresses of a next hop, looked up when their turn comes; `order`: hosts in the order in which they are
+//!   tried; `health`: those that could not be reached lately
 //! - [`header`]: the beginning of a message's content
 //! - [`Processor`]: joins queue, lanes and spool; what the daemon and the control socket talk to
 

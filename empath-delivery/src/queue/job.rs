@@ -5,7 +5,7 @@ use empath_common::{Domain, Envelope, Host, MessageId, Priority};
 use empath_spool::Ended;
 use jiff::Timestamp;
 
-use super::{ConnectionId, MessageStatus, Rate, RecipientStatus, destinations::Destination};
+use super::{ConnectionId, MessageStatus, RecipientStatus};
 use crate::route::{Mail, NextHop, SenderClass};
 
 /// Recipients of one message that travel together, taken out of the queue until they are settled.
@@ -140,17 +140,4 @@ impl Snapshot {
     pub fn mail(&self) -> Mail {
         Mail { id: self.id, sender: self.sender }
     }
-}
-
-/// What recipients have in common that travel together: their next hop, and the limit of their domain if there is one.
-pub(super) type Together = (NextHop, Option<Domain>);
-
-/// Recipients that travel together.
-#[derive(Default)]
-pub(super) struct Grouped {
-    pub(super) max_connections: Option<usize>,
-    pub(super) destination: Destination,
-    pub(super) rate: Option<Rate>,
-    pub(super) together: Vec<u32>,
-    pub(super) alone: Vec<u32>,
 }

@@ -1,8 +1,9 @@
 //! Which job is due, and which connection gets it.
 //!
 //! Pure: it sees ids and times and returns what to do. Messages are kept by id; a recipient is waiting for its due
-//! time, ready in a lane, in flight, or at its end. A lane is a next hop with its ready jobs, in turns by priority and
-//! first come first served. Everything bounded by the number of queued messages.
+//! time, ready in a lane, in flight, or at its end. A lane is a next hop, which domains with the same hosts share, with its
+//! ready jobs: priorities take turns, domains within a priority, and within a domain it is first come first served.
+//! Everything is bounded by the number of queued messages.
 
 mod breaker;
 mod classes;
@@ -44,16 +45,12 @@ use empath_common::{Envelope, MessageId};
 use empath_spool::{Content, Stored};
 use jiff::Timestamp;
 
-use crate::{
-    config::CircuitBreaker,
-    route::{Limit, Mail, Route, Routes},
-};
+use crate::{config::CircuitBreaker, route::Routes};
 use destinations::Destinations;
 use entry::Entry;
 use fresh::Fresh;
-use job::{Grouped, Together};
 use lanes::Lanes;
-use ready::Ready;
+use ready::begin;
 use reroute::Renewal;
 use timers::Timers;
 
@@ -363,50 +360,6 @@ impl Queue {
         Some(job)
     }
 
-    /// Puts recipients, which are marked ready, into the lanes of their next hops.
-    fn ready(&mut self, id: MessageId, recipients: &[u32], now: Timestamp) {
-        self.line_up(id, recipients, false, now);
-    }
-
-    /// The same. What is `first` had its turn, and has the next one of its domain.
-    fn line_up(&mut self, id: MessageId, recipients: &[u32], first: bool, now: Timestamp) {
-        let Some(entry) = self.messages.get_mut(&id) else {
-            return;
-        };
-        let (priority, sender) = (entry.priority, entry.sender);
-        let mut jobs: BTreeMap<Together, Grouped> = BTreeMap::new();
-        for index in recipients {
-            let Some((destination, alone)) = entry.list(*index, &self.destinations) else { continue };
-            let Route { next_hop, max_connections, limit } =
-                self.routes.route_to(Mail { id, sender }, self.destinations.host(destination));
-            let (domain, rate) = limit.map(|Limit { domain, rate }| (domain, rate)).unzip();
-            let together = self.destinations.lane_of(destination, next_hop.clone());
-            let next_hop = if first { together } else { self.lanes.entrance(next_hop, together) };
-            let job = jobs.entry((next_hop, domain)).or_default();
-            // Where domains go together, the one that bears the fewest connections counts.
-            job.max_connections = job.max_connections.into_iter().chain([max_connections]).min();
-            (job.destination, job.rate) = (destination, rate);
-            if alone { &mut job.alone } else { &mut job.together }.push(*index);
-        }
-        let Self { lanes, messages, destinations, counts, actions, .. } = self;
-        for ((next_hop, domain), Grouped { max_connections, destination, rate, together, alone }) in jobs {
-            let max_connections = max_connections.and_then(|max| max.try_into().ok()).unwrap_or(u16::MAX);
-            let limit = domain.zip(rate).map(|(domain, rate)| Limit { domain, rate });
-            for recipients in together.chunks(MAX_RECIPIENTS).chain(alone.chunks(1)) {
-                let recipients = recipients.iter().copied().collect();
-                let since = now.into();
-                let ready = Ready { id, recipients, since, priority, sender, destination, max_connections };
-                lanes.push(&next_hop, limit.clone(), ready, first);
-            }
-            lanes.dispatch(
-                &next_hop,
-                now,
-                &mut |ready| begin(messages, destinations, counts, &ready),
-                actions,
-            );
-        }
-    }
-
     /// Sets the message's timer to the next moment when something is to be done without an outside event.
     fn rearm(&mut self, id: MessageId, now: Timestamp) {
         let Some(entry) = self.messages.get_mut(&id) else {
@@ -420,26 +373,6 @@ impl Queue {
 
 type Messages = BTreeMap<MessageId, Entry>;
 type Counts = [usize; MessageStatus::ALL.len()];
-
-/// Takes the recipients that are still ready into a job. `None` if there are none: they were removed or have expired
-/// in the meantime.
-fn begin(
-    messages: &mut Messages,
-    destinations: &Destinations,
-    counts: &mut Counts,
-    ready: &Ready,
-) -> Option<Queued> {
-    let entry = messages.get_mut(&ready.id)?;
-    let before = entry.status();
-    let indexes = ready.recipients.as_slice();
-    let mut recipients = Vec::with_capacity(indexes.len());
-    recipients.extend(indexes.iter().filter_map(|index| entry.take_off(*index, destinations)));
-    if recipients.is_empty() {
-        return None;
-    }
-    count(counts, before, Some(entry.status()));
-    Some(Queued { sender: ready.sender, ..entry.job(ready.id, recipients, ready.since.into()) })
-}
 
 fn count(counts: &mut Counts, before: MessageStatus, after: Option<MessageStatus>) {
     if after == Some(before) {

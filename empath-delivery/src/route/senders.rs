@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use empath_common::{Domain, Mailbox, ReversePath};
 
-use super::{Limit, NextHop, Route, Terms, lmtp, smarthost};
+use super::{Limit, NextHop, Route, Terms};
 use crate::{
     config::{Config, SenderPattern, TlsPolicy},
     source::Pool,
@@ -32,7 +32,7 @@ pub(super) struct Senders {
     last: SenderClass,
 }
 
-/// A way that mail goes because of its sender.
+/// What the route of a sender says: a way of its own, a source of its own, or both.
 #[derive(Debug)]
 pub(super) struct Way {
     /// `None`: as other mail.
@@ -48,13 +48,7 @@ impl Senders {
         for (pattern, route) in &config.sender_routes {
             let route = route.as_domain();
             let terms = Arc::new(Terms::of(config, Some(&route)));
-            let next_hop = if let Some(server) = &route.lmtp {
-                Some(lmtp(server, &terms))
-            } else if let Some(to) = &route.smarthost {
-                Some(smarthost(to, &terms))
-            } else {
-                route.mx_override.as_ref().map(|to| NextHop::configured(to, config.mx_port, &terms))
-            };
+            let next_hop = NextHop::of(&route, config.mx_port, &terms);
             let max_connections = route.max_connections.unwrap_or(config.connection_pool.max_per_server);
             let class = senders.next();
             let pool = route.source.as_ref().and_then(|name| config.pool(Some(name))).map(Pool::new);

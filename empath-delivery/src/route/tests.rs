@@ -3,6 +3,7 @@ mod senders;
 use empath_common::ForwardPath;
 
 use super::*;
+use crate::config::{Smarthost, SmarthostAuth};
 
 /// Of a sender.
 fn mail(sender: SenderClass) -> Mail {

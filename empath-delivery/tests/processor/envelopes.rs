@@ -8,7 +8,10 @@ use empath_testkit::peer::Peer;
 use empath_testkit::peer::Script;
 use tokio::time::sleep;
 
-use crate::world::{Unreadable, World, routes, to};
+use crate::{
+    failing::Unreadable,
+    world::{World, routes, to},
+};
 
 /// A message that was tried once, and is due again in a minute; its host is there again.
 async fn waiting(unreadable: Unreadable) -> (World, Peer) {

@@ -7,7 +7,7 @@ use empath_spool::Spool as _;
 use empath_testkit::peer::{Peer, Script};
 use tokio::time::sleep;
 
-use crate::world::{World, routes, to};
+use crate::world::{World, deferred, routes, to};
 
 fn from(sender: &str) -> Filter {
     Filter { sender: Some(sender.to_owned()), ..Filter::default() }
@@ -46,11 +46,7 @@ async fn a_held_message_outlives_restarts_and_its_expiry_and_is_delivered_when_i
 
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_stored_is_refused_and_nothing_changes() {
-    let mut one = Peer::start(Script::new()).await.unwrap();
-    let mut world = World::new(routes(&[("one.test", &one)]));
-    one.stop().await;
-    let id = world.accept("alice@home.test", &["bob@one.test"]).await;
-    world.rest().await;
+    let (mut one, world, id) = deferred().await;
     let before = world.recipient(id).await.next_attempt_at;
     world.spool.hooks.full.store(true, Relaxed);
     assert!(world.processor.hold(&Filter::default()).await.is_err());

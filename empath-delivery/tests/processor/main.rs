@@ -8,6 +8,7 @@ mod delays;
 mod deliveries;
 mod duplicates;
 mod envelopes;
+mod failing;
 mod holds;
 mod joined_reports;
 mod limits;

@@ -5,7 +5,7 @@ use empath_delivery::{Filter, MessageStatus, RecipientStatus, Touched};
 use empath_spool::{Ended, Spool as _, Status};
 use empath_testkit::peer::{Act, At, Peer, Script};
 
-use crate::world::{World, routes, to, until};
+use crate::world::{World, deferred, routes, to, until};
 
 fn this(id: empath_common::MessageId) -> Filter {
     Filter { id: Some(id), ..Filter::default() }
@@ -76,11 +76,7 @@ async fn the_priority_of_a_message_is_shown_and_outlives_a_restart() {
 
 #[tokio::test(start_paused = true)]
 async fn retry_does_not_wait_for_the_due_time() {
-    let mut one = Peer::start(Script::new()).await.unwrap();
-    let mut world = World::new(routes(&[("one.test", &one)]));
-    one.stop().await;
-    let id = world.accept("alice@home.test", &["bob@one.test"]).await;
-    world.rest().await;
+    let (mut one, world, id) = deferred().await;
     one.restart().await.unwrap();
     let now = world.clock.now();
     assert_eq!(world.processor.retry(&this(id)).await, Touched { matched: 1, changed: 1 });
@@ -166,11 +162,7 @@ async fn what_was_deleted_in_flight_is_not_tried_after_the_flight_was_cut_off() 
 
 #[tokio::test(start_paused = true)]
 async fn a_removal_that_could_not_be_stored_is_refused_and_the_message_stays() {
-    let mut one = Peer::start(Script::new()).await.unwrap();
-    let mut world = World::new(routes(&[("one.test", &one)]));
-    one.stop().await;
-    let id = world.accept("alice@home.test", &["bob@one.test"]).await;
-    world.rest().await;
+    let (mut one, world, id) = deferred().await;
     let before = world.recipient(id).await.next_attempt_at;
     world.spool.hooks.full.store(true, Relaxed);
     assert!(world.processor.delete(&this(id)).await.is_err());

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use empath_delivery::{
     Because, Config,
-    config::{DomainConfig, TlsPolicy},
+    config::{DomainConfig, Source, TlsPolicy},
 };
 use empath_testkit::{
     peer::{Act, At, Peer, Script},
@@ -56,6 +56,25 @@ async fn mail_for_a_dead_host_goes_the_new_way_what_is_ready_at_once_and_what_wa
     world.at(due.unwrap() + SECOND).await;
     world.done().await;
     assert_eq!(to(&live), ["bob@one.test", "ann@one.test"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_that_waits_leaves_from_its_pool_as_it_is_now() {
+    let one = peer().await;
+    let source = |address: &str| Source { ipv4: Some(address.parse().unwrap()), ..Source::default() };
+    let mut config = routes(&[("one.test", &one)]);
+    config.source = Some("all".to_owned());
+    // No machine has this address.
+    config.sources.insert("all".to_owned(), vec![source("192.0.2.99")]);
+    let mut world = World::new(config);
+    let id = world.accept("alice@home.test", &["ann@one.test"]).await;
+    world.rest().await;
+    let waiting = world.recipient(id).await;
+    assert_eq!(waiting.last_reply.unwrap().enhanced.as_deref(), Some("4.3.5"));
+    world.reload(|config, _| drop(config.sources.insert("all".to_owned(), vec![source("127.0.0.1")])));
+    world.at(waiting.next_attempt_at.unwrap() + SECOND).await;
+    world.done().await;
+    assert_eq!((to(&one), one.connections()), (vec!["ann@one.test".to_owned()], 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,10 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,92 +17,16 @@ use empath_delivery::{
 };
 use empath_metrics::Registry;
 use empath_smtp::client::{BoxStream, Dial, Dialing, Sockets, Target};
-use empath_spool::{
-    Batch, CommitError, Committed, Content, Entry, LoadError, Loading, MemorySpool, RecipientState, Spool,
-    Stored,
-};
+use empath_spool::{Content, Entry, RecipientState, Spool};
 use empath_testkit::clock::VirtualClock;
-use empath_testkit::peer::Peer;
-use empath_testkit::spool::{HookedSpool, Hooks};
+use empath_testkit::peer::{Peer, Script};
+use empath_testkit::spool::HookedSpool;
 use jiff::Timestamp;
 use tokio::time::sleep;
 
-use crate::names::Names;
+use crate::{failing::Failing, names::Names};
 
 pub(crate) const CONTENT: &[u8] = b"Subject: hello\r\n\r\n.dot\r\nbody\r\n";
-
-/// How the spool fails on demand.
-#[derive(Default)]
-pub(crate) struct Failing {
-    /// Commits fail.
-    pub(crate) full: AtomicBool,
-    /// No content verifies.
-    pub(crate) damaged: AtomicBool,
-    /// Envelopes are not given back: by a disk that may mend, or for good.
-    pub(crate) unreadable: Mutex<Option<Unreadable>>,
-    /// Envelopes are given back this late.
-    pub(crate) slow: Mutex<Option<Duration>>,
-    /// Some message was set aside.
-    pub(crate) set_aside: AtomicBool,
-    committed: Mutex<Vec<Batch>>,
-}
-
-impl Failing {
-    /// What was committed so far.
-    pub(crate) fn committed(&self) -> Vec<Batch> {
-        self.committed.lock().unwrap().clone()
-    }
-}
-
-/// Why the spool does not give an envelope back.
-#[derive(Clone, Copy)]
-pub(crate) enum Unreadable {
-    Io,
-    Damaged,
-}
-
-impl Hooks for Failing {
-    fn load<'a>(&'a self, memory: &'a MemorySpool, id: MessageId) -> Loading<'a, Stored> {
-        if let Some(slow) = *self.slow.lock().unwrap() {
-            return Box::pin(async move {
-                sleep(slow).await;
-                memory.load(id).await
-            });
-        }
-        let failure = match *self.unreadable.lock().unwrap() {
-            None => return memory.load(id),
-            Some(Unreadable::Io) => LoadError::Io { id, source: io::Error::other("bad block") },
-            Some(Unreadable::Damaged) => LoadError::Damaged { id, reason: "a checksum does not match" },
-        };
-        Box::pin(std::future::ready(Err(failure)))
-    }
-
-    fn commit(&self, memory: &MemorySpool, batch: Batch) -> Committed {
-        if self.full.load(Relaxed) {
-            let error = io::Error::from(io::ErrorKind::StorageFull);
-            return Committed::answered(Err(CommitError::Full(Arc::new(error))));
-        }
-        self.committed.lock().unwrap().push(batch.clone());
-        memory.commit(batch)
-    }
-
-    fn content<'a>(&'a self, memory: &'a MemorySpool, id: MessageId) -> Loading<'a, Content> {
-        if self.damaged.load(Relaxed) {
-            let failure = LoadError::Damaged { id, reason: "a checksum does not match" };
-            return Box::pin(std::future::ready(Err(failure)));
-        }
-        memory.content(id)
-    }
-
-    fn set_aside<'a>(&'a self, memory: &'a MemorySpool, id: MessageId) -> Loading<'a, ()> {
-        self.set_aside.store(true, Relaxed);
-        memory.set_aside(id)
-    }
-
-    fn is_healthy(&self, _: &MemorySpool) -> bool {
-        !self.full.load(Relaxed)
-    }
-}
 
 type TestSpool = HookedSpool<Failing>;
 
@@ -391,6 +312,16 @@ pub(crate) fn routes(domains: &[(&str, &Peer)]) -> Config {
         config.domains.insert(domain.parse().unwrap(), domain_config);
     }
     config
+}
+
+/// A message from Alice to Bob waits for a host that is down.
+pub(crate) async fn deferred() -> (Peer, World, MessageId) {
+    let mut one = Peer::start(Script::new()).await.unwrap();
+    let mut world = World::new(routes(&[("one.test", &one)]));
+    one.stop().await;
+    let id = world.accept("alice@home.test", &["bob@one.test"]).await;
+    world.rest().await;
+    (one, world, id)
 }
 
 /// Looks once a virtual second; a month is long enough for everything.

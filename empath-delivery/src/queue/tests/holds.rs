@@ -112,3 +112,12 @@ fn mail_for_a_frozen_domain_expires_in_its_time() {
     queue.poll(schedule::after(at(0), EXPIRE_AFTER));
     assert_eq!(queue.take_expired().map(|job| job.id), Some(id(1)));
 }
+
+#[test]
+fn what_was_never_tried_and_is_frozen_expires_after_a_restart_too() {
+    let mut queue = queue(1, 1);
+    queue.freeze(&"one.test".parse().unwrap());
+    restore(&mut queue, 1, &envelope(at(0), &["a@one.test"]), &[RecipientState::default()], at(6 * 86_400));
+    let due = queue.poll(at(6 * 86_400));
+    assert!(queue.take_expired().is_some() || due < Timestamp::MAX, "it stays for ever");
+}

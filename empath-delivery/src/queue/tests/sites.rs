@@ -1,7 +1,7 @@
 //! Domains that share a lane because they have the same hosts.
 
 use super::{
-    lanes::{Run, domain, limited},
+    run::{Run, domain, limited},
     *,
 };
 use crate::{config::DomainConfig, resolve::MxHost, route::NextHop, site::Site};
@@ -102,6 +102,27 @@ fn what_is_ready_for_a_domain_goes_along_and_in_its_order() {
     assert_eq!(lanes_of(&run, &[6, 9]), ["mx:one.test"; 2]);
     run.deliver_all();
     assert_eq!(order(&run)[6..], [6, 6, 7, 8, 9]);
+    assert!(run.queue.is_empty());
+}
+
+#[test]
+fn a_message_for_two_domains_is_parted_when_one_of_them_leaves_their_lane() {
+    let mut run = together(&mut one_connection(), &["one.test", "two.test"]);
+    // It stands in the line of its last recipient's domain. In the other's it would be parted when its turn comes.
+    let both = envelope(at(0), &["b@two.test", "a@one.test"]);
+    run.queue.accept(id(2), both, &Bytes::from_static(b"x\r\n").into(), at(0));
+    assert_eq!(run.obstacle(2), Obstacle::Busy { connections: 1, allowed: 1, ready: 1 }, "one job for both");
+    expel(&mut run, "one.test");
+    let mut taken = Vec::new();
+    while let Some((connection, job)) = run.flying.first() {
+        if job.id == id(2) {
+            let indexes: Vec<_> = job.recipients.iter().map(|recipient| recipient.index).collect();
+            taken.push((run.queue.lanes.next_hop(*connection).unwrap().to_string(), indexes));
+        }
+        run.finish(Outcome::Good, DELIVERED);
+    }
+    taken.sort_unstable();
+    assert_eq!(taken, [("mx:h1.test".to_owned(), vec![0]), ("mx:one.test".to_owned(), vec![1])]);
     assert!(run.queue.is_empty());
 }
 

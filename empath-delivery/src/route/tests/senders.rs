@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::SenderRoute;
+use crate::config::{SenderRoute, Source};
 
 fn to(host: &str) -> SenderRoute {
     SenderRoute { mx_override: Some(host.parse().unwrap()), ..SenderRoute::default() }
@@ -172,4 +172,84 @@ fn a_class_means_the_same_sender_after_a_change_of_the_configuration() {
     let mut back = made(&config(&[("a.test", to("one.test"))], &[]));
     back.keep_classes_of(&after);
     assert!(class(&back, "<u@a.test>") > class(&after, "<u@c.test>"), "a number is given away once");
+}
+
+/// The same with a pool of these last octets for each name.
+fn with_pools(mut config: Config, pools: &[(&str, &[u8])]) -> Config {
+    let source = |last: &u8| Source { ipv4: Some([192, 0, 2, *last].into()), ..Source::default() };
+    for (name, sources) in pools {
+        config.sources.insert((*name).to_owned(), sources.iter().map(source).collect());
+    }
+    config
+}
+
+/// A next hop and the address that it is reached from.
+fn with_source(next_hop: &NextHop) -> String {
+    match next_hop.terms().and_then(|terms| terms.source.as_ref()) {
+        Some(source) => format!("{next_hop} from {source}"),
+        None => next_hop.to_string(),
+    }
+}
+
+#[test]
+fn a_source_alone_says_where_mail_comes_from_and_not_where_it_goes() {
+    let from = |pool: &str, route: SenderRoute| SenderRoute { source: Some(pool.to_owned()), ..route };
+    let senders = [
+        ("news.test", from("bulk", SenderRoute::default())),
+        ("both.test", from("bulk", to("relay.test"))),
+        ("relay.test", to("relay.test")),
+    ];
+    let pooled = |domain: DomainConfig| DomainConfig { source: Some("own".to_owned()), ..domain };
+    let maildir = DomainConfig { maildir: Some("/m/{address}".into()), ..DomainConfig::default() };
+    let domains = [
+        ("pooled.test", pooled(DomainConfig::default())),
+        ("hub.test", pooled(over("hub.test"))),
+        ("maildir.test", maildir),
+    ];
+    let pools: [(&str, &[u8]); 2] = [("bulk", &[7]), ("own", &[9])];
+    let mut routes = made(&with_pools(config(&senders, &domains), &pools));
+    routes.set_override("override.test".parse().unwrap(), "now.test".parse().unwrap()).unwrap();
+    let table = [
+        ("<u@news.test>", "<u@x.test>", "mx:x.test from 192.0.2.7"),
+        ("<u@home.test>", "<u@x.test>", "mx:x.test"),
+        ("<u@news.test>", "<u@pooled.test>", "mx:pooled.test from 192.0.2.7"),
+        ("<u@home.test>", "<u@pooled.test>", "mx:pooled.test from 192.0.2.9"),
+        ("<u@news.test>", "<u@hub.test>", "smtp:hub.test:2025 from 192.0.2.7"),
+        ("<u@home.test>", "<u@hub.test>", "smtp:hub.test:2025 from 192.0.2.9"),
+        ("<u@news.test>", "<u@override.test>", "smtp:now.test:2025 from 192.0.2.7"),
+        ("<u@news.test>", "<u@[192.0.2.1]>", "smtp:192.0.2.1:2025 from 192.0.2.7"),
+        ("<u@news.test>", "<u@maildir.test>", "maildir"),
+        ("<u@both.test>", "<u@pooled.test>", "smtp:relay.test:2025 from 192.0.2.7"),
+        ("<u@both.test>", "<u@hub.test>", "smtp:hub.test:2025 from 192.0.2.7"),
+        ("<u@relay.test>", "<u@pooled.test>", "smtp:relay.test:2025 from 192.0.2.9"),
+    ];
+    for (sender, path, expected) in table {
+        assert_eq!(with_source(&route(&routes, sender, path).next_hop), expected, "{sender} {path}");
+    }
+}
+
+#[test]
+fn the_next_hops_of_a_domain_are_those_of_every_sender_from_every_source() {
+    let bulk = SenderRoute { source: Some("bulk".to_owned()), ..SenderRoute::default() };
+    let pooled = DomainConfig { source: Some("own".to_owned()), ..DomainConfig::default() };
+    let config = config(&[("news.test", bulk), ("relay.test", to("relay.test"))], &[("pooled.test", pooled)]);
+    let pools: [(&str, &[u8]); 2] = [("bulk", &[6, 7]), ("own", &[8, 9])];
+    let routes = made(&with_pools(config, &pools));
+    let next_hops = |name: &str| {
+        let next_hops = routes.next_hops(Some(&Host::Domain(name.parse().unwrap())));
+        let mut shown: Vec<_> = next_hops.iter().map(with_source).collect();
+        shown.sort_unstable();
+        shown
+    };
+    let pooled = [
+        "mx:pooled.test from 192.0.2.6",
+        "mx:pooled.test from 192.0.2.7",
+        "mx:pooled.test from 192.0.2.8",
+        "mx:pooled.test from 192.0.2.9",
+        "smtp:relay.test:2025 from 192.0.2.8",
+        "smtp:relay.test:2025 from 192.0.2.9",
+    ];
+    assert_eq!(next_hops("pooled.test"), pooled);
+    let other = ["mx:x.test", "mx:x.test from 192.0.2.6", "mx:x.test from 192.0.2.7", "smtp:relay.test:2025"];
+    assert_eq!(next_hops("x.test"), other);
 }
