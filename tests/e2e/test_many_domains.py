@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 
-import test_unbound
+import unbound
 from harness import Sink, TestCase, free_port, program, wait_until
 
 CONTENT = b"From: alice@home.test\r\nSubject: to everybody\r\nMessage-ID: <all@home.test>\r\n\r\nhello\r\n"
@@ -92,23 +92,17 @@ class Host(Sink):
 
 
 class ManyDomains(TestCase):
-    serve, stop = test_unbound.Unbound.serve, test_unbound.Unbound.stop
-
     def setUp(self):
         program(self, "perl")
-        self.home, self.port, dns = self.sink(), free_port(), free_port()
-        self.unbound, self.hosts = None, {}
-        zones = test_unbound.zone("servfail.test", "transparent")
+        self.home, self.port, self.hosts = self.sink(), free_port(), {}
+        zones = {"servfail.test": "transparent"}
         for number, (name, kind) in enumerate(DOMAINS.items(), 1):
-            address = f"127.0.9.{number}"
-            records = self.domain(name, kind, address)
-            zones += test_unbound.zone(name, records) if records else []
-        self.mta = self.daemon(DELIVERY.format(port=self.port, dns=dns, home=self.home.port), start=False,
+            records = self.domain(name, kind, f"127.0.9.{number}")
+            zones |= {name: records} if records else {}
+        names = unbound.Unbound(program(self, "unbound"), zones)
+        self.addCleanup(names.close)
+        self.mta = self.daemon(DELIVERY.format(port=self.port, dns=names.port, home=self.home.port),
                                limits="recipients: 1000")
-        (self.mta.dir / "unbound.conf").write_text(test_unbound.CONFIG.format(
-            dir=self.mta.dir, port=dns, closed=free_port(), zones="\n    ".join(zones)))
-        self.serve()
-        self.mta.start()
 
     def domain(self, name, kind, address):
         """Starts the host of a domain; returns what name servers have about it."""
