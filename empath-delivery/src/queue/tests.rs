@@ -1,6 +1,7 @@
 mod holds;
 mod lanes;
 mod model;
+mod places;
 mod reload;
 mod scheduled;
 mod senders;

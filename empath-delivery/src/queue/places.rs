@@ -1,0 +1,112 @@
+//! Which destinations may have which part of the connections.
+//!
+//! A connection to a host that does not answer is busy until its time is over, so that those to hosts that are dead would soon
+//! be all that there are. Hence destinations that deliver have the use of every connection; those of which nothing is known
+//! together have three quarters at most, of which those that failed last have two thirds at most. Within these parts it is
+//! first come first served.
+
+use std::collections::BTreeMap;
+
+use crate::route::NextHop;
+
+/// What the last attempts say about a destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// A host listened.
+    Proven,
+    /// Nothing is known.
+    #[default]
+    New,
+    /// No host did.
+    Failing,
+}
+
+/// Where a lane stands in line: a smaller number came earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    standing: Standing,
+    number: u64,
+}
+
+/// Who holds places, and who waits for one.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// Busy connections by what was known when their jobs began.
+    held: [usize; 3],
+    lines: [BTreeMap<u64, NextHop>; 3],
+    last: u64,
+}
+
+impl Places {
+    /// A connection takes up a job.
+    pub(super) fn take(&mut self, standing: Standing) {
+        if let Some(held) = self.held.get_mut(standing as usize) {
+            *held += 1;
+        }
+    }
+
+    /// It has ended.
+    pub(super) fn give_back(&mut self, standing: Standing) {
+        if let Some(held) = self.held.get_mut(standing as usize) {
+            *held -= 1;
+        }
+    }
+
+    /// Whether one more is within the part, of `max` places, that there is for lanes like this.
+    pub(super) fn has_room(&self, standing: Standing, max: usize) -> bool {
+        let [_, new, failing] = self.held;
+        match standing {
+            Standing::Proven => true,
+            Standing::New => new + failing < unproven(max),
+            Standing::Failing => new + failing < unproven(max) && failing < max.div_ceil(2),
+        }
+    }
+
+    /// A lane waits for a place; one that does already keeps its turn.
+    pub(super) fn wait(&mut self, next_hop: &NextHop, standing: Standing, before: Option<Ticket>) -> Ticket {
+        if let Some(ticket) = before {
+            if ticket.standing == standing {
+                return ticket;
+            }
+            self.line(ticket.standing).remove(&ticket.number);
+        }
+        self.last += 1;
+        let ticket = Ticket { standing, number: before.map_or(self.last, |ticket| ticket.number) };
+        self.line(standing).insert(ticket.number, next_hop.clone());
+        ticket
+    }
+
+    /// Takes the next lane out of the line that could have a place if one was free.
+    pub(super) fn next(&mut self, max: usize) -> Option<NextHop> {
+        let first = |standing| Some((*self.line_of(standing, max)?.first_key_value()?.0, standing));
+        let (number, standing) = ALL.into_iter().filter_map(first).min_by_key(|(number, _)| *number)?;
+        self.line(standing).remove(&number)
+    }
+
+    /// Whether another lane could have a place if one was free.
+    pub(super) fn is_wanted_by_others(&self, next_hop: &NextHop, max: usize) -> bool {
+        let mut lines = ALL.into_iter().filter_map(|standing| self.line_of(standing, max));
+        lines.any(|line| line.values().any(|other| other != next_hop))
+    }
+
+    /// Those who could have a place.
+    fn line_of(&self, standing: Standing, max: usize) -> Option<&BTreeMap<u64, NextHop>> {
+        self.lines.get(standing as usize).filter(|_| self.has_room(standing, max))
+    }
+
+    fn line(&mut self, standing: Standing) -> &mut BTreeMap<u64, NextHop> {
+        let [proven, new, failing] = &mut self.lines;
+        match standing {
+            Standing::Proven => proven,
+            Standing::New => new,
+            Standing::Failing => failing,
+        }
+    }
+}
+
+const ALL: [Standing; 3] = [Standing::Proven, Standing::New, Standing::Failing];
+
+/// How many of `max` places lanes may have that are not proven.
+fn unproven(max: usize) -> usize {
+    max - max / 4
+}
