@@ -59,7 +59,7 @@ pub(super) struct Connection {
     /// The message of its job; of its last one, while it is idle.
     message: MessageId,
     /// Among what its place counts, while it is busy.
-    place: Option<Standing>,
+    pub(super) place: Option<Standing>,
     /// The tokens of its job, unless they were given back.
     pub(super) paid: Option<Paid>,
 }
@@ -196,6 +196,8 @@ impl Lanes {
                 lane.idle.push(id);
             }
             self.idle.insert(id);
+            // Whoever stands in line and has nothing to do any more does not hurry the others.
+            self.grant(now, begin, actions);
             return Next::Idle;
         }
         // Behind those who wait already, unless what was ready is not wanted any more.
@@ -281,7 +283,8 @@ impl Lanes {
                 let next_hop = next_hop.clone();
                 *connection = Connection { next_hop, turn: 1, probe, message, place: None, paid };
             }
-            self.occupy(connection, standing);
+            // A host listened to it before.
+            self.occupy(connection, Standing::Proven);
             actions.push(Action::Resume { connection, job });
         } else {
             lane.connections += 1;
@@ -318,33 +321,6 @@ impl Lanes {
                 }
                 Popped::Nothing => return None,
             }
-        }
-    }
-
-    /// A lane waits for a place.
-    fn wait(&mut self, next_hop: &NextHop) {
-        if let Some(lane) = self.by_next_hop.get_mut(next_hop) {
-            lane.waiting = Some(self.places.wait(next_hop, lane.standing, lane.waiting));
-        }
-    }
-
-    /// Whether there is a place, or one that can be made.
-    fn has_place(&self) -> bool {
-        self.connections.len() < self.max_connections || !self.idle.is_empty()
-    }
-
-    /// The place of a connection counts as one of these while it is busy.
-    fn occupy(&mut self, id: ConnectionId, standing: Standing) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.place = Some(standing);
-            self.places.take(standing);
-        }
-    }
-
-    /// It is not busy any more.
-    fn vacate(&mut self, id: ConnectionId) {
-        if let Some(place) = self.connections.get_mut(&id).and_then(|connection| connection.place.take()) {
-            self.places.give_back(place);
         }
     }
 

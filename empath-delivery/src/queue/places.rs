@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use super::lanes::{ConnectionId, Lanes};
 use crate::route::NextHop;
 
 /// What the last attempts say about a destination.
@@ -83,6 +84,17 @@ impl Places {
         self.line(standing).remove(&number)
     }
 
+    #[cfg(test)]
+    pub(super) fn held(&self) -> [usize; 3] {
+        self.held
+    }
+
+    /// Whether lanes wait that would not be expected to fail.
+    pub(super) fn are_wanted(&self) -> bool {
+        let [proven, new, _] = &self.lines;
+        !(proven.is_empty() && new.is_empty())
+    }
+
     /// Whether another lane could have a place if one was free.
     pub(super) fn is_wanted_by_others(&self, next_hop: &NextHop, max: usize) -> bool {
         let mut lines = ALL.into_iter().filter_map(|standing| self.line_of(standing, max));
@@ -100,6 +112,42 @@ impl Places {
             Standing::Proven => proven,
             Standing::New => new,
             Standing::Failing => failing,
+        }
+    }
+}
+
+impl Lanes {
+    /// What is there was tried before: a destination that nothing else is known of counts as one that fails.
+    pub(super) fn doubt(&mut self, next_hop: &NextHop) {
+        if let Some(lane) = self.by_next_hop.get_mut(next_hop).filter(|lane| lane.standing == Standing::New) {
+            lane.standing = Standing::Failing;
+        }
+    }
+
+    /// A lane waits for a place.
+    pub(super) fn wait(&mut self, next_hop: &NextHop) {
+        if let Some(lane) = self.by_next_hop.get_mut(next_hop) {
+            lane.waiting = Some(self.places.wait(next_hop, lane.standing, lane.waiting));
+        }
+    }
+
+    /// Whether there is a place, or one that can be made.
+    pub(super) fn has_place(&self) -> bool {
+        self.connections.len() < self.max_connections || !self.idle.is_empty()
+    }
+
+    /// The place of a connection counts as one of these while it is busy.
+    pub(super) fn occupy(&mut self, id: ConnectionId, standing: Standing) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.place = Some(standing);
+            self.places.take(standing);
+        }
+    }
+
+    /// It is not busy any more.
+    pub(super) fn vacate(&mut self, id: ConnectionId) {
+        if let Some(place) = self.connections.get_mut(&id).and_then(|connection| connection.place.take()) {
+            self.places.give_back(place);
         }
     }
 }

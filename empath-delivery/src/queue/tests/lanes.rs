@@ -7,7 +7,7 @@ use empath_common::Host;
 use super::*;
 use crate::config::DomainConfig;
 
-const FAILED: Fate = Fate::Due(Timestamp::MAX);
+pub(super) const FAILED: Fate = Fate::Due(Timestamp::MAX);
 
 /// A queue that runs against a destination in virtual time.
 pub(super) struct Run {

@@ -1,8 +1,14 @@
 //! Destinations that are dead leave places for the others.
 
-use super::{lanes::Run, *};
+use std::path::Path;
 
-const FAILED: Fate = Fate::Due(Timestamp::MAX);
+use proptest::prelude::*;
+
+use super::{
+    lanes::{FAILED, Run},
+    *,
+};
+use crate::route::NextHop;
 
 /// As many connections at the same time as that.
 fn run(max_concurrent: usize) -> Run {
@@ -132,4 +138,69 @@ fn a_destination_alone_has_all_places_once_it_delivers() {
     assert_eq!(run.flying.len(), 4);
     run.deliver_all();
     assert!(run.queue.is_empty());
+}
+
+#[test]
+fn what_was_tried_before_leaves_places_to_the_new_after_a_restart_too() {
+    let mut run = run(8);
+    let tried = RecipientState { status: Status::Deferred, attempts: 1, ..RecipientState::default() };
+    for number in 1..=10 {
+        let to = envelope(at(0), &[&format!("u@silent{number}.test")]);
+        restore(&mut run.queue, number, &to, std::slice::from_ref(&tried), at(0));
+    }
+    run.queue.poll(at(0));
+    run.take();
+    assert_eq!(run.flying.len(), 4);
+    run.next = 10;
+    started(&mut run);
+    accept_each(&mut run, "new", 3);
+    assert_eq!(started(&mut run), [11, 12]);
+    assert!(run.queue.is_pressed(), "the third one");
+    run.flying.rotate_left(4);
+    run.finish(Outcome::Good, DELIVERED);
+    assert_eq!(started(&mut run), [13]);
+    assert!(!run.queue.is_pressed(), "those that failed hurry nobody");
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Accept(u8),
+    Finish(usize, Outcome),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let outcome = prop_oneof![Just(Outcome::Good), Just(Outcome::Failed), Just(Outcome::Unknown)];
+    prop_oneof![
+        (0..20_u8).prop_map(Step::Accept),
+        (0..20_usize, outcome).prop_map(|(n, outcome)| Step::Finish(n, outcome)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn nobody_waits_for_a_place_that_is_free_and_the_dead_have_their_part_alone(
+        steps in prop::collection::vec(step(), 1..250), max in 1..12_usize
+    ) {
+        let mut config = Config { max_concurrent: max, ..Config::default() };
+        config.connection_pool.max_per_server = 2;
+        let mut run = Run::new(&config);
+        for step in steps {
+            match step {
+                Step::Accept(domain) => run.accept(1, &format!("d{domain}.test")),
+                Step::Finish(_, _) if run.flying.is_empty() => {}
+                Step::Finish(n, outcome) => {
+                    let n = n % run.flying.len();
+                    run.flying.rotate_left(n);
+                    run.finish(outcome, if outcome == Outcome::Good { DELIVERED } else { FAILED });
+                }
+            }
+            let (lanes, queue) = (&run.queue.lanes, &run.queue);
+            let [proven, new, failing] = lanes.places.held();
+            prop_assert_eq!(proven + new + failing, queue.connections() - queue.idle_connections());
+            prop_assert!(new + failing <= max - max / 4 && failing <= max.div_ceil(2));
+            let nobody = NextHop::Maildir(Path::new("/").into());
+            let free = queue.connections() < max || queue.idle_connections() > 0;
+            prop_assert!(!free || !lanes.places.is_wanted_by_others(&nobody, max), "somebody waits");
+        }
+    }
 }
