@@ -276,7 +276,7 @@ impl Open {
     /// A host is not waited for any longer.
     pub(crate) fn give_up(candidate: &Candidate, outbound: &Outbound<'_>) -> (Failure, Arc<Peer>) {
         outbound.shared.is_ill(&candidate.target);
-        let reply = "it did not greet us in time, and other mail waited for the connection";
+        let reply = "it took too long to be ready, and other mail waited for the connection";
         (Failure::new(Scope::Host, (4, 4, 1), reply), candidate.peer(None))
     }
 

@@ -13,7 +13,7 @@ use crate::{
     route::Terms,
 };
 
-/// How long a host is waited for until it has greeted us, while others wait for the connection and no attempt at the message
+/// How long a host is waited for until it is ready for mail, while others wait for the connection and no attempt at the message
 /// has failed: the next one has the usual time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
