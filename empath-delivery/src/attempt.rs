@@ -172,10 +172,19 @@ impl<'a> Attempt<'a> {
     ) -> bool {
         let mut elsewhere = Vec::new();
         loop {
-            let connected = Open::connect(candidate, outbound, self.domain(outbound), hasty).await;
+            // The next attempt has the usual time, so a host that is slow does get its mail.
+            let first = self.left.iter().all(|left| left.recipient.attempts == 0);
+            let pressed = first && outbound.shared.is_pressed();
+            let connected = tokio::select! {
+                connected =
+                    Open::connect(candidate, outbound, self.domain(outbound), hasty || pressed) => connected,
+                () = outbound.shared.pressed(), if first => Err(Open::give_up(candidate, outbound)),
+            };
             self.attempted.connect += started.elapsed();
             match connected {
-                Err((failure, _)) if hasty && started.elapsed() >= HASTE && failure.is_no_answer() => {
+                Err((failure, _))
+                    if hasty && !pressed && started.elapsed() >= HASTE && failure.is_no_answer() =>
+                {
                     self.left.append(&mut elsewhere);
                     return false;
                 }

@@ -15,7 +15,7 @@ use tokio::{task::spawn_blocking, time::Instant};
 use crate::{
     attempt::Outbound,
     config::{Config, HostAddr, TlsPolicy},
-    failure::Failure,
+    failure::{Failure, Scope},
     hosts::Candidate,
     log,
     metrics::Metrics,
@@ -233,6 +233,13 @@ fn shown(host: Option<&HostAddr>, target: &Target) -> String {
     }
 }
 
+impl Candidate {
+    fn peer(&self, tls: Option<TlsSession>) -> Arc<Peer> {
+        let Self { host, target, .. } = self;
+        Arc::new(Peer { shown: shown(host.as_ref(), target), host: host.clone(), tls })
+    }
+}
+
 impl Open {
     /// Connects for mail to `domain`, in haste or with all the time there is.
     pub(crate) async fn connect(
@@ -241,8 +248,8 @@ impl Open {
         domain: &Domain,
         hasty: bool,
     ) -> Result<Self, (Failure, Arc<Peer>)> {
-        let Candidate { host, target, .. } = candidate;
-        let peer = |tls| Arc::new(Peer { shown: shown(host.as_ref(), target), host: host.clone(), tls });
+        let target = &candidate.target;
+        let peer = |tls| candidate.peer(tls);
         let (terms, shared) = (outbound.terms, outbound.shared);
         let timeouts = if hasty { outbound.hasty } else { outbound.timeouts };
         let manners = (outbound.hostname, timeouts);
@@ -264,6 +271,13 @@ impl Open {
                 Err((failure, peer(None)))
             }
         }
+    }
+
+    /// A host is not waited for any longer.
+    pub(crate) fn give_up(candidate: &Candidate, outbound: &Outbound<'_>) -> (Failure, Arc<Peer>) {
+        outbound.shared.is_ill(&candidate.target);
+        let reply = "it took too long to be ready, and other mail waited for the connection";
+        (Failure::new(Scope::Host, (4, 4, 1), reply), candidate.peer(None))
     }
 
     /// Whether it may take another message.

@@ -131,6 +131,8 @@ pub(crate) struct Shared {
     expired: Notify,
     /// The spool did not take an outcome.
     refused: Notify,
+    /// [`Queue::is_pressed`].
+    pressed: watch::Sender<bool>,
     /// Messages of the spool that are not in the queue yet.
     unread: watch::Sender<usize>,
 }
@@ -176,6 +178,7 @@ impl Processor {
             timer: Notify::new(),
             expired: Notify::new(),
             refused: Notify::new(),
+            pressed: watch::Sender::new(false),
             unread: watch::Sender::new(0),
         });
         let weak = Arc::downgrade(&shared);
@@ -260,6 +263,8 @@ impl Shared {
         let outcome = change(&mut state.queue);
         let wake = state.queue.take_wake();
         let expired = state.queue.has_expired();
+        let pressed = state.queue.is_pressed();
+        self.pressed.send_if_modified(|before| std::mem::replace(before, pressed) != pressed);
         let actions = state.queue.take_actions();
         let events = state.queue.take_events();
         for event in &events {

@@ -1,7 +1,10 @@
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use empath_smtp::client::{Failure, FailureKind, Target};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::Shared;
 use crate::{
@@ -9,6 +12,10 @@ use crate::{
     hosts::Candidate,
     route::Terms,
 };
+
+/// How long a host is waited for until it is ready for mail, while others wait for the connection and no attempt at the message
+/// has failed: the next one has the usual time.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What attempts tell each other about hosts.
 impl Shared {
@@ -33,6 +40,17 @@ impl Shared {
     /// A connection to a host did not.
     pub(crate) fn is_ill(&self, target: &Target) {
         self.health().failed(target, Instant::now());
+    }
+
+    /// Whether others wait for a connection whose hosts may well answer.
+    pub(crate) fn is_pressed(&self) -> bool {
+        *self.pressed.borrow()
+    }
+
+    /// Completes when they do, but not before a host that answers would usually have done so.
+    pub(crate) async fn pressed(&self) {
+        sleep(PATIENCE).await;
+        let _ = self.pressed.subscribe().wait_for(|pressed| *pressed).await;
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {

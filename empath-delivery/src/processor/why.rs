@@ -108,7 +108,8 @@ fn blocked(obstacle: Obstacle, to: &str, recipient: &RecipientView) -> Reason {
         ),
         Obstacle::None => (Because::Ready, None, "its attempt is about to start".to_owned()),
         Obstacle::Busy { connections, allowed, ready } if connections < allowed => {
-            let detail = format!("all connections are in use by other destinations; {ready} wait for {to}");
+            let detail =
+                format!("the connections that {to} may have are in use by other destinations; {ready} wait");
             (Because::LaneBusy, None, detail)
         }
         Obstacle::Busy { connections, ready, .. } => {

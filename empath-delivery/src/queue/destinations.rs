@@ -18,7 +18,7 @@ pub(super) struct Destinations {
     /// Domains to which nothing starts.
     frozen: BTreeSet<Domain>,
     /// Of domains without mail.
-    sites: Remembered,
+    sites: Remembered<Domain, Arc<Site>>,
 }
 
 /// A place in [`Destinations`].

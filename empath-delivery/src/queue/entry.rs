@@ -193,6 +193,12 @@ impl Entry {
         (!listed).then_some((recipient.destination, recipient.alone))
     }
 
+    /// Whether there was an attempt for one of these.
+    pub(super) fn was_tried(&self, indexes: &[u32]) -> bool {
+        let all = self.recipients.as_slice();
+        indexes.iter().any(|index| all.get(*index as usize).is_some_and(|one| one.attempts > 0))
+    }
+
     /// Recipients that are ready and stand in no lane, because where they go is or was frozen.
     pub(super) fn unlisted(&self) -> Vec<u32> {
         let recipients = (0..).zip(self.recipients.as_slice());

@@ -12,6 +12,7 @@ use super::{
     entry::Entry,
     lanes::{ConnectionId, Lanes},
     pace::Wake,
+    places::Standing,
     ready::Ready,
     window::Window,
 };
@@ -142,6 +143,7 @@ impl Lanes {
         lane.breaker.end(probe);
         let opened = match outcome {
             Outcome::Good => {
+                lane.standing = Standing::Proven;
                 if lane.has_work() {
                     lane.window.succeed(lane.connections, lane.max_connections());
                 }
@@ -153,6 +155,7 @@ impl Lanes {
                 return;
             }
             Outcome::Failed => {
+                lane.standing = Standing::Failing;
                 lane.window.fail(lane.connections);
                 lane.breaker.fail(probe, &self.breaker, now)
             }
@@ -208,7 +211,7 @@ impl Lanes {
     /// Drops a lane that nobody needs. One that failed is remembered for a while.
     pub(super) fn forget(&mut self, next_hop: &NextHop, now: Timestamp) {
         let Some(lane) = self.by_next_hop.get_mut(next_hop) else { return };
-        if !lane.is_empty() || lane.connections > 0 || lane.waiting || lane.throttled {
+        if !lane.is_empty() || lane.connections > 0 || lane.waiting.is_some() || lane.throttled {
             return;
         }
         let full = self.kept >= MAX_KEPT;
@@ -223,6 +226,9 @@ impl Lanes {
                 if lane.breaker.state() != BreakerState::Closed {
                     lane.breaker.succeed();
                     self.events.push(Event::breaker(next_hop, lane));
+                }
+                if lane.standing == Standing::Proven {
+                    self.proven.put(next_hop.clone(), ());
                 }
                 self.by_next_hop.remove(next_hop);
                 return;

@@ -10,6 +10,7 @@ use super::{
     destinations::Destination,
     lanes::ConnectionId,
     load::Load,
+    places::{Standing, Ticket},
     rate::{Limiter, Rate},
     ready::Ready,
     window::Window,
@@ -31,8 +32,10 @@ pub(super) struct Lane {
     /// Connections, idle ones included.
     pub(super) connections: usize,
     pub(super) idle: Vec<ConnectionId>,
-    /// Whether it stands in the line of those that wait for a connection.
-    pub(super) waiting: bool,
+    /// Its place in the line of those that wait for a connection.
+    pub(super) waiting: Option<Ticket>,
+    /// What its last attempts say.
+    pub(super) standing: Standing,
     /// Whether it stands in the line of those that wait for a token of all mail.
     pub(super) throttled: bool,
     pub(super) window: Window,
@@ -74,6 +77,10 @@ pub(super) enum Popped {
 }
 
 impl Lane {
+    pub(super) fn new(standing: Standing) -> Self {
+        Self { standing, ..Self::default() }
+    }
+
     /// What is `first` had its turn, and has the next one of its domain.
     pub(super) fn push(&mut self, ready: Ready, limit: Option<Limit>, first: bool) {
         self.load.enter(&ready);
@@ -169,7 +176,7 @@ impl Lane {
             return Obstacle::Rate { until: token, common: true };
         }
         let busy = self.connections.saturating_sub(self.idle.len());
-        if self.waiting || (self.idle.is_empty() && busy >= self.allowed()) {
+        if self.waiting.is_some() || (self.idle.is_empty() && busy >= self.allowed()) {
             return Obstacle::Busy { connections: busy, allowed: self.allowed(), ready: self.load.len() };
         }
         Obstacle::None

@@ -7,8 +7,10 @@ use super::{
     Action, Event, Next, Queued,
     lane::{Lane, Obstacle, Popped},
     pace::Wake,
+    places::{Places, Standing},
     rate::{Limiter, Rate},
     ready::Ready,
+    remembered::Remembered,
 };
 use crate::{
     config::CircuitBreaker,
@@ -30,8 +32,10 @@ pub(super) struct Lanes {
     pub(super) by_next_hop: HashMap<NextHop, Lane>,
     pub(super) connections: HashMap<ConnectionId, Connection>,
     pub(super) idle: BTreeSet<ConnectionId>,
-    /// Lanes that could use a connection more, were there places; first come first served.
-    pub(super) waiting: VecDeque<NextHop>,
+    /// Among them who could use a connection more.
+    pub(super) places: Places,
+    /// Next hops without a lane that were proven when they had one.
+    pub(super) proven: Remembered<NextHop, ()>,
     /// Lanes that could start a job, were there tokens for all mail; they take turns. While there are any, a timer runs.
     pub(super) throttled: VecDeque<NextHop>,
     pub(super) timers: BTreeSet<(Timestamp, Wake)>,
@@ -54,6 +58,8 @@ pub(super) struct Connection {
     pub(super) probe: bool,
     /// The message of its job; of its last one, while it is idle.
     message: MessageId,
+    /// Among what its place counts, while it is busy.
+    pub(super) place: Option<Standing>,
     /// The tokens of its job, unless they were given back.
     pub(super) paid: Option<Paid>,
 }
@@ -75,7 +81,8 @@ impl Lanes {
             by_next_hop: HashMap::new(),
             connections: HashMap::new(),
             idle: BTreeSet::new(),
-            waiting: VecDeque::new(),
+            places: Places::default(),
+            proven: Remembered::default(),
             throttled: VecDeque::new(),
             timers: BTreeSet::new(),
             limiter: Limiter::new(global),
@@ -111,7 +118,10 @@ impl Lanes {
 
     /// The lane of a next hop, for something to be put there.
     pub(super) fn lane(&mut self, next_hop: &NextHop) -> &mut Lane {
-        let lane = self.by_next_hop.entry(next_hop.clone()).or_default();
+        let proven = &mut self.proven;
+        let lane = self.by_next_hop.entry(next_hop.clone()).or_insert_with_key(|next_hop| {
+            Lane::new(proven.take(next_hop).map_or(Standing::New, |()| Standing::Proven))
+        });
         if lane.keep_until.take().is_some() {
             self.kept -= 1;
         }
@@ -155,12 +165,16 @@ impl Lanes {
         let Some(lane) = self.by_next_hop.get(&next_hop) else {
             return Next::Close;
         };
-        let others_wait = self.waiting.iter().any(|other| *other != next_hop);
+        let (max, standing) = (self.max_connections, lane.standing);
         let is_one_too_many = lane.connections > lane.allowed();
         // Since a new configuration there may be fewer.
-        let are_too_many = self.connections.len() > self.max_connections;
+        let are_too_many = self.connections.len() > max;
         let wanted = !self.stopped && lane.has_work() && lane.breaker.admits(&self.breaker);
+        self.vacate(id);
+        let others_wait = self.places.is_wanted_by_others(&next_hop, max);
+        let has_room = self.places.has_room(standing, max);
         if wanted
+            && has_room
             && !is_one_too_many
             && !are_too_many
             && (turn < TURN || !others_wait)
@@ -171,15 +185,19 @@ impl Lanes {
                 connection.turn = if others_wait { turn + 1 } else { 1 };
                 (connection.probe, connection.message, connection.paid) = (probe, job.id, Some(paid));
             }
-            // With success the lane may have come to bear more connections.
+            self.occupy(id, standing);
+            // With success the lane may have come to bear more connections, and its place to count as another.
             self.dispatch(&next_hop, now, begin, actions);
+            self.grant(now, begin, actions);
             return Next::Job(job);
         }
-        if !self.stopped && !others_wait && !is_one_too_many && !are_too_many {
+        if !self.stopped && !others_wait && !is_one_too_many && !are_too_many && (has_room || !wanted) {
             if let Some(lane) = self.by_next_hop.get_mut(&next_hop) {
                 lane.idle.push(id);
             }
             self.idle.insert(id);
+            // Whoever stands in line and has nothing to do any more does not hurry the others.
+            self.grant(now, begin, actions);
             return Next::Idle;
         }
         // Behind those who wait already, unless what was ready is not wanted any more.
@@ -236,7 +254,7 @@ impl Lanes {
             if lane.connections >= lane.allowed() {
                 return false;
             }
-            if self.connections.len() >= self.max_connections && self.idle.is_empty() {
+            if !self.has_place() || !self.places.has_room(lane.standing, self.max_connections) {
                 self.wait(next_hop);
                 return false;
             }
@@ -258,12 +276,15 @@ impl Lanes {
         let Some(lane) = self.by_next_hop.get_mut(next_hop) else {
             return false;
         };
-        let (message, paid) = (job.id, Some(paid));
+        let (message, paid, standing) = (job.id, Some(paid), lane.standing);
         if let Some(connection) = lane.idle.pop() {
             self.idle.remove(&connection);
             if let Some(connection) = self.connections.get_mut(&connection) {
-                *connection = Connection { turn: 1, probe, message, paid, next_hop: next_hop.clone() };
+                let next_hop = next_hop.clone();
+                *connection = Connection { next_hop, turn: 1, probe, message, place: None, paid };
             }
+            // A host listened to it before.
+            self.occupy(connection, Standing::Proven);
             actions.push(Action::Resume { connection, job });
         } else {
             lane.connections += 1;
@@ -271,8 +292,10 @@ impl Lanes {
             self.last.0 += 1;
             let connection = self.last;
             let next_hop = next_hop.clone();
-            let opened = Connection { next_hop: next_hop.clone(), turn: 1, probe, message, paid };
+            let opened =
+                Connection { next_hop: next_hop.clone(), turn: 1, probe, message, place: None, paid };
             self.connections.insert(connection, opened);
+            self.occupy(connection, standing);
             actions.push(Action::Open { connection, next_hop, job });
         }
         true
@@ -301,15 +324,6 @@ impl Lanes {
         }
     }
 
-    /// A lane waits for a place.
-    fn wait(&mut self, next_hop: &NextHop) {
-        if let Some(lane) = self.by_next_hop.get_mut(next_hop)
-            && !std::mem::replace(&mut lane.waiting, true)
-        {
-            self.waiting.push_back(next_hop.clone());
-        }
-    }
-
     /// Closes the oldest idle connection if all places are taken.
     fn make_room(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         if self.connections.len() < self.max_connections {
@@ -329,17 +343,18 @@ impl Lanes {
         actions: &mut Vec<Action>,
     ) {
         while !self.stopped
-            && self.connections.len() < self.max_connections
-            && let Some(next_hop) = self.waiting.pop_front()
+            && self.has_place()
+            && let Some(next_hop) = self.places.next(self.max_connections)
         {
             if let Some(lane) = self.by_next_hop.get_mut(&next_hop) {
-                lane.waiting = false;
+                lane.waiting = None;
             }
             self.dispatch(&next_hop, now, begin, actions);
         }
     }
 
     pub(super) fn take_out(&mut self, id: ConnectionId, now: Timestamp) {
+        self.vacate(id);
         let Some(connection) = self.connections.remove(&id) else {
             return;
         };

@@ -41,6 +41,11 @@ impl Queue {
         self.lanes.idle()
     }
 
+    /// Whether destinations wait for a place that did not fail last.
+    pub fn is_pressed(&self) -> bool {
+        self.lanes.places.are_wanted()
+    }
+
     /// Whether a message is in the queue.
     pub fn contains(&self, id: MessageId) -> bool {
         self.messages.contains_key(&id)

@@ -22,6 +22,7 @@ mod load;
 mod look;
 mod moment;
 mod pace;
+mod places;
 mod rate;
 mod ready;
 mod remembered;

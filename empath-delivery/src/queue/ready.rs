@@ -52,7 +52,7 @@ impl Queue {
         let Some(entry) = self.messages.get_mut(&id) else {
             return;
         };
-        let (priority, sender) = (entry.priority, entry.sender);
+        let (priority, sender, tried) = (entry.priority, entry.sender, entry.was_tried(recipients));
         let mut jobs: BTreeMap<Together, Grouped> = BTreeMap::new();
         for index in recipients {
             let Some((destination, alone)) = entry.list(*index, &self.destinations) else { continue };
@@ -76,6 +76,9 @@ impl Queue {
                 let since = now.into();
                 let ready = Ready { id, recipients, since, priority, sender, destination, max_connections };
                 lanes.push(&next_hop, limit.clone(), ready, first);
+            }
+            if tried {
+                lanes.doubt(&next_hop);
             }
             lanes.dispatch(
                 &next_hop,

@@ -1,36 +1,43 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, hash::Hash};
 
-use empath_common::Domain;
-
-use crate::site::Site;
-
-/// Most domains of each generation.
+/// Most of each generation.
 const MOST: usize = 10_000;
 
-/// Which hosts domains were found to have for which there is no mail at present, so that their next message need not find
-/// its lane anew. Bounded: when the young generation is full, the old one goes.
-#[derive(Debug, Default)]
-pub(super) struct Remembered {
-    young: HashMap<Domain, Arc<Site>>,
-    old: HashMap<Domain, Arc<Site>>,
+/// What is remembered of those for which there is no mail at present, so that their next message need not find it out anew.
+/// Bounded: when the young generation is full, the old one goes.
+#[derive(Debug)]
+pub(super) struct Remembered<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
 }
 
-impl Remembered {
-    pub(super) fn put(&mut self, domain: Domain, site: Arc<Site>) {
+impl<K, V> Default for Remembered<K, V> {
+    fn default() -> Self {
+        Self { young: HashMap::new(), old: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash, V> Remembered<K, V> {
+    pub(super) fn put(&mut self, key: K, value: V) {
         if self.young.len() >= MOST {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(domain, site);
+        self.young.insert(key, value);
     }
 
-    pub(super) fn take(&mut self, domain: &Domain) -> Option<Arc<Site>> {
-        self.young.remove(domain).or_else(|| self.old.remove(domain))
+    pub(super) fn take(&mut self, key: &K) -> Option<V> {
+        self.young.remove(key).or_else(|| self.old.remove(key))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use empath_common::Domain;
+
     use super::*;
+    use crate::site::Site;
 
     #[test]
     fn of_so_many_domains_the_oldest_are_forgotten() {

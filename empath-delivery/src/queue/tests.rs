@@ -3,6 +3,7 @@ mod holds;
 mod lanes;
 mod model;
 mod operator;
+mod places;
 mod reload;
 mod run;
 mod scheduled;

@@ -252,7 +252,7 @@ fn a_shorter_pause_of_the_breaker_ends_the_one_that_is_under_way() {
 #[test]
 fn connections_become_fewer_as_they_are_done_and_more_at_once() {
     let most = |max_concurrent| Config { max_concurrent, ..one_connection(&[]) };
-    let mut queue = configured(&most(4));
+    let mut queue = configured(&most(5));
     (1..=4).for_each(|number| accept(&mut queue, number, &[&format!("a@d{number}.test")]));
     let mut flying = jobs(&mut queue);
     (5..=10).for_each(|number| accept(&mut queue, number, &[&format!("a@d{number}.test")]));
@@ -263,7 +263,7 @@ fn connections_become_fewer_as_they_are_done_and_more_at_once() {
     settle(&mut queue, &job, DELIVERED, at(1));
     assert!(matches!(queue.next(connection, at(1)), Next::Close));
     assert_eq!((started(&mut queue).len(), queue.connections()), (0, 3));
-    replace(&mut queue, &most(6), at(2));
+    replace(&mut queue, &most(8), at(2));
     queue.poll(at(2));
     assert_eq!((started(&mut queue).len(), queue.connections()), (3, 6));
 }
