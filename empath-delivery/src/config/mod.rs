@@ -151,16 +151,6 @@ impl Config {
         (policy, policy == TlsPolicy::Required && !accept)
     }
 
-    fn unknown_pool(&self, name: Option<&String>) -> Option<Problem> {
-        let name = name.filter(|name| !self.sources.contains_key(*name))?;
-        Some(Problem::new("source", format!("there is no pool {name:?} in delivery.sources")))
-    }
-
-    /// The pool of this name, or the one for mail of which nothing else is said.
-    pub(crate) fn pool(&self, name: Option<&String>) -> Option<&[Source]> {
-        self.sources.get(name.or(self.source.as_ref())?).map(Vec::as_slice)
-    }
-
     /// What TLS handshakes with servers need. Roots are missed only if something is to be verified.
     pub fn tls(&self) -> Result<Tls, Problem> {
         let routes: Vec<_> = self.sender_routes.values().map(SenderRoute::as_domain).collect();

@@ -5,6 +5,8 @@ use jiff::civil::Date;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Config;
+
 /// An address, or one of each family, that mail leaves from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -69,6 +71,19 @@ impl Source {
             problems.push(Problem::new("warm_up.days", "is no time; leave warm_up out, or give at least 1"));
         }
         problems
+    }
+}
+
+impl Config {
+    /// There is no pool of this name.
+    pub(super) fn unknown_pool(&self, name: Option<&String>) -> Option<Problem> {
+        let name = name.filter(|name| !self.sources.contains_key(*name))?;
+        Some(Problem::new("source", format!("there is no pool {name:?} in delivery.sources")))
+    }
+
+    /// The pool of this name, or the one for mail of which nothing else is said.
+    pub(crate) fn pool(&self, name: Option<&String>) -> Option<&[Source]> {
+        self.sources.get(name.or(self.source.as_ref())?).map(Vec::as_slice)
     }
 }
 
