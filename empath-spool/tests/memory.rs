@@ -54,9 +54,11 @@ async fn the_process_that_is_measured() {
     };
     let spool = open(directory.as_ref());
     assert_eq!(spool.ids(), [id(0)]);
-    let contents = Path::new(&directory).join("spool/journal/00000001.contents");
+    let journal = Path::new(&directory).join("spool/journal");
+    let (segment, contents) = (journal.join("00000001.seg"), journal.join("00000001.contents"));
     let mut polls = tokio::time::interval(Duration::from_millis(10));
-    while !contents.exists() {
+    // Nearly nothing in it is needed any more, so it may be gone before it is looked at.
+    while segment.exists() && !contents.exists() {
         polls.tick().await;
     }
     // The keeper's thread ends with the last of what it has begun.
