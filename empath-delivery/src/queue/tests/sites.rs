@@ -248,6 +248,35 @@ fn the_domain_that_bears_the_fewest_connections_counts_while_its_mail_waits() {
 }
 
 #[test]
+fn a_domain_that_waits_for_its_rate_limit_does_not_keep_its_lane_narrow() {
+    let mut config = Config::default();
+    config.connection_pool.max_per_server = 4;
+    let narrow = DomainConfig { max_connections: Some(1), ..limited(1, 2) };
+    domain(&mut config, "narrow.test", narrow);
+    let mut run = together(&mut config, &["wide.test", "narrow.test"]);
+    run.deliver_all();
+    run.accept(5, "narrow.test");
+    run.deliver_all();
+    assert!(matches!(run.obstacle(6), Obstacle::Rate { common: false, .. }));
+    run.accept(40, "wide.test");
+    (0..10).for_each(|_| run.finish(Outcome::Good, DELIVERED));
+    assert_eq!(run.flying.len(), 4);
+    let Obstacle::Busy { ready, .. } = run.obstacle(46) else { panic!("{:?}", run.obstacle(46)) };
+    assert_eq!(ready, 26, "what waits for a token does not wait for a connection");
+    // Its token is there, and it has its turn on one connection.
+    run.now = 60_000;
+    run.queue.poll(run.now());
+    run.take();
+    let number = |(_, job): &(ConnectionId, Queued)| job.id.to_bytes()[0];
+    while !run.flying.iter().map(number).any(|number| (2..=6).contains(&number)) {
+        run.finish(Outcome::Good, DELIVERED);
+    }
+    assert_eq!(run.flying.len(), 1);
+    run.deliver_all();
+    assert_eq!(run.queue.len(), 3, "all but what waits for the next tokens");
+}
+
+#[test]
 fn domains_on_other_terms_do_not_share() {
     let mut config = Config::default();
     let other = DomainConfig { pipelining: false, ..DomainConfig::default() };
