@@ -116,6 +116,11 @@ impl Destinations {
         self.by_host.get(&Some(Host::Domain(domain.clone()))).copied()
     }
 
+    /// Which hosts a domain was found to have, as far as is known.
+    pub(super) fn site(&self, destination: Destination) -> Option<&Arc<Site>> {
+        self.slots.get(destination.0 as usize).and_then(|slot| slot.site.as_ref())
+    }
+
     /// Notes which hosts a domain was found to have.
     pub(super) fn settle(&mut self, destination: Destination, site: Option<Arc<Site>>) {
         if let Some(slot) = self.slots.get_mut(destination.0 as usize) {
@@ -123,10 +128,15 @@ impl Destinations {
         }
     }
 
+    /// From now on each domain goes by itself.
+    pub(super) fn forget_sites(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.site = None);
+        self.sites = Remembered::default();
+    }
+
     /// In whose lane mail goes that is routed to `next_hop`.
     pub(super) fn lane_of(&self, destination: Destination, next_hop: NextHop) -> NextHop {
-        let site = self.slots.get(destination.0 as usize).and_then(|slot| slot.site.as_ref());
-        match (next_hop, site) {
+        match (next_hop, self.site(destination)) {
             (NextHop::Mx(_, terms), Some(site)) => NextHop::Site(Arc::clone(site), terms),
             (next_hop, _) => next_hop,
         }

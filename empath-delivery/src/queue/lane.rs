@@ -26,6 +26,7 @@ pub(super) struct Lane {
     flows: BTreeMap<Domain, Flow>,
     /// Flows that do not wait for a token, as far as is known; they take turns.
     open: VecDeque<Domain>,
+    /// Of what does not wait for a token.
     load: Load,
     /// Whether it is the turn of a flow.
     flows_turn: bool,
@@ -53,6 +54,7 @@ pub(super) struct Lane {
 struct Flow {
     rate: Rate,
     ready: Classes,
+    load: Load,
     /// When the token comes that it waits for.
     until: Option<Timestamp>,
 }
@@ -83,23 +85,21 @@ impl Lane {
 
     /// What is `first` had its turn, and has the next one of its domain.
     pub(super) fn push(&mut self, ready: Ready, limit: Option<Limit>, first: bool) {
-        self.load.enter(&ready);
         let line = match limit {
-            None => &mut self.ready,
-            Some(Limit { domain, rate }) => &mut self.flow(domain, rate).ready,
+            None => {
+                self.load.enter(&ready);
+                &mut self.ready
+            }
+            Some(Limit { domain, rate }) => {
+                let flow = flow_of(&mut self.flows, &mut self.open, domain, rate);
+                flow.load.enter(&ready);
+                if flow.until.is_none() {
+                    self.load.enter(&ready);
+                }
+                &mut flow.ready
+            }
         };
         if first { line.push_front(ready) } else { line.push_back(ready) }
-    }
-
-    /// That of a domain, for something to be put there.
-    fn flow(&mut self, domain: Domain, rate: Rate) -> &mut Flow {
-        let open = &mut self.open;
-        let flow = self.flows.entry(domain).or_insert_with_key(|domain| {
-            open.push_back(domain.clone());
-            Flow { rate, ready: Classes::default(), until: None }
-        });
-        flow.rate = rate;
-        flow
     }
 
     /// Takes out what is ready for a domain.
@@ -114,13 +114,8 @@ impl Lane {
             *line = one;
             share.several.extend(several);
         }
-        if let Some(flow) = &mut share.limited {
-            let mut ready = Classes::default();
-            while let Some(one) = flow.ready.pop_front() {
-                self.load.leave(&one);
-                ready.push_back(one);
-            }
-            flow.ready = ready;
+        if let Some(flow) = share.limited.as_ref().filter(|flow| flow.until.is_none()) {
+            self.load.part(&flow.load);
         }
         share
     }
@@ -141,7 +136,7 @@ impl Lane {
         let flows = std::mem::take(&mut self.flows).into_values().map(|flow| flow.ready);
         let all = std::iter::once(std::mem::take(&mut self.ready)).chain(flows);
         self.open.clear();
-        self.load = Load::default();
+        self.load.clear();
         all.filter(|ready| !ready.is_empty())
     }
 
@@ -152,7 +147,7 @@ impl Lane {
 
     /// Whether nothing is ready at all.
     pub(super) fn is_empty(&self) -> bool {
-        self.load.len() == 0
+        self.ready.is_empty() && self.flows.is_empty()
     }
 
     /// What keeps mail for a domain from starting. `token` is when the next token of all mail comes.
@@ -188,6 +183,7 @@ impl Lane {
             && flow.until.is_some_and(|until| until <= now)
         {
             flow.until = None;
+            self.load.join(&flow.load);
             self.open.push_back(domain.clone());
         }
     }
@@ -235,6 +231,7 @@ impl Lane {
             let Some(flow) = self.flows.get_mut(&domain) else { continue };
             if let Some(until) = limiter.next_token_of(&domain, flow.rate, now) {
                 flow.until = Some(until);
+                self.load.part(&flow.load);
                 return Popped::Wait(domain, until);
             }
             let mut job = None;
@@ -242,6 +239,7 @@ impl Lane {
                 && let Some(ready) = flow.ready.pop_front()
             {
                 self.load.leave(&ready);
+                flow.load.leave(&ready);
                 job = begin(ready);
             }
             if job.is_some() {
@@ -259,6 +257,21 @@ impl Lane {
     }
 }
 
+/// That of a domain, for something to be put there.
+fn flow_of<'a>(
+    flows: &'a mut BTreeMap<Domain, Flow>,
+    open: &mut VecDeque<Domain>,
+    domain: Domain,
+    rate: Rate,
+) -> &'a mut Flow {
+    let flow = flows.entry(domain).or_insert_with_key(|domain| {
+        open.push_back(domain.clone());
+        Flow { rate, ready: Classes::default(), load: Load::default(), until: None }
+    });
+    flow.rate = rate;
+    flow
+}
+
 /// What keeps ready mail from starting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
@@ -272,7 +285,7 @@ pub enum Obstacle {
         connections: usize,
         /// How many there may be at present.
         allowed: usize,
-        /// How much mail is ready for it.
+        /// How much mail for it waits for one.
         ready: usize,
     },
     /// A rate limit.

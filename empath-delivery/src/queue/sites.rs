@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use empath_common::{Domain, MessageId};
+use empath_common::{Domain, Host, MessageId};
 use jiff::Timestamp;
 
 use super::{
@@ -39,27 +39,21 @@ impl Queue {
         let Some(NextHop::Mx(domain, terms)) = self.lanes.next_hop(connection).cloned() else { return false };
         let Some(destination) = self.destinations.find(&domain) else { return false };
         let Some(entry) = self.messages.get_mut(&id).filter(|entry| !entry.removing) else { return false };
-        if entry.moved(recipients) > MAX_MOVES {
+        // The connection may be of a former configuration.
+        if !self.routes.domains_share() || entry.moved(recipients) > MAX_MOVES {
             return false;
         }
-        let own = NextHop::Mx(domain.clone(), Arc::clone(&terms));
-        let former = self.destinations.lane_of(destination, own.clone());
-        let together = self.lanes.known(NextHop::Site(Arc::new(site), terms));
-        if let NextHop::Site(site, _) = &together {
-            self.destinations.settle(destination, Some(Arc::clone(site)));
-        }
-        let mut several = Vec::new();
-        if former != together {
-            several = self.lanes.migrate([&former, &together], destination, &domain, now);
-        }
-        several.extend(self.lanes.migrate([&own, &together], destination, &domain, now));
+        let together = self.lanes.known(NextHop::Site(Arc::new(site), Arc::clone(&terms)));
+        let NextHop::Site(site, _) = &together else { return false };
+        let own = NextHop::Mx(domain.clone(), terms);
+        let (several, touched) = self.settle_site(destination, &own, Some(site), now);
         if let Some(limited) = self.lanes.refund(connection, now) {
             self.lanes.hasten(&together, limited, now);
         }
         self.lanes.resign(connection, now);
         self.again(id, recipients, now);
         self.part(several, now);
-        self.set_going([&together, &own], now);
+        self.set_going(&touched, now);
         true
     }
 
@@ -80,11 +74,10 @@ impl Queue {
         entry.moved(recipients);
         let own = NextHop::Mx(domain.clone(), Arc::clone(&terms));
         let together = NextHop::Site(site, terms);
-        let mut several = Vec::new();
+        let (mut several, mut touched) = (Vec::new(), vec![own.clone(), together.clone()]);
         // Another connection may have found its present hosts already.
         if self.destinations.lane_of(destination, own.clone()) == together {
-            self.destinations.settle(destination, None);
-            several = self.lanes.migrate([&together, &own], destination, domain, now);
+            (several, touched) = self.settle_site(destination, &own, None, now);
         }
         // Recipients in a domain with a limit are a job of their own.
         if self.lanes.has_token_of(connection, domain)
@@ -94,8 +87,40 @@ impl Queue {
         }
         self.again(id, recipients, now);
         self.part(several, now);
-        self.set_going([&own, &together], now);
+        self.set_going(&touched, now);
         true
+    }
+
+    /// From now on a domain has these hosts. What is ready for it, from whatever address and sender, goes along: in a lane by
+    /// those that it had nobody would look for it. `own` is its own lane on the terms of who found out. Returns what may be
+    /// for other domains too, and the lanes that have something else to do now.
+    fn settle_site(
+        &mut self,
+        destination: Destination,
+        own: &NextHop,
+        site: Option<&Arc<Site>>,
+        now: Timestamp,
+    ) -> (Vec<Ready>, Vec<NextHop>) {
+        let NextHop::Mx(domain, _) = own else { return Default::default() };
+        let (mut several, mut touched) = (Vec::new(), Vec::new());
+        // These terms may be those of a former configuration.
+        let mut ways = vec![own.clone()];
+        if self.destinations.site(destination) != site {
+            ways.extend(self.routes.next_hops(Some(&Host::Domain(domain.clone()))));
+        }
+        let formers: Vec<_> =
+            ways.iter().map(|own| self.destinations.lane_of(destination, own.clone())).collect();
+        self.destinations.settle(destination, site.cloned());
+        for (own, former) in ways.into_iter().zip(formers) {
+            let next = self.destinations.lane_of(destination, own.clone());
+            for from in [former, own] {
+                if from != next {
+                    several.extend(self.lanes.migrate([&from, &next], destination, domain, now));
+                    touched.extend([next.clone(), from]);
+                }
+            }
+        }
+        (several, touched)
     }
 
     /// Puts each recipient of what was ready in one lane into its own.
@@ -106,7 +131,7 @@ impl Queue {
     }
 
     /// Starts what lanes can start, and what waited for a place.
-    fn set_going(&mut self, next_hops: [&NextHop; 2], now: Timestamp) {
+    fn set_going(&mut self, next_hops: &[NextHop], now: Timestamp) {
         let Self { lanes, messages, destinations, counts, actions, .. } = self;
         let mut begin = |ready| begin(messages, destinations, counts, &ready);
         for next_hop in next_hops {

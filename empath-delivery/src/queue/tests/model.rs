@@ -13,7 +13,7 @@ use empath_common::{FutureRelease, Priority};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::DomainConfig;
+use crate::config::{DomainConfig, Source};
 use steps::{Step, few, step};
 use untold::UntoldEnds;
 
@@ -101,9 +101,14 @@ impl Model {
     }
 }
 
-/// Of few connections, and of few messages in a time if it is limited.
-fn config(limited: bool) -> Config {
+/// Of few connections, of few messages in a time if it is limited, and from two addresses if it is pooled.
+fn config(limited: bool, pooled: bool) -> Config {
     let mut config = Config { max_concurrent: MAX_CONCURRENT, ..Config::default() };
+    if pooled {
+        let source = |last: u8| Source { ipv4: Some([192, 0, 2, last].into()), ..Source::default() };
+        config.sources.insert("two".into(), vec![source(1), source(2)]);
+        config.source = Some("two".into());
+    }
     config.connection_pool.max_per_server = MAX_PER_SERVER;
     if limited {
         config.rate_limits.global_per_second = Some(1);
@@ -116,9 +121,9 @@ fn config(limited: bool) -> Config {
 proptest! {
     #[test]
     fn nothing_is_lost_nothing_runs_twice_and_limits_hold(
-        steps in prop::collection::vec(step(), 1..300), limited: bool
+        steps in prop::collection::vec(step(), 1..300), limited: bool, pooled: bool
     ) {
-        let config = config(limited);
+        let config = config(limited, pooled);
         let mut queue = configured(&config);
         let mut model = Model { config, ..Model::default() };
         for step in &steps {
@@ -152,9 +157,9 @@ proptest! {
     #[test]
     fn whatever_is_ready_starts_without_new_mail(
         steps in prop::collection::vec(few(), 1..200), limited: bool, leaves: bool, threshold in 1..4_u32,
-        calls in 1..4_u32, uneven: bool,
+        calls in 1..4_u32, uneven: bool, pooled: bool,
     ) {
-        let mut config = config(limited);
+        let mut config = config(limited, pooled);
         config.circuit_breaker.failure_threshold = threshold;
         config.circuit_breaker.half_open_max_calls = calls;
         for (name, most) in [("1.test", 1), ("2.test", 6)].into_iter().filter(|_| uneven) {

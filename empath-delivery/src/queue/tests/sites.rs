@@ -1,10 +1,15 @@
 //! Domains that share a lane because they have the same hosts.
 
 use super::{
-    run::{Run, domain, limited},
+    run::{FAILED, Run, domain, limited},
     *,
 };
-use crate::{config::DomainConfig, resolve::MxHost, route::NextHop, site::Site};
+use crate::{
+    config::{DomainConfig, Source},
+    resolve::MxHost,
+    route::NextHop,
+    site::Site,
+};
 
 /// One that has a single host.
 pub(super) fn site(number: u8) -> Site {
@@ -243,6 +248,35 @@ fn the_domain_that_bears_the_fewest_connections_counts_while_its_mail_waits() {
 }
 
 #[test]
+fn a_domain_that_waits_for_its_rate_limit_does_not_keep_its_lane_narrow() {
+    let mut config = Config::default();
+    config.connection_pool.max_per_server = 4;
+    let narrow = DomainConfig { max_connections: Some(1), ..limited(1, 2) };
+    domain(&mut config, "narrow.test", narrow);
+    let mut run = together(&mut config, &["wide.test", "narrow.test"]);
+    run.deliver_all();
+    run.accept(5, "narrow.test");
+    run.deliver_all();
+    assert!(matches!(run.obstacle(6), Obstacle::Rate { common: false, .. }));
+    run.accept(40, "wide.test");
+    (0..10).for_each(|_| run.finish(Outcome::Good, DELIVERED));
+    assert_eq!(run.flying.len(), 4);
+    let Obstacle::Busy { ready, .. } = run.obstacle(46) else { panic!("{:?}", run.obstacle(46)) };
+    assert_eq!(ready, 26, "what waits for a token does not wait for a connection");
+    // Its token is there, and it has its turn on one connection.
+    run.now = 60_000;
+    run.queue.poll(run.now());
+    run.take();
+    let number = |(_, job): &(ConnectionId, Queued)| job.id.to_bytes()[0];
+    while !run.flying.iter().map(number).any(|number| (2..=6).contains(&number)) {
+        run.finish(Outcome::Good, DELIVERED);
+    }
+    assert_eq!(run.flying.len(), 1);
+    run.deliver_all();
+    assert_eq!(run.queue.len(), 3, "all but what waits for the next tokens");
+}
+
+#[test]
 fn domains_on_other_terms_do_not_share() {
     let mut config = Config::default();
     let other = DomainConfig { pipelining: false, ..DomainConfig::default() };
@@ -280,4 +314,69 @@ fn a_domain_that_has_moved_away_from_hosts_that_are_down_does_not_wait_for_them(
     started.dedup();
     assert_eq!(started, [14, 15, 16, 17, 18]);
     assert_eq!(lanes_of(&run, &[11]), ["mx:h1.test"]);
+}
+
+/// Two sources with one connection each, and mail for a domain with a host that is down for both.
+fn down_from_two_sources() -> Run {
+    let mut config = Config { source: Some("all".into()), ..one_connection() };
+    let source = |last: u8| Source { ipv4: Some([192, 0, 2, last].into()), ..Source::default() };
+    config.sources.insert("all".into(), vec![source(7), source(8)]);
+    let mut run = Run::new(&config);
+    run.accept(40, "one.test");
+    assert_eq!(run.flying.len(), 2, "one from each source");
+    assert!(roll_up(&mut run, 1));
+    assert_eq!(lanes_of(&run, &[1, 2, 20, 39, 40]), ["mx:h1.test"; 5], "that of each source");
+    while let Some((connection, _)) = run.flying.first() {
+        if run.queue.lanes.next_hop(*connection).unwrap().to_string() == "mx:one.test" {
+            assert!(roll_up(&mut run, 1));
+        } else {
+            run.finish(Outcome::Failed, FAILED);
+        }
+    }
+    let waits = (1..=40).filter_map(|number| run.queue.obstacle(id(number), 0, at(0)));
+    assert!(waits.into_iter().all(|obstacle| obstacle == Obstacle::Breaker { until: Some(at(60)) }));
+    run
+}
+
+/// All that was not tried yet is delivered.
+fn all_is_tried(run: &mut Run) {
+    run.deliver_all();
+    for number in 1..=run.next {
+        let attempts = run.queue.snapshot(id(number)).map(|message| message.recipients[0].1);
+        assert_ne!(attempts, Some(0), "message {number} is stranded");
+    }
+}
+
+#[test]
+fn mail_from_every_source_goes_along_to_the_hosts_that_a_domain_has_now() {
+    let mut run = down_from_two_sources();
+    run.accept(1, "one.test");
+    assert_eq!(run.flying.len(), 1, "it looks for the hosts");
+    assert!(roll_up(&mut run, 2));
+    assert_eq!(run.flying.len(), 2, "the mail of the other source goes too");
+    all_is_tried(&mut run);
+}
+
+#[test]
+fn mail_from_every_source_leaves_hosts_that_a_domain_does_not_have_any_more() {
+    let mut run = down_from_two_sources();
+    run.now = 60_000;
+    run.queue.poll(run.now());
+    run.take();
+    expel(&mut run, "one.test");
+    run.finish(Outcome::Failed, FAILED);
+    all_is_tried(&mut run);
+}
+
+#[test]
+fn domains_that_are_not_to_share_any_more_go_in_their_own_lanes_at_once() {
+    let mut config = one_connection();
+    let mut run = together(&mut config, &["one.test", "two.test"]);
+    run.deliver_all();
+    config.connection_pool.mx_rollup = false;
+    reload::replace(&mut run.queue, &config, at(0));
+    run.accept(1, "one.test");
+    run.accept(1, "two.test");
+    assert_eq!(lanes_of(&run, &[2, 3]), ["mx:one.test", "mx:two.test"]);
+    assert_eq!(run.flying.len(), 2);
 }

@@ -1,7 +1,13 @@
 //! Jobs in flight and their connections.
 
 use super::*;
-use crate::route::Mail;
+use crate::route::{Mail, NextHop};
+
+/// A next hop, and the address that its mail leaves from.
+fn named(next_hop: &NextHop) -> String {
+    let source = next_hop.terms().and_then(|terms| terms.source.as_ref());
+    source.map_or_else(|| next_hop.to_string(), |source| format!("{next_hop} {source}"))
+}
 
 impl Model {
     fn took(&mut self, connection: ConnectionId, job: Queued) {
@@ -22,7 +28,7 @@ impl Model {
         for action in queue.take_actions() {
             match action {
                 Action::Open { connection, next_hop, job } => {
-                    self.hops.insert(connection, next_hop.to_string());
+                    self.hops.insert(connection, named(&next_hop));
                     self.took(connection, job);
                 }
                 Action::Resume { connection, job } => {
@@ -84,7 +90,7 @@ impl Model {
             for recipient in &job.recipients {
                 let host = job.envelope.recipients()[recipient.index as usize].host();
                 let mail = Mail { id: job.id, sender };
-                let next_hop = queue.routes().route_to(mail, host).next_hop.to_string();
+                let next_hop = named(&queue.routes().route_to(mail, host).next_hop);
                 // Whose hosts are known, and whether they still are, is another matter.
                 let hop = &self.hops[&connection];
                 assert!(
