@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use empath_common::{Domain, Envelope, ForwardPath, MessageId, Reply};
-use empath_metrics::Gauge;
 use empath_smtp::client::{self, FailureKind, Limits, Protocol, Stage, Survey, Target};
 use empath_spool::Content;
 use tokio::time::Instant;
@@ -38,8 +37,6 @@ pub(crate) struct Outbound<'a> {
     pub(crate) hasty: &'a Arc<client::Timeouts>,
     pub(crate) resolver: &'a Resolver,
     pub(crate) own: &'a Own,
-    /// Connections to the next hop.
-    pub(crate) active: &'a Gauge,
     /// What is in flight is given up.
     pub(crate) aborting: &'a CancellationToken,
     pub(crate) connection: ConnectionId,

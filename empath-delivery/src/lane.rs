@@ -34,7 +34,6 @@ pub(crate) async fn run(
     jobs: mpsc::Receiver<Assigned>,
 ) {
     let mut lane = Lane {
-        active: shared.metrics.active.with(&next_hop.to_string()),
         rng: shared.with_rng(fastrand::Rng::fork),
         commits: Commits::default(),
         duration: None,
@@ -85,7 +84,6 @@ pub(crate) struct Lane {
     open: Option<Open>,
     commits: Commits,
     rng: fastrand::Rng,
-    active: empath_metrics::Gauge,
     /// The histogram of the domain of the last job.
     duration: Option<(Domain, Histogram)>,
 }
@@ -174,7 +172,7 @@ impl Lane {
     }
 
     async fn attempt(&mut self, job: &Job, content: &Content) -> Attempted {
-        let Self { shared, id, next_hop, live, open, rng, active, .. } = self;
+        let Self { shared, id, next_hop, live, open, rng, .. } = self;
         let terms = match &*next_hop {
             NextHop::Maildir(template) => return file(live, template, job, content).await,
             NextHop::Mx(_, terms)
@@ -193,7 +191,6 @@ impl Lane {
             hasty: &live.hasty,
             resolver: &live.resolver,
             own: &live.own,
-            active,
             aborting: &shared.aborting,
             connection: *id,
             shared,

@@ -61,9 +61,9 @@ pub(crate) struct Open {
 struct Active(Gauge);
 
 impl Active {
-    fn new(gauge: &Gauge) -> Self {
+    fn new(gauge: Gauge) -> Self {
         gauge.increment();
-        Self(gauge.clone())
+        Self(gauge)
     }
 }
 
@@ -258,7 +258,7 @@ impl Open {
                 shared.is_well(target);
                 shared.metrics.pool_misses.increment();
                 connection.forgo(!terms.pipelining, !terms.chunking);
-                let active = Active::new(outbound.active);
+                let active = Active::new(shared.metrics.active.with(&outbound.next_hop.to_string()));
                 let peer = peer(connection.tls().cloned());
                 Ok(Self { connection, peer, since: Instant::now(), messages: 0, active })
             }

@@ -21,8 +21,7 @@ impl Shared {
     /// not be.
     pub(super) async fn tell_of_delay(self: &Arc<Self>, job: &Job, commits: &mut Commits) -> bool {
         let (states, content) = self.what_is_stored(job).await;
-        let retry_until =
-            schedule::after(job.envelope.released_at(), self.live().delivery.retry.expire_after);
+        let retry_until = schedule::after(job.released_at, self.live().delivery.retry.expire_after);
         let delayed = |recipient: &JobRecipient| {
             let last = states.get(recipient.index as usize).and_then(last_attempt);
             let failed = failed(job, recipient, last)?;

@@ -101,7 +101,7 @@ impl Shared {
             Err(failure) => {
                 if disposition(failure, false) == Disposition::Bounce || attempts >= retry.max_attempts {
                     Fate::Ended(Ended::Bounced)
-                } else if schedule::after(job.envelope.released_at(), retry.expire_after) <= now {
+                } else if schedule::after(job.released_at, retry.expire_after) <= now {
                     Fate::Ended(Ended::Expired)
                 } else {
                     Fate::Due(self.due(attempts, now))
@@ -267,7 +267,7 @@ fn progress(job: &Job, next_hop: &NextHop, outcomes: &[Outcome], now: Timestamp)
 
 /// From reception, the time that the sender asked for, or the due time of a retry, to the job's being ready.
 fn received(job: &Job) -> std::time::Duration {
-    between(job.envelope.released_at(), job.ready_at)
+    between(job.released_at, job.ready_at)
 }
 
 fn between(from: Timestamp, to: Timestamp) -> std::time::Duration {

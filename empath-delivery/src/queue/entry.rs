@@ -29,7 +29,7 @@ pub(super) struct Entry {
     pub(super) priority: Priority,
     /// Which route its sender has.
     pub(super) sender: SenderClass,
-    /// Seconds from its reception until it may be sent, rounded up: in them it neither takes long nor expires.
+    /// Seconds from its reception until it may be sent or is sent early, rounded up: in them it neither takes long nor expires.
     wait: u32,
     /// An operator has stopped it: nothing becomes ready, and it does not expire.
     held: bool,
@@ -106,6 +106,7 @@ impl Entry {
 
     /// Takes over what was stored.
     pub(super) fn restore(&mut self, states: &[RecipientState], held: bool) {
+        self.restore_release(states);
         self.held = held;
         for (recipient, state) in self.recipients.as_mut_slice().iter_mut().zip(states) {
             recipient.attempts = state.attempts;
@@ -284,6 +285,7 @@ impl Entry {
             content: fresh.and_then(|fresh| fresh.content.clone()),
             recipients,
             ready_at,
+            released_at: self.released_at(),
             sender: self.sender,
         }
     }

@@ -21,6 +21,8 @@ pub struct Job<E = Arc<Envelope>> {
     pub recipients: Vec<JobRecipient>,
     /// Since when the job waited for a connection.
     pub ready_at: Timestamp,
+    /// Since when the message may be sent, to a second: the time that it may take counts from then.
+    pub released_at: Timestamp,
     /// The class of its sender by which it was routed.
     pub sender: SenderClass,
 }
@@ -39,8 +41,8 @@ pub type Queued = Job<Option<Arc<Envelope>>>;
 impl Queued {
     /// The job with the envelope of its message.
     pub fn with(self, envelope: Arc<Envelope>) -> Job {
-        let Self { id, envelope: _, content, recipients, ready_at, sender } = self;
-        Job { id, envelope, content, recipients, ready_at, sender }
+        let Self { id, envelope: _, content, recipients, ready_at, released_at, sender } = self;
+        Job { id, envelope, content, recipients, ready_at, released_at, sender }
     }
 }
 

@@ -46,6 +46,9 @@ async fn mail_that_waits_for_others_with_the_same_hosts_says_so() {
     assert!((world.metric(lanes) - 1.0).abs() < 0.1);
     world.done().await;
     assert_eq!((peer.messages().len(), peer.connections()), (2, 1));
+    let page = world.registry.encode();
+    let series = page.lines().filter(|line| line.starts_with("empath_delivery_active_connections{"));
+    assert_eq!(series.count(), 1, "lanes that only look hosts up have none:\n{page}");
 }
 
 #[tokio::test(start_paused = true)]

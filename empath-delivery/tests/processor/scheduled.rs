@@ -89,6 +89,30 @@ async fn what_was_sent_early_in_vain_is_deferred_as_any_other_also_after_a_resta
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_sent_early_in_vain_is_late_and_expires_in_its_time_also_after_a_restart() {
+    for restarts in [false, true] {
+        let one = Peer::start(Script::new().on(At::RcptTo, Act::reply("450 4.2.1 busy"))).await.unwrap();
+        let home = Peer::start(Script::new()).await.unwrap();
+        let mut world = World::new(routes(&[("one.test", &one), ("home.test", &home)]));
+        let received = world.clock.now();
+        let ask = |envelope: &mut Envelope| envelope.future_release = Some(FutureRelease::For(24 * 3600));
+        let id = world.accept_asking("alice@home.test", &["bob@one.test"], ask).await;
+        world.processor.retry(&this(id)).await;
+        world.rest().await;
+        if restarts {
+            world.restart().await;
+        }
+        world.at(received + 4 * HOUR + Duration::from_secs(5)).await;
+        let reports =
+            || home.messages().into_iter().map(|message| String::from_utf8(message.content).unwrap());
+        let [delay] = reports().collect::<Vec<_>>().try_into().unwrap();
+        assert!(delay.contains("Will-Retry-Until: Tue, 06 Jan 2026 00:00:0"), "{delay}");
+        world.at(received + 120 * HOUR + Duration::from_secs(5)).await;
+        assert_eq!((reports().count(), world.spool.is_empty()), (2, true), "{restarts}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hold_keeps_it_beyond_its_time_and_a_release_sends_it() {
     let (mut world, one, id, time) = scheduled(Script::new()).await;
     assert_eq!(world.processor.hold(&this(id)).await.unwrap(), ONE);

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use empath_common::Envelope;
+use empath_spool::RecipientState;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Entry, Moment, Place};
 use crate::{queue::TELL_WITHIN, schedule};
 
 impl Entry {
-    /// When delivery may begin, to a second (RFC 4865). The time that it may take counts from then.
-    fn released_at(&self) -> Timestamp {
+    /// When delivery may begin (RFC 4865) or an operator let it begin before, to a second. The time that it may take counts
+    /// from then.
+    pub(super) fn released_at(&self) -> Timestamp {
         let received_at = Timestamp::from(self.received_at);
         received_at.checked_add(SignedDuration::from_secs(self.wait.into())).unwrap_or(Timestamp::MAX)
     }
@@ -66,20 +68,36 @@ impl Entry {
         self.recipients.as_slice().iter().any(|recipient| recipient.place == Place::Scheduled)
     }
 
-    /// The time that the sender asked for does not count any more: who waits for it is due now. Nobody is while the message
-    /// is held.
+    /// The time that the sender asked for does not count any more: who waits for it is due now, and has as much time from
+    /// now on as any other mail. Nobody is while the message is held.
     pub(in crate::queue) fn unschedule(&mut self, now: Moment) {
-        for recipient in self.recipients.as_mut_slice().iter_mut().filter(|_| !self.held) {
+        if self.held || !self.is_scheduled() {
+            return;
+        }
+        self.wait = self.wait.min(seconds(self.received_at.into(), now.into()));
+        for recipient in self.recipients.as_mut_slice() {
             if recipient.place == Place::Scheduled {
                 (recipient.place, recipient.due) = (Place::Waiting, recipient.due.min(now));
             }
+        }
+    }
+
+    /// What was tried before its time was sent early.
+    pub(super) fn restore_release(&mut self, states: &[RecipientState]) {
+        let first = states.iter().filter_map(|state| state.history.first()).map(|attempt| attempt.at).min();
+        if let Some(first) = first.filter(|first| *first < self.released_at()) {
+            self.unschedule(first.into());
         }
     }
 }
 
 /// Seconds from reception until delivery may begin, rounded up.
 pub(super) fn wait(envelope: &Envelope) -> u32 {
-    let wait = envelope.released_at().duration_since(envelope.received_at);
+    seconds(envelope.received_at, envelope.released_at())
+}
+
+fn seconds(from: Timestamp, to: Timestamp) -> u32 {
+    let wait = to.duration_since(from).max(SignedDuration::ZERO);
     let seconds = wait.as_secs() + i64::from(wait.subsec_nanos() > 0);
     // More than a century is as good as never.
     u32::try_from(seconds).unwrap_or(u32::MAX)

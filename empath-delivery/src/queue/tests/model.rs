@@ -36,6 +36,8 @@ struct Model {
     idle: BTreeSet<ConnectionId>,
     hops: HashMap<ConnectionId, String>,
     envelopes: BTreeMap<MessageId, Arc<Envelope>>,
+    /// When an operator sent what its sender had scheduled for later.
+    sent_early: BTreeMap<MessageId, i64>,
     known: BTreeMap<(MessageId, u32), Known>,
     held: BTreeSet<MessageId>,
     /// Messages that were deleted while something of them was in flight.

@@ -127,6 +127,46 @@ fn a_retry_leaves_it_alone_unless_it_is_meant() {
 }
 
 #[test]
+fn delay_and_expiry_count_from_when_it_is_sent_early_also_after_a_restart() {
+    let envelope = scheduled(2);
+    let mut queue = with(1, &envelope);
+    queue.unschedule(id(1), at(10));
+    assert_eq!(queue.retry(id(1), at(10)), Some(2));
+    let (_, job) = jobs(&mut queue).remove(0);
+    assert_eq!(job.released_at, at(10));
+    settle(&mut queue, &job, Fate::Due(at(100 * 24 * HOUR)), at(11));
+    assert_eq!(queue.poll(at(11)), at(4 * HOUR + 10));
+
+    let attempt = empath_spool::Attempt {
+        at: at(11),
+        next_hop: String::new(),
+        host: None,
+        reply: None,
+        status: empath_common::EnhancedStatus::new(4, 0, 0),
+        detail: String::new(),
+    };
+    let tried = RecipientState {
+        status: Status::Deferred,
+        attempts: 1,
+        next_attempt_at: Some(at(100 * 24 * HOUR)),
+        told_of_delay: true,
+        history: vec![attempt],
+        ..RecipientState::default()
+    };
+    let untried = RecipientState::default();
+    let mut queue = self::queue(10, 5);
+    assert!(restore(&mut queue, 1, &envelope, &[tried, untried], at(20)));
+    let (_, job) = jobs(&mut queue).remove(0);
+    assert_eq!(
+        (job.released_at, job.recipients[0].index),
+        (at(11), 1),
+        "the other one was sent early as well"
+    );
+    settle(&mut queue, &job, DELIVERED, at(20));
+    assert_eq!(queue.poll(at(20)), at(120 * HOUR + 11));
+}
+
+#[test]
 fn it_can_be_deleted_and_stays_what_it_was_if_that_fails() {
     let mut queue = with(1, &scheduled(1));
     let job = queue.delete(id(1), at(10)).unwrap();

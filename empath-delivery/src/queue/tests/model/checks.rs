@@ -35,7 +35,8 @@ impl Model {
     }
 
     fn late_at(&self, id: MessageId, patience: Duration) -> Timestamp {
-        schedule::after(self.envelopes[&id].released_at(), DELAY_AFTER.unwrap() + patience)
+        let early = self.sent_early.get(&id).map_or(Timestamp::MAX, |early| at(*early));
+        schedule::after(self.envelopes[&id].released_at().min(early), DELAY_AFTER.unwrap() + patience)
     }
 
     /// Every recipient is in exactly one place, and the queue knows of each what the model knows.

@@ -13,6 +13,10 @@ impl Model {
     pub(super) fn send_now(&mut self, queue: &mut Queue, id: MessageId) {
         queue.unschedule(id, at(self.now));
         let known = queue.retry(id, at(self.now)).is_some() && !self.held.contains(&id);
+        let mut meant = self.known.range((id, 0)..=(id, u32::MAX));
+        if known && meant.any(|(_, one)| one.scheduled && one.due > self.now) {
+            self.sent_early.insert(id, self.now);
+        }
         let meant = self.known.range_mut((id, 0)..=(id, u32::MAX));
         for (_, known) in meant.filter(|_| known) {
             (known.due, known.scheduled) = (self.now.min(known.due), false);

@@ -38,6 +38,7 @@ impl Model {
                 known.scheduled = self.envelopes[id].future_release.is_some();
             }
         }
+        self.sent_early.clear();
         self.untold.restart();
         self.flying.clear();
         self.idle.clear();
