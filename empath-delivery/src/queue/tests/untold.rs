@@ -65,7 +65,9 @@ fn a_message_is_in_progress_if_a_recipient_is_or_only_its_sender_is_to_be_told()
     assert_eq!(status(&queue), MessageStatus::Held);
     settle(&mut queue, &job, DELIVERED, at(1));
     let (mut queue, started) = three();
-    started.iter().for_each(|job| assert!(!settle(&mut queue, job, BOUNCED, at(1))));
+    for job in &started {
+        assert!(!settle(&mut queue, job, BOUNCED, at(1)));
+    }
     assert_eq!(status(&queue), MessageStatus::InProgress, "nothing else is left");
     assert_eq!(queue.count_of(MessageStatus::InProgress), 1);
 }
