@@ -319,17 +319,22 @@ impl Entry {
     }
 
     pub(super) fn status(&self) -> MessageStatus {
-        let mut status = if self.held { MessageStatus::Held } else { MessageStatus::Pending };
+        let mut status = None;
         for recipient in self.recipients.as_slice() {
             match recipient.place {
-                Place::InFlight | Place::Untold(_) | Place::Telling(_) => return MessageStatus::InProgress,
+                Place::InFlight => return MessageStatus::InProgress,
                 Place::Waiting | Place::Ready if recipient.attempts > 0 && !self.held => {
-                    status = MessageStatus::Deferred;
+                    status = Some(MessageStatus::Deferred);
                 }
-                Place::Scheduled | Place::Waiting | Place::Ready | Place::Ended(_) => {}
+                Place::Scheduled | Place::Waiting | Place::Ready => {
+                    let untried = if self.held { MessageStatus::Held } else { MessageStatus::Pending };
+                    status.get_or_insert(untried);
+                }
+                Place::Untold(_) | Place::Telling(_) | Place::Ended(_) => {}
             }
         }
-        status
+        // What is left is to tell the sender of those that have ended.
+        status.unwrap_or(MessageStatus::InProgress)
     }
 
     /// Each recipient with its attempts and its due time.

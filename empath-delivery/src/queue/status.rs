@@ -24,7 +24,7 @@ pub enum RecipientStatus {
 pub enum MessageStatus {
     /// No recipient was tried yet.
     Pending,
-    /// An attempt is being made, or the sender is about to be told of recipients that have ended.
+    /// An attempt is being made, or all recipients have ended and the sender is about to be told.
     InProgress,
     /// Some recipient was tried without success.
     Deferred,

@@ -51,6 +51,28 @@ fn ends_are_told_together_when_the_last_in_flight_has_come_down() {
 }
 
 #[test]
+fn a_message_is_in_progress_if_a_recipient_is_or_only_its_sender_is_to_be_told() {
+    let (mut queue, started) = three();
+    let status = |queue: &Queue| queue.snapshot(id(1)).unwrap().status;
+    settle(&mut queue, &started[0], BOUNCED, at(1));
+    assert_eq!(status(&queue), MessageStatus::InProgress);
+    settle(&mut queue, &started[2], DELIVERED, at(1));
+    settle(&mut queue, &started[1], Fate::Due(at(500)), at(1));
+    assert_eq!(status(&queue), MessageStatus::Deferred);
+    let (job, _) = told(&mut queue, 1).unwrap();
+    assert_eq!(status(&queue), MessageStatus::Deferred, "while the sender is told");
+    queue.hold(id(1), at(1));
+    assert_eq!(status(&queue), MessageStatus::Held);
+    settle(&mut queue, &job, DELIVERED, at(1));
+    let (mut queue, started) = three();
+    for job in &started {
+        assert!(!settle(&mut queue, job, BOUNCED, at(1)));
+    }
+    assert_eq!(status(&queue), MessageStatus::InProgress, "nothing else is left");
+    assert_eq!(queue.count_of(MessageStatus::InProgress), 1);
+}
+
+#[test]
 fn nobody_waits_longer_than_that_for_a_host_that_takes_its_time() {
     let (mut queue, started) = three();
     settle(&mut queue, &started[0], BOUNCED, at(10));
