@@ -65,6 +65,7 @@ pub struct Routes {
     /// What an operator said at run time. It counts more than the configuration.
     overrides: BTreeMap<Domain, Override>,
     mx_port: u16,
+    mx_rollup: bool,
     hostname: Domain,
     /// What else is delivered here.
     local: Vec<Domain>,
@@ -110,6 +111,7 @@ impl Routes {
             senders: Senders::new(config),
             overrides: BTreeMap::new(),
             mx_port: config.mx_port,
+            mx_rollup: config.connection_pool.mx_rollup,
             hostname,
             local: Vec::new(),
             local_names: HashSet::new(),
@@ -221,6 +223,11 @@ impl Routes {
             Host::Literal(_) => None,
         };
         way.route(policy.required(), limit)
+    }
+
+    /// Whether domains with the same MX hosts go together.
+    pub(crate) fn domains_share(&self) -> bool {
+        self.mx_rollup
     }
 
     /// What an operator said at run time, by domain.

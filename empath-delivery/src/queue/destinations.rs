@@ -128,6 +128,12 @@ impl Destinations {
         }
     }
 
+    /// From now on each domain goes by itself.
+    pub(super) fn forget_sites(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.site = None);
+        self.sites = Remembered::default();
+    }
+
     /// In whose lane mail goes that is routed to `next_hop`.
     pub(super) fn lane_of(&self, destination: Destination, next_hop: NextHop) -> NextHop {
         match (next_hop, self.site(destination)) {

@@ -72,6 +72,9 @@ impl Queue {
         routes.keep_overrides_of(&mut self.routes);
         routes.keep_classes_of(&self.routes);
         self.routes = routes;
+        if !self.routes.domains_share() {
+            self.destinations.forget_sites();
+        }
         let before = std::mem::replace(&mut self.limits, limits);
         if (before.expire_after, before.delay_after) != (limits.expire_after, limits.delay_after) {
             let had = self.renewal.timers.map_or(before.expire_after, |(_, had)| had);

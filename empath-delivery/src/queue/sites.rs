@@ -39,7 +39,8 @@ impl Queue {
         let Some(NextHop::Mx(domain, terms)) = self.lanes.next_hop(connection).cloned() else { return false };
         let Some(destination) = self.destinations.find(&domain) else { return false };
         let Some(entry) = self.messages.get_mut(&id).filter(|entry| !entry.removing) else { return false };
-        if entry.moved(recipients) > MAX_MOVES {
+        // The connection may be of a former configuration.
+        if !self.routes.domains_share() || entry.moved(recipients) > MAX_MOVES {
             return false;
         }
         let together = self.lanes.known(NextHop::Site(Arc::new(site), Arc::clone(&terms)));

@@ -282,3 +282,20 @@ fn idle_connections_close_when_there_may_be_fewer() {
     assert_eq!(actions.iter().filter(|action| matches!(action, Action::Close { .. })).count(), 2);
     assert_eq!((queue.connections(), queue.idle_connections()), (1, 1));
 }
+
+#[test]
+fn connections_that_finish_before_mail_is_routed_again_stay() {
+    let mut config = Config::default();
+    config.connection_pool.max_per_server = 2;
+    let mut queue = configured(&config);
+    (1..=4).for_each(|number| accept(&mut queue, number, &["a@one.test"]));
+    let flying = jobs(&mut queue);
+    assert_eq!(flying.len(), 2);
+    replace(&mut queue, &config, at(1));
+    for (connection, job) in &flying {
+        settle(&mut queue, job, DELIVERED, at(1));
+        assert!(matches!(queue.next(*connection, at(1)), Next::Idle));
+    }
+    queue.poll(at(1));
+    assert_eq!((jobs(&mut queue).len(), queue.connections()), (2, 2));
+}

@@ -367,3 +367,16 @@ fn mail_from_every_source_leaves_hosts_that_a_domain_does_not_have_any_more() {
     run.finish(Outcome::Failed, FAILED);
     all_is_tried(&mut run);
 }
+
+#[test]
+fn domains_that_are_not_to_share_any_more_go_in_their_own_lanes_at_once() {
+    let mut config = one_connection();
+    let mut run = together(&mut config, &["one.test", "two.test"]);
+    run.deliver_all();
+    config.connection_pool.mx_rollup = false;
+    reload::replace(&mut run.queue, &config, at(0));
+    run.accept(1, "one.test");
+    run.accept(1, "two.test");
+    assert_eq!(lanes_of(&run, &[2, 3]), ["mx:one.test", "mx:two.test"]);
+    assert_eq!(run.flying.len(), 2);
+}
