@@ -1,4 +1,4 @@
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 /// How deep values may nest; the RON reader has the same limit.
 const MAX_DEPTH: usize = 128;
@@ -27,7 +27,7 @@ pub struct Entry {
 }
 
 /// How an entry is reached from its parent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Key {
     /// `name: …` in parentheses.
     Name(String),
@@ -77,8 +77,9 @@ impl Node {
     /// Entries whose key their parent has already, outermost first.
     pub fn duplicates(&self) -> Vec<&Entry> {
         let mut found = Vec::new();
-        for (n, entry) in self.entries.iter().enumerate() {
-            if self.entries.iter().take(n).any(|earlier| earlier.key == entry.key) {
+        let mut keys = HashSet::new();
+        for entry in &self.entries {
+            if !keys.insert(&entry.key) {
                 found.push(entry);
             }
             found.extend(entry.value.duplicates());
@@ -341,6 +342,13 @@ Empath(
         let root = Node::parse(text).unwrap();
         let found: Vec<_> = root.duplicates().iter().map(|entry| &text[entry.span.clone()]).collect();
         assert_eq!(found, ["b: 2", "\"x\": 2", "a: 3,"]);
+    }
+
+    #[test]
+    fn many_keys_are_compared_without_looking_at_each_pair_of_them() {
+        let keys: Vec<_> = (0..200_000).map(|n| format!("\"d{n}.test\": ()")).collect();
+        let text = format!("{{{}, \"d7.test\": ()}}", keys.join(", "));
+        assert_eq!(Node::parse(&text).unwrap().duplicates().len(), 1);
     }
 
     #[test]
