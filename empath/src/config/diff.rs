@@ -26,7 +26,9 @@ fn compare(path: &str, before: &Value, after: &Value, keys: &mut Vec<String>) {
     for name in names {
         let path = match path {
             "" => name.clone(),
-            "delivery.domains" => format!("{path}[\"{name}\"]"),
+            "delivery.domains" | "delivery.sender_routes" | "delivery.sources" => {
+                format!("{path}[\"{name}\"]")
+            }
             _ => format!("{path}.{name}"),
         };
         match (before.get(name), after.get(name)) {
@@ -49,13 +51,17 @@ mod tests {
         let before = config(
             r#"Empath(hostname: "a.test", smtp: (relay_domains: ["x.test"]), delivery: (domains: {
                 "a.test": (rate_limit: 5), "*.b.test": (maildir: "{local}"), "same.test": (rate_limit: 1),
-                "c.test": (smarthost: (hosts: ["r.test"], auth: (user: "me", password_file: "hunter2"))) }))"#,
+                "c.test": (smarthost: (hosts: ["r.test"], auth: (user: "me", password_file: "hunter2"))) },
+                sender_routes: {"news@home.test": (mx_override: "a.test"), "<>": (mx_override: "a.test")},
+                sources: {"a": [(ipv4: "192.0.2.1")]}))"#,
         );
         let after = config(
             r#"Empath(hostname: "b.test", smtp: (relay_domains: ["y.test"], limits: (recipients: 5)), delivery: (
                 retry: (base_delay: "7s", delays: "1m"), domains: {
                 "a.test": (rate_limit: 6), "same.test": (rate_limit: 1), "new.test": (),
-                "c.test": (smarthost: (hosts: ["r.test"], auth: (user: "you", password_file: "hunter3"))) }))"#,
+                "c.test": (smarthost: (hosts: ["r.test"], auth: (user: "you", password_file: "hunter3"))) },
+                sender_routes: {"news@home.test": (mx_override: "b.test")},
+                sources: {"a": [(ipv4: "192.0.2.2")], "b": [(ipv4: "192.0.2.1")]}))"#,
         );
         let expected = [
             "delivery.domains[\"*.b.test\"]",
@@ -65,6 +71,10 @@ mod tests {
             "delivery.domains[\"new.test\"]",
             "delivery.retry.base_delay",
             "delivery.retry.delays",
+            "delivery.sender_routes[\"<>\"]",
+            "delivery.sender_routes[\"news@home.test\"].mx_override",
+            "delivery.sources[\"a\"]",
+            "delivery.sources[\"b\"]",
             "hostname",
             "smtp.limits.recipients",
             "smtp.relay_domains",
