@@ -36,7 +36,7 @@ use crate::{
 };
 
 pub use reload::{ReloadError, Reloaded, Reloader};
-use signals::{Order, Signals};
+use signals::Signals;
 
 /// How long sessions and deliveries in flight may take to finish after a signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -95,10 +95,11 @@ pub fn run(loaded: &Loaded) -> Result<(), StartError> {
         let daemon = Daemon::start(loaded, logging.level()).await?;
         info!(version = env!("CARGO_PKG_VERSION"), config = %loaded.path.display(), "ready");
         notify(&[NotifyState::Ready]);
-        while signals.next().await == Order::Reload {
+        let reload = async || {
             // What came of it is in the log.
             let _ = daemon.reloader.reload().await;
-        }
+        };
+        signals.reload_until_stop(reload).await;
         notify(&[NotifyState::Stopping]);
         info!("stopping: sessions and deliveries in flight may finish; a second signal ends this at once");
         tokio::select! {

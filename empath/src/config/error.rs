@@ -40,6 +40,9 @@ pub enum Reason {
     /// The file can't be read.
     #[error("can't be read: {0}")]
     Read(#[source] io::Error),
+    /// It is a pipe or a device, whose end may never come, or a directory.
+    #[error("is not a regular file")]
+    NotRegular,
     /// The file is too large to be a configuration.
     #[error("is larger than {} MiB: this is not a configuration", .0 >> 20)]
     TooLarge(u64),

@@ -204,6 +204,10 @@ pub fn load(explicit: Option<&Path>) -> Result<Loaded, Errors> {
 fn load_file(path: &Path) -> Result<(Config, PathBuf), Vec<Error>> {
     let failed = |error: io::Error| vec![Error { place: None, reason: Reason::Read(error) }];
     let mut octets = Vec::new();
+    // Before it is opened: that alone waits for somebody to write into a pipe.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(vec![Error { place: None, reason: Reason::NotRegular }]);
+    }
     let file = fs::File::open(path).map_err(failed)?;
     file.take(MAX_SIZE + 1).read_to_end(&mut octets).map_err(failed)?;
     let text = text(octets)?;
@@ -235,6 +239,8 @@ fn text(octets: Vec<u8>) -> Result<String, Vec<Error>> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{FileType, Mode};
+
     use super::*;
 
     #[test]
@@ -267,6 +273,17 @@ mod tests {
         );
         let server = config.delivery.domains.values().find_map(|domain| domain.lmtp.as_ref()).unwrap();
         assert_eq!(server.to_string(), "unix:/etc/empath/run/lmtp");
+    }
+
+    #[test]
+    fn what_is_not_a_regular_file_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        for path in [pipe.as_path(), directory.path(), Path::new("/dev/zero")] {
+            let error = load(Some(path)).unwrap_err().to_string();
+            assert_eq!(error, format!("{}: is not a regular file\n", path.display()));
+        }
     }
 
     #[test]

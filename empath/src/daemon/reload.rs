@@ -110,7 +110,7 @@ impl Drop for Reloading {
 
 impl Reloader {
     /// Reads the file again, and applies what is new. If anything is wrong with it, nothing changes. What it came to is in
-    /// the log, too.
+    /// the log, too. Dropped while it reads, it changes nothing either.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let mut running = self.running.lock().await;
         let reloading = Reloading::begin();
