@@ -114,6 +114,24 @@ fn errors_of_all_kinds_are_told_together() {
 }
 
 #[test]
+fn a_key_that_comes_twice_in_another_spelling_has_its_place() {
+    for (keys, expected) in [
+        (r#"domains: {"X.test": (), "x.test": ()}"#, "2:25: x.test: the key `x.test` is given twice"),
+        (r#"domains: {"*.x.test": (), "*.X.test": ()}"#, "2:27: *.X.test: the key `*.x.test` is given twice"),
+        (
+            r#"sender_routes: {"a@x.test": (lmtp: "h:24"), "a@X.test": (lmtp: "h:24")}"#,
+            "2:45: a@X.test: the key `a@x.test` is given twice",
+        ),
+    ] {
+        assert_eq!(errors(format!("Empath(delivery: (\n{keys}))").as_bytes()), [expected], "{keys}");
+    }
+    // The local part is its host's business.
+    let apart =
+        r#"Empath(delivery: (sender_routes: {"a@x.test": (lmtp: "h:24"), "A@x.test": (lmtp: "h:24")}))"#;
+    assert_eq!(errors(apart.as_bytes()), [""; 0]);
+}
+
+#[test]
 fn a_daemon_without_a_listener_is_refused_and_free_ports_are_not_one_address() {
     let errors_of_listeners = errors(b"Empath(smtp: (listeners: []))").concat();
     assert!(errors_of_listeners.starts_with("1:15: smtp.listeners: is empty"), "{errors_of_listeners}");

@@ -12,6 +12,7 @@ mod senders;
 mod smarthost;
 mod source;
 mod tls;
+mod unique;
 
 use std::collections::BTreeMap;
 
@@ -87,6 +88,7 @@ pub struct Config {
     ///
     /// A key is a domain (`"example.test"`), every name below one (`"*.test"`, not `test` itself), or everything
     /// (`"*"`, address literals too). The longest match alone applies. Default: none.
+    #[serde(deserialize_with = "unique::unique")]
     pub domains: BTreeMap<DomainPattern, DomainConfig>,
     /// Where the mail of some senders goes that would otherwise go to MX hosts.
     ///
@@ -99,6 +101,7 @@ pub struct Config {
     /// than `maildir` or `lmtp` of any entry, and than an override at run time; and it is never taken for a recipient
     /// in `smtp.local_domains`: mail for this host stays here. Limits of the recipient's domain apply all the same. Default:
     /// none.
+    #[serde(deserialize_with = "unique::unique")]
     pub sender_routes: BTreeMap<SenderPattern, SenderRoute>,
 }
 
