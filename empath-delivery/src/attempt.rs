@@ -140,7 +140,7 @@ impl<'a> Attempt<'a> {
         };
         while !self.left.is_empty() {
             let started = Instant::now();
-            let Turn { candidate, hasty } = match order.next().await {
+            let Turn { candidate, hasty } = match order.next(self.attempted.has_listened()).await {
                 None => break,
                 Some(Err(failure)) => {
                     self.fail(&failure, None);
