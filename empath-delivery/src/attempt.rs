@@ -179,6 +179,11 @@ impl<'a> Attempt<'a> {
                 connected =
                     Open::connect(candidate, outbound, self.domain(outbound), hasty || pressed) => connected,
                 () = outbound.shared.pressed(), if first => Err(Open::give_up(candidate, outbound)),
+                // Nothing has begun there: the next start finds the recipients as they were.
+                () = outbound.shared.stopped() => {
+                    self.left.clear();
+                    return true;
+                }
             };
             self.attempted.connect += started.elapsed();
             match connected {
