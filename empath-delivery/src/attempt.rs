@@ -137,7 +137,7 @@ impl<'a> Attempt<'a> {
         };
         while !self.left.is_empty() {
             let started = Instant::now();
-            let Turn { candidate, hasty } = match order.next().await {
+            let Turn { candidate, hasty } = match order.next(self.attempted.has_listened()).await {
                 None => break,
                 Some(Err(failure)) => {
                     self.fail(&failure, None);
@@ -176,6 +176,11 @@ impl<'a> Attempt<'a> {
                 connected =
                     Open::connect(candidate, outbound, self.domain(outbound), hasty || pressed) => connected,
                 () = outbound.shared.pressed(), if first => Err(Open::give_up(candidate, outbound)),
+                // Nothing has begun there: the next start finds the recipients as they were.
+                () = outbound.shared.stopped() => {
+                    self.left.clear();
+                    return true;
+                }
             };
             self.attempted.connect += started.elapsed();
             match connected {

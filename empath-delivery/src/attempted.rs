@@ -79,6 +79,11 @@ impl Attempted {
         }
     }
 
+    /// Whether a host has listened, whatever it said.
+    pub(crate) fn has_listened(&self) -> bool {
+        self.outcome == Outcome::Good
+    }
+
     /// Whether there was no transaction, because the destination wants no more connections at present.
     pub(crate) fn is_turned_away(&self) -> bool {
         self.outcome == Outcome::TurnedAway && !self.begun

@@ -35,6 +35,7 @@ pub mod site;
 mod attempt;
 mod attempted;
 mod content;
+mod denied;
 mod health;
 mod hosts;
 mod lane;

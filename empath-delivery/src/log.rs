@@ -249,6 +249,11 @@ pub(crate) fn in_clear(host: &str, failure: &client::Failure) {
     warn!(host, reason = %Escaped(reason.as_bytes()), "TLS failed; mail goes to the host in clear text for an hour");
 }
 
+/// A host refuses our credentials. This is said once for each that it refuses.
+pub(crate) fn denied(host: &str, failure: &Failure) {
+    warn!(host, status = %failure.status, reply = %failure.detail, "the host refuses our name and password; mend the password");
+}
+
 /// Rate limits are counted and not logged: that mail waits is what they are for.
 pub(crate) fn happened(event: &Event) {
     let Event::Breaker { next_hop, domain, state } = event else { return };

@@ -9,12 +9,15 @@ use std::{
 
 use empath_common::{Domain, TlsSession};
 use empath_metrics::Gauge;
-use empath_smtp::client::{self, Connection, Dial, Expected, FailureKind, Stage, Target, Timeouts, Tls};
+use empath_smtp::client::{
+    self, Connection, Credentials, Dial, Expected, FailureKind, Stage, Target, Timeouts, Tls,
+};
 use tokio::{task::spawn_blocking, time::Instant};
 
 use crate::{
     attempt::Outbound,
     config::{Config, HostAddr, TlsPolicy},
+    denied::Denied,
     failure::{Failure, Scope},
     hosts::Candidate,
     log,
@@ -32,6 +35,7 @@ pub(crate) struct Network {
     dial: Arc<dyn Dial>,
     tls: Tls,
     broken: Arc<Broken>,
+    denied: Arc<Denied>,
     metrics: Metrics,
 }
 
@@ -93,13 +97,25 @@ impl Broken {
 
 impl Network {
     pub(crate) fn new(dial: Arc<dyn Dial>, tls: Tls, metrics: Metrics) -> Self {
-        Self { dial, tls, broken: Arc::default(), metrics }
+        Self { dial, tls, broken: Arc::default(), denied: Arc::default(), metrics }
     }
 
     /// The same, with another way to encrypt.
     pub(crate) fn with(&self, tls: Tls) -> Self {
-        let Self { dial, broken, metrics, .. } = self;
-        Self { dial: Arc::clone(dial), tls, broken: Arc::clone(broken), metrics: metrics.clone() }
+        let Self { dial, broken, denied, metrics, .. } = self;
+        let (dial, metrics) = (Arc::clone(dial), metrics.clone());
+        Self { dial, tls, broken: Arc::clone(broken), denied: Arc::clone(denied), metrics }
+    }
+
+    /// Whether a host has refused what it would be shown, within that time.
+    pub(crate) async fn is_denied(&self, target: &Target, terms: &Terms, within: Duration) -> bool {
+        if terms.credentials.is_none() || !self.denied.knows(target) {
+            return false;
+        }
+        match credentials(terms).await {
+            Ok(Some(credentials)) => self.denied.has(target, self.denied.mark(&credentials), within),
+            _ => false,
+        }
     }
 
     /// Connects to a host to see whether it is there: in clear text, but for one that speaks TLS alone.
@@ -129,15 +145,7 @@ impl Network {
         domain: &Domain,
         manners: (&Domain, &Arc<Timeouts>),
     ) -> Result<Connection, Failure> {
-        // Read each time: it may have changed.
-        let credentials = match terms.credentials.clone() {
-            None => None,
-            Some(auth) => match spawn_blocking(move || auth.credentials()).await {
-                Ok(Ok(credentials)) => Some(credentials),
-                Ok(Err(error)) => return Err(Failure::without_password(&error)),
-                Err(_) => return Err(Failure::local("the password could not be read")),
-            },
-        };
+        let credentials = credentials(terms).await?;
         let connection = match self.connect(candidate, terms, domain, manners).await {
             Ok(connection) => connection,
             Err(failure) => {
@@ -147,8 +155,26 @@ impl Network {
         };
         match credentials {
             None => Ok(connection),
-            Some(credentials) => Ok(connection.authenticate(credentials).await?),
+            Some(credentials) => self.authenticate(connection, candidate, credentials).await,
         }
+    }
+
+    async fn authenticate(
+        &self,
+        connection: Connection,
+        Candidate { host, target, .. }: &Candidate,
+        credentials: Credentials,
+    ) -> Result<Connection, Failure> {
+        let mark = self.denied.mark(&credentials);
+        let shown_to = connection.authenticate(credentials).await.map_err(Failure::from);
+        match &shown_to {
+            Ok(_) => self.denied.remove(target, mark),
+            Err(failure) if failure.is_denied() && self.denied.add(target, mark) => {
+                log::denied(&shown(host.as_ref(), target), failure);
+            }
+            Err(_) => {}
+        }
+        shown_to
     }
 
     /// Connects to a host, encrypted as the terms want it.
@@ -199,6 +225,16 @@ impl Network {
         self.broken.add(target);
         log::in_clear(&shown(host.as_ref(), target), &failure);
         in_clear().await
+    }
+}
+
+/// Who we are to the hosts. Read each time: it may have changed.
+async fn credentials(terms: &Terms) -> Result<Option<Credentials>, Failure> {
+    let Some(auth) = terms.credentials.clone() else { return Ok(None) };
+    match spawn_blocking(move || auth.credentials()).await {
+        Ok(Ok(credentials)) => Ok(Some(credentials)),
+        Ok(Err(error)) => Err(Failure::without_password(&error)),
+        Err(_) => Err(Failure::local("the password could not be read")),
     }
 }
 

@@ -153,8 +153,9 @@ impl DomainConfig {
         if let Some(smarthost) = &self.smarthost {
             problems.extend(smarthost.validate().into_iter().map(|problem| problem.within("smarthost")));
         }
+        let socket = matches!(self.lmtp, Some(LmtpServer::Unix(_)));
         let is_required = self.require_tls || self.tls == Some(TlsPolicy::Required);
-        if matches!(self.lmtp, Some(LmtpServer::Unix(_))) && is_required {
+        if socket && is_required {
             problems
                 .push(Problem::new("lmtp", "a Unix socket is never encrypted: leave out that it must be"));
         }
@@ -162,6 +163,12 @@ impl DomainConfig {
             && let Err(wrong) = maildir::check_template(template)
         {
             problems.push(Problem::new("maildir", wrong.to_string()));
+        }
+        if self.source.is_some() && (socket || self.maildir.is_some()) {
+            problems.push(Problem::new(
+                "source",
+                "what stays on this machine leaves from no address: leave it out",
+            ));
         }
         problems
     }
@@ -305,7 +312,8 @@ mod tests {
         let smarthost = |auth| Smarthost { hosts: vec!["relay.test".parse().unwrap()], auth };
         let auth = SmarthostAuth { user: "u".into(), password_file: "/nowhere/secret".into() };
         let inside = Smarthost { hosts: vec!["tls://relay.test".parse().unwrap()], auth: None };
-        let table: [(DomainConfig, &[&str]); 8] = [
+        let source = || Some("bulk".to_owned());
+        let table: [(DomainConfig, &[&str]); 11] = [
             (DomainConfig { smarthost: Some(inside.clone()), ..default() }, &[]),
             (DomainConfig { smarthost: Some(inside), tls: Some(TlsPolicy::Disabled), ..default() }, &["tls"]),
             (DomainConfig { smarthost: Some(smarthost(None)), ..default() }, &[]),
@@ -338,6 +346,18 @@ mod tests {
                     ..default()
                 },
                 &["lmtp"],
+            ),
+            (
+                DomainConfig { lmtp: Some("unix:/run/lmtp".parse().unwrap()), source: source(), ..default() },
+                &["source"],
+            ),
+            (
+                DomainConfig { maildir: Some("./{user}".into()), source: source(), ..default() },
+                &["maildir", "source"],
+            ),
+            (
+                DomainConfig { lmtp: Some("127.0.0.1:24".parse().unwrap()), source: source(), ..default() },
+                &[],
             ),
         ];
         for (config, expected) in table {

@@ -226,7 +226,7 @@ impl Config {
             problems.extend(found.into_iter().map(|problem| problem.within(key)));
         };
         for (name, pool) in &self.sources {
-            add(&format!("sources[\"{name}\"]"), source::validate(pool));
+            add(&format!("sources[\"{name}\"]"), source::validate(name, pool));
         }
         for (pattern, domain) in &self.domains {
             let mut found = domain.validate();
@@ -386,6 +386,7 @@ mod tests {
                 "domains[\"*.test\"].lmtp",
                 "domains[\"*.test\"].lmtp",
                 "domains[\"*.test\"].maildir",
+                "domains[\"*.test\"].source",
                 "domains[\"*.test\"].source",
                 "sender_routes[\"*.test\"].smarthost",
             ]

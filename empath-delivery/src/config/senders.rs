@@ -202,13 +202,14 @@ mod tests {
         let smarthost = || Some(Smarthost { hosts: vec!["relay.test".parse().unwrap()], auth: None });
         let lmtp = || Some("unix:/run/lmtp".parse().unwrap());
         let source = || Some("bulk".to_owned());
-        let table: [(SenderRoute, &[&str]); 6] = [
+        let table: [(SenderRoute, &[&str]); 7] = [
             (SenderRoute { source: source(), ..SenderRoute::default() }, &[]),
             (SenderRoute { source: source(), require_tls: true, ..SenderRoute::default() }, &["require_tls"]),
             (SenderRoute { smarthost: smarthost(), ..SenderRoute::default() }, &[]),
             (SenderRoute::default(), &["smarthost"]),
             (SenderRoute { smarthost: smarthost(), lmtp: lmtp(), ..SenderRoute::default() }, &["smarthost"]),
             (SenderRoute { lmtp: lmtp(), require_tls: true, ..SenderRoute::default() }, &["lmtp"]),
+            (SenderRoute { lmtp: lmtp(), source: source(), ..SenderRoute::default() }, &["source"]),
         ];
         for (route, expected) in table {
             let keys: Vec<_> = route.validate().into_iter().map(|problem| problem.key).collect();

@@ -67,6 +67,16 @@ impl Source {
                 problems.push(Problem::new(key, "is no address that a connection can come from"));
             }
         }
+        let unusable = self.ipv6.and_then(|address| {
+            if address.to_ipv4_mapped().is_some() {
+                Some("is an IPv4 address: write it as ipv4")
+            } else if address.is_unicast_link_local() {
+                Some("is an address of one link, which says nothing without the interface: give one of wider scope")
+            } else {
+                None
+            }
+        });
+        problems.extend(unusable.map(|message| Problem::new("ipv6", message)));
         if self.warm_up.is_some_and(|warm_up| warm_up.days == 0) {
             problems.push(Problem::new("warm_up.days", "is no time; leave warm_up out, or give at least 1"));
         }
@@ -88,12 +98,15 @@ impl Config {
 }
 
 /// What is wrong with a pool.
-pub(super) fn validate(pool: &[Source]) -> Vec<Problem> {
+pub(super) fn validate(name: &str, pool: &[Source]) -> Vec<Problem> {
     let of_one = |(number, source): (usize, &Source)| {
         let within = move |problem: Problem| problem.within(&format!("[{number}]"));
         source.validate().into_iter().map(within)
     };
     let mut problems: Vec<_> = pool.iter().enumerate().flat_map(of_one).collect();
+    if name.is_empty() {
+        problems.push(Problem::new("", "a pool needs a name: write it before the colon"));
+    }
     if pool.iter().all(|source| source.weight == 0) {
         problems.push(Problem::new("", "no mail could leave: give at least one source with a weight"));
     }
@@ -107,4 +120,39 @@ pub(super) fn foreign(pool: &[Source]) -> impl Iterator<Item = (String, IpAddr)>
         addresses.into_iter().map(move |(key, address)| (format!("[{number}].{key}"), address))
     };
     pool.iter().enumerate().flat_map(of_one).filter(|(_, address)| UdpSocket::bind((*address, 0)).is_err())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_that_nothing_can_come_from_is_refused() {
+        for (address, expected) in [
+            ("::ffff:127.0.0.1", Some("write it as ipv4")),
+            ("fe80::1", Some("interface")),
+            ("febf::1", Some("interface")),
+            ("ff02::1", Some("no address")),
+            ("fd00::1", None),
+            ("fec0::1", None),
+            ("2001:db8::1", None),
+        ] {
+            let source = Source { ipv6: Some(address.parse().unwrap()), ..Source::default() };
+            let problems = source.validate();
+            assert_eq!(problems.len(), usize::from(expected.is_some()), "{address}: {problems:?}");
+            for (problem, expected) in problems.iter().zip(expected) {
+                assert!(
+                    problem.key == "ipv6" && problem.message.contains(expected),
+                    "{address}: {problem:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_pool_has_a_name() {
+        let pool = [Source { ipv4: Some(Ipv4Addr::LOCALHOST), ..Source::default() }];
+        assert_eq!(validate("bulk", &pool), []);
+        assert!(validate("", &pool)[0].message.contains("name"));
+    }
 }

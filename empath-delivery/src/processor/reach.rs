@@ -10,6 +10,7 @@ use super::Shared;
 use crate::{
     health::{Advice, Health},
     hosts::Candidate,
+    order::HASTE,
     route::Terms,
 };
 
@@ -51,6 +52,12 @@ impl Shared {
     pub(crate) async fn pressed(&self) {
         sleep(PATIENCE).await;
         let _ = self.pressed.subscribe().wait_for(|pressed| *pressed).await;
+    }
+
+    /// Completes when we stop, but not before a host that answers would usually have done so.
+    pub(crate) async fn stopped(&self) {
+        self.stopping.cancelled().await;
+        sleep(HASTE).await;
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {

@@ -113,7 +113,10 @@ fn blocked(obstacle: Obstacle, to: &str, recipient: &RecipientView) -> Reason {
             (Because::LaneBusy, None, detail)
         }
         Obstacle::Busy { connections, ready, .. } => {
-            let detail = format!("{connections} connections to {to} are busy, {ready} transactions wait");
+            let busy = if connections == 1 { "connection to" } else { "connections to" };
+            let are = if connections == 1 { "is" } else { "are" };
+            let wait = if ready == 1 { "transaction waits" } else { "transactions wait" };
+            let detail = format!("{connections} {busy} {to} {are} busy, {ready} {wait}");
             (Because::LaneBusy, None, detail)
         }
         Obstacle::Rate { until, common: true } => (

@@ -178,6 +178,6 @@ async fn why_tells_of_attempts_and_of_busy_connections() {
     assert_eq!(why(&world, ids[0]).await.0, Because::InProgress);
     let (because, until, detail) = why(&world, ids[2]).await;
     assert_eq!((because, until), (Because::LaneBusy, None), "{detail}");
-    assert!(detail.starts_with("1 connections to smtp:"), "{detail}");
+    assert!(detail.starts_with("1 connection to smtp:"), "{detail}");
     assert_eq!(world.processor.why(empath_common::MessageId::from_bytes([99; 16])).await, None);
 }

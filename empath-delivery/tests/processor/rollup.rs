@@ -39,7 +39,7 @@ async fn mail_that_waits_for_others_with_the_same_hosts_says_so() {
     until(async || why().await.because == Because::LaneBusy).await;
     let detail = why().await.detail;
     let expected =
-        "1 connections to mx:two.test (with all domains at mx.hosts.test) are busy, 1 transactions wait";
+        "1 connection to mx:two.test (with all domains at mx.hosts.test) is busy, 1 transaction waits";
     assert_eq!(detail, expected);
     assert_eq!(world.recipient(waiting).await.next_hop.as_deref(), Some("mx:two.test"));
     let lanes = "empath_delivery_active_connections{server=\"mx:mx.hosts.test\"}";

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use empath_delivery::RecipientStatus;
+use empath_delivery::{
+    RecipientStatus,
+    config::{DomainConfig, Smarthost},
+};
 use empath_spool::{Ended, RecipientState, Spool as _, Status};
 use empath_testkit::peer::{Act, At, Peer, Script};
 
@@ -55,6 +58,31 @@ async fn what_is_given_up_before_its_first_result_is_in_the_spool_as_it_was() {
     assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
     assert_eq!([world.stored(id).await, world.stored(fresh).await], before);
     assert_eq!(before[1], [RecipientState::default()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_has_not_let_us_in_yet_is_not_waited_for_long_and_no_attempt_counts() {
+    // The first one fails, so that the attempt is at its second host.
+    let away = Peer::start(Script::new().on(At::Greeting, Act::reply("421 4.3.2 later"))).await.unwrap();
+    for at in [At::Greeting, At::Ehlo] {
+        let mut silent = Peer::start(Script::new().on(at, Act::Stall)).await.unwrap();
+        let mut config = routes(&[]);
+        let hosts = [&away, &silent].map(|peer| peer.address().to_string().parse().unwrap());
+        let smarthost = Smarthost { hosts: hosts.into(), auth: None };
+        let domain = DomainConfig { smarthost: Some(smarthost), ..DomainConfig::default() };
+        config.domains.insert("*".parse().unwrap(), domain);
+        let mut world = World::new(config);
+        let id = world.accept("alice@home.test", &["ann@one.test", "bob@one.test"]).await;
+        silent.wait_for_connections(1).await;
+        let begun = tokio::time::Instant::now();
+        assert!(world.processor.shutdown(PATIENCE).await);
+        assert_eq!(begun.elapsed().as_secs(), 3);
+        assert_eq!(world.stored(id).await, [RecipientState::default(), RecipientState::default()]);
+        silent.restart_with(Script::new()).await.unwrap();
+        world.restart().await;
+        world.done().await;
+        assert_eq!(to(&silent), ["ann@one.test", "bob@one.test"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

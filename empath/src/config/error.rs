@@ -71,6 +71,15 @@ pub enum Reason {
     /// A key that its table has already.
     #[error("the key `{0}` is given twice")]
     Duplicate(String),
+    /// A key without which its table makes no sense.
+    #[error("the key `{0}` is missing")]
+    Missing(String),
+    /// A whole number that is none of those which are possible.
+    #[error("the number is out of range: it is negative, or too large for this key")]
+    OutOfRange,
+    /// Text that is no duration.
+    #[error("expected a duration, such as \"30s\", \"5m\" or \"1d 12h\"")]
+    Duration,
     /// A value of another type.
     #[error("expected {expected}, found {found}")]
     Type {
@@ -111,7 +120,9 @@ impl Reason {
     /// The reason with the key whose value is wrong, where it doesn't tell by itself what it is about.
     pub(super) fn of(self, key: &str) -> Self {
         match self {
-            Self::Type { .. } | Self::Ron(_) => Self::Value { key: key.to_owned(), reason: Box::new(self) },
+            Self::Type { .. } | Self::Ron(_) | Self::Missing(_) | Self::OutOfRange | Self::Duration => {
+                Self::Value { key: key.to_owned(), reason: Box::new(self) }
+            }
             other => other,
         }
     }
@@ -127,6 +138,9 @@ impl From<RonError> for Reason {
                 Self::UnknownValue { value: found, known: expected }
             }
             RonError::DuplicateStructField { field, .. } => Self::Duplicate(field.to_owned()),
+            RonError::MissingStructField { field, .. } => Self::Missing(field.to_owned()),
+            RonError::IntegerOutOfBounds => Self::OutOfRange,
+            RonError::InvalidValueForType { expected, .. } if expected == "a duration" => Self::Duration,
             RonError::InvalidValueForType { expected, found } => {
                 let kind = found.split(['"', '`', '\'']).next().unwrap_or_default().trim_end().to_owned();
                 Self::Type { expected, found: kind }

@@ -42,7 +42,12 @@ pub(super) fn read<T: DeserializeOwned>(
             }
             Err(failure) => failure,
         };
-        let Some(entry) = outline.innermost(at, &|entry| !found.blank.contains(&entry.span)) else {
+        // That a key is missing is about the table, whose last entry the reader has just left.
+        let missing = matches!(reason, Reason::Missing(_));
+        let is_table = |value: &Node| value.table.is_some() || !value.entries.is_empty();
+        let usable =
+            |entry: &Entry| !found.blank.contains(&entry.span) && (!missing || is_table(&entry.value));
+        let Some(entry) = outline.innermost(at, &usable) else {
             found.errors.push((at..at, reason));
             break;
         };
@@ -155,6 +160,15 @@ mod tests {
         #[serde(with = "humantime_serde")]
         timeout: Duration,
         address: Option<std::net::SocketAddr>,
+        growth: Option<Growth>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Growth {
+        #[expect(dead_code, reason = "it is read and not used")]
+        since: std::net::Ipv4Addr,
+        #[expect(dead_code, reason = "it is read and not used")]
+        days: u16,
     }
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -210,6 +224,20 @@ mod tests {
             ("(count: 1, listeners: [(address: \"x\")])", "1:34: address: invalid socket address syntax"),
             ("(count: 1, domains: {\"a\": (sise: 1)})", "1:28: unknown key `sise`; did you mean `size`?"),
             ("(count: 0)", "1:2: count: must be at least 1"),
+            (
+                "(count: -1)",
+                "1:9: count: the number is out of range: it is negative, or too large for this key",
+            ),
+            (
+                "(count: 1, listeners: [(timeout: \"-1s\")])",
+                "1:34: timeout: expected a duration, such as \"30s\", \"5m\" or \"1d 12h\"",
+            ),
+            (
+                "(count: 1, listeners: [(growth: (since: \"x\", days: 3))])",
+                "1:41: since: invalid IPv4 address syntax",
+            ),
+            ("(count: 1, listeners: [(growth: (days: 3))])", "1:33: growth: the key `since` is missing"),
+            ("(count: 1, listeners: [(growth: ())])", "1:33: growth: the key `since` is missing"),
             (
                 "(count: 1, listeners: [(), (timeout: \"2m\")])",
                 "1:29: listeners[1].timeout: must be at most 1m",
