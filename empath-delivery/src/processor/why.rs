@@ -99,10 +99,13 @@ fn destination(lane: Option<&NextHop>, host: Option<&Host>) -> String {
         Some(Host::Domain(domain)) => Some(domain),
         _ => None,
     };
-    let to = lane.to_domain(domain);
+    let mut to = lane.to_domain(domain).to_string();
+    if let Some(source) = lane.terms().and_then(|terms| terms.source.as_ref()) {
+        to = format!("{to} from {source}");
+    }
     match lane {
         NextHop::Site(site, _) => format!("{to} (with all domains at {site})"),
-        _ => to.to_string(),
+        _ => to,
     }
 }
 
