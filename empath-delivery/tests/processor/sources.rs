@@ -49,7 +49,7 @@ async fn mail_from_an_address_that_the_machine_lacks_waits_and_no_host_is_blamed
 
 #[tokio::test(start_paused = true)]
 async fn whoever_asks_why_mail_waits_is_told_from_which_address_it_is_to_leave() {
-    let slow = Script::new().on(At::Greeting, Act::Delay(Duration::from_secs(60)));
+    let slow = Script::new().on(At::Greeting, Act::Delay(Duration::from_mins(1)));
     let peer = Peer::start(slow).await.unwrap();
     let mut config = one_of_two_sources(&peer);
     config.connection_pool.max_per_server = 1;
