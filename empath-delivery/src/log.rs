@@ -176,6 +176,15 @@ pub(crate) fn report_dropped(id: MessageId) {
     warn!(message_id = %id, "a report could not be delivered, and there is nobody else to send it to: it is dropped");
 }
 
+/// Since recipients ended the configuration came to forbid that the sender is told.
+pub(crate) fn untold(id: MessageId, recipients: usize) {
+    warn!(
+        message_id = %id,
+        recipients,
+        "nobody is told of recipients that have ended: the configuration of reports has changed since"
+    );
+}
+
 /// `recipient` is not known when the spool has not given it back.
 pub(crate) fn removed(id: MessageId, recipient: Option<&ForwardPath>, attempts: u32) {
     info!(

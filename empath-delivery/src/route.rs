@@ -153,6 +153,11 @@ impl Routes {
         self.senders.keep_classes_of(&before.senders);
     }
 
+    /// Whether mail has the same classes by these routes, which keep [those](Self::keep_classes_of) of `before`.
+    pub(crate) fn has_senders_of(&self, before: &Self) -> bool {
+        self.senders.has_patterns_of(&before.senders)
+    }
+
     /// The class of a message with this reverse-path.
     pub fn sender_class(&self, path: &ReversePath) -> SenderClass {
         self.senders.class(path)

@@ -117,8 +117,8 @@ impl Processor {
             live.epoch = before.epoch + u64::from(!is_same);
             let changed = !is_same || before.dsn != live.dsn;
             shared.live.send_replace(Arc::new(live));
-            if changed {
-                queue.replace(routes, limits, now);
+            if changed && queue.replace(routes, limits, now) {
+                shared.senders.notify_one();
             }
         });
     }

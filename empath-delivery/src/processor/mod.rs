@@ -18,6 +18,7 @@ mod reach;
 mod recover;
 mod report;
 mod rollup;
+mod senders;
 mod stored;
 mod untaken;
 mod view;
@@ -131,6 +132,8 @@ pub(crate) struct Shared {
     expired: Notify,
     /// The spool did not take an outcome.
     refused: Notify,
+    /// Mail may have other routes by its senders.
+    senders: Notify,
     /// [`Queue::is_pressed`].
     pressed: watch::Sender<bool>,
     /// Messages of the spool that are not in the queue yet.
@@ -178,6 +181,7 @@ impl Processor {
             timer: Notify::new(),
             expired: Notify::new(),
             refused: Notify::new(),
+            senders: Notify::new(),
             pressed: watch::Sender::new(false),
             unread: watch::Sender::new(0),
         });
@@ -190,6 +194,7 @@ impl Processor {
             shared.spawn(expiry::run(Arc::clone(&shared)));
         }
         shared.spawn(untaken::run(Arc::clone(&shared)));
+        shared.spawn(senders::run(Arc::clone(&shared)));
         Self(shared)
     }
 

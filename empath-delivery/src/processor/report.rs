@@ -82,9 +82,14 @@ impl Shared {
             });
         }
         let progress = Progress { id: job.id, updates };
-        if let Err(failure) = self.tell(&job, progress, &news, &content, commits).await {
-            log::not_stored(job.id, &failure);
-            self.put_off(&job);
+        match self.tell(&job, progress, &news, &content, commits).await {
+            // Somebody was to be told when they ended.
+            Ok(Told::Nobody) if !self.is_told(&job) => log::untold(job.id, job.recipients.len()),
+            Ok(_) => {}
+            Err(failure) => {
+                log::not_stored(job.id, &failure);
+                self.put_off(&job);
+            }
         }
     }
 

@@ -3,7 +3,7 @@ use std::{
     sync::{Arc, MutexGuard, PoisonError},
 };
 
-use empath_common::MessageId;
+use empath_common::{Host, MessageId};
 use jiff::Timestamp;
 
 use super::{Processor, Shared, view::RecipientView};
@@ -67,7 +67,9 @@ impl Processor {
                     (Because::Held, None, "an operator holds it; queue release lets it go on".to_owned())
                 }
                 (Some(obstacle), _) => {
-                    blocked(obstacle, &destination(recipient, state.queue.lane(id, index)), recipient)
+                    let host = message.hosts.get(index).and_then(Option::as_ref);
+                    let to = destination(state.queue.lane(id, index).as_ref(), host);
+                    blocked(obstacle, &to, recipient)
                 }
                 (None, RecipientStatus::InProgress) => self.0.flying(&message, index, &state.queue),
                 (None, RecipientStatus::Pending) if due.is_some() => (
@@ -90,12 +92,20 @@ impl Processor {
 
 type Reason = (Because, Option<Timestamp>, String);
 
-/// Where a recipient's mail goes, and whose connections and breaker it shares.
-fn destination(recipient: &RecipientView, lane: Option<NextHop>) -> String {
-    let to = recipient.next_hop.as_deref().unwrap_or("its destination");
+/// The lane of mail for somebody at `host`: where it goes, and whose connections and breaker it shares.
+fn destination(lane: Option<&NextHop>, host: Option<&Host>) -> String {
+    let Some(lane) = lane else { return "its destination".to_owned() };
+    let domain = match host {
+        Some(Host::Domain(domain)) => Some(domain),
+        _ => None,
+    };
+    let mut to = lane.to_domain(domain).to_string();
+    if let Some(source) = lane.terms().and_then(|terms| terms.source.as_ref()) {
+        to = format!("{to} from {source}");
+    }
     match lane {
-        Some(NextHop::Site(site, _)) => format!("{to} (with all domains at {site})"),
-        _ => to.to_owned(),
+        NextHop::Site(site, _) => format!("{to} (with all domains at {site})"),
+        _ => to,
     }
 }
 

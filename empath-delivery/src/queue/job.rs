@@ -127,7 +127,7 @@ pub struct Snapshot {
     pub priority: Priority,
     /// Octets of its content.
     pub size: u64,
-    /// The class of its sender, as it was when the message came into the queue or was last tried.
+    /// The class of its sender, as it was when it was last looked up.
     pub sender: SenderClass,
     /// The recipients in the order of the envelope, each with its attempts and its due time.
     pub recipients: Vec<(RecipientStatus, u32, Option<Timestamp>)>,

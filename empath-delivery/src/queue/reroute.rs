@@ -1,6 +1,6 @@
-use std::{collections::VecDeque, ops::Bound, time::Duration};
+use std::{collections::VecDeque, ops::Bound, sync::Arc, time::Duration};
 
-use empath_common::{Domain, MessageId};
+use empath_common::{Domain, MessageId, ReversePath};
 use jiff::Timestamp;
 
 use super::{
@@ -68,9 +68,12 @@ impl Queue {
 
     /// From now on these routes and limits apply, to mail that is here already too; overrides stay. What is ready is routed
     /// again by the next calls of [`poll`](Self::poll), what waits keeps its due time, and what is in flight is finished.
-    pub fn replace(&mut self, mut routes: Routes, limits: Limits, now: Timestamp) {
+    ///
+    /// True if mail may have [another class](Self::reclassify) by now: of what is in memory that is seen as it is routed.
+    pub fn replace(&mut self, mut routes: Routes, limits: Limits, now: Timestamp) -> bool {
         routes.keep_overrides_of(&mut self.routes);
         routes.keep_classes_of(&self.routes);
+        let others = !routes.has_senders_of(&self.routes);
         self.routes = routes;
         if !self.routes.domains_share() {
             self.destinations.forget_sites();
@@ -80,8 +83,23 @@ impl Queue {
             let had = self.renewal.timers.map_or(before.expire_after, |(_, had)| had);
             self.renewal.timers = Some((Bound::Unbounded, had));
         }
-        self.renewal.ready.extend(self.lanes.replace(&limits, now));
-        let Self { lanes, messages, destinations, counts, actions, .. } = self;
+        self.lanes.replace(&limits, now);
+        self.route_all_again(now);
+        others
+    }
+
+    /// Looks up which route the sender of a message has at present. True if it is another:
+    /// [`route_all_again`](Self::route_all_again) takes along what is ready.
+    pub fn reclassify(&mut self, id: MessageId, path: &ReversePath) -> bool {
+        let sender = self.routes.sender_class(path);
+        let entry = self.messages.get_mut(&id);
+        entry.is_some_and(|entry| std::mem::replace(&mut entry.sender, sender) != sender)
+    }
+
+    /// Whatever is ready is routed again by the next calls of [`poll`](Self::poll).
+    pub fn route_all_again(&mut self, now: Timestamp) {
+        self.renewal.ready.extend(self.lanes.drain_all(now));
+        let Self { lanes, limits, messages, destinations, counts, actions, .. } = self;
         lanes.resize(
             limits.max_concurrent,
             now,
@@ -122,33 +140,43 @@ impl Queue {
 
     /// Puts what was taken out of a lane into the one that it belongs to now.
     pub(super) fn route_again(&mut self, Ready { id, recipients, .. }: Ready, now: Timestamp) {
+        let fresh = self.messages.get(&id).and_then(|entry| entry.fresh.as_ref());
+        if let Some(envelope) = fresh.map(|fresh| Arc::clone(&fresh.envelope)) {
+            self.reclassify(id, &envelope.reverse_path);
+        }
         let recipients = self.messages.get_mut(&id).map(|entry| entry.unlist(recipients.as_slice()));
         self.ready(id, &recipients.unwrap_or_default(), now);
     }
 }
 
 impl Lanes {
-    /// From now on these limits apply. Returns all that is ready, by lane.
-    fn replace(&mut self, limits: &Limits, now: Timestamp) -> Vec<Classes> {
+    /// From now on these limits apply.
+    fn replace(&mut self, limits: &Limits, now: Timestamp) {
         self.limiter.limit(limits.rate);
         self.breaker = limits.breaker;
+        for (next_hop, lane) in &mut self.by_next_hop {
+            if let Some(until) = lane.breaker.shorten(&self.breaker, now) {
+                self.timers.insert((until, Wake::Lane(next_hop.clone())));
+            }
+        }
+        if !self.throttled.is_empty() {
+            // By the new limit the next token may come sooner.
+            self.timers.insert((now, Wake::Token));
+        }
+    }
+
+    /// Takes out all that is ready, by lane.
+    fn drain_all(&mut self, now: Timestamp) -> Vec<Classes> {
         let mut drained = Vec::new();
         let mut empty = Vec::new();
         for (next_hop, lane) in &mut self.by_next_hop {
             drained.extend(lane.drain());
-            if let Some(until) = lane.breaker.shorten(&self.breaker, now) {
-                self.timers.insert((until, Wake::Lane(next_hop.clone())));
-            }
             if lane.connections == 0 {
                 empty.push(next_hop.clone());
             }
         }
         for next_hop in empty {
             self.forget(&next_hop, now);
-        }
-        if !self.throttled.is_empty() {
-            // By the new limit the next token may come sooner.
-            self.timers.insert((now, Wake::Token));
         }
         drained
     }

@@ -74,6 +74,11 @@ impl Senders {
         self.index();
     }
 
+    /// Whether a reverse-path has the same class by these and by those `before`, of which they keep the numbers.
+    pub(super) fn has_patterns_of(&self, before: &Self) -> bool {
+        self.patterns == before.patterns
+    }
+
     /// A number that was never given away: four thousand million patterns would not fit into memory.
     fn next(&mut self) -> SenderClass {
         self.last = SenderClass(self.last.0.saturating_add(1));

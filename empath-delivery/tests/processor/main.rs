@@ -20,6 +20,7 @@ mod retries;
 mod rollup;
 mod schedule;
 mod scheduled;
+mod senders;
 mod shutdown;
 mod sources;
 mod terms;

@@ -1,8 +1,10 @@
+use std::time::Duration;
+
 use empath_delivery::{
-    Config,
+    Because, Config,
     config::{DomainConfig, Source},
 };
-use empath_testkit::peer::{Peer, Script};
+use empath_testkit::peer::{Act, At, Peer, Script};
 
 use crate::world::{World, routes};
 
@@ -43,4 +45,22 @@ async fn mail_from_an_address_that_the_machine_lacks_waits_and_no_host_is_blamed
     crate::world::until(async || world.view(id).await.is_none()).await;
     assert!(world.clock.now().duration_since(start).as_secs() <= 1);
     assert!(!world.registry.encode().contains("breaker_state{"), "a breaker has opened");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_why_mail_waits_is_told_from_which_address_it_is_to_leave() {
+    let slow = Script::new().on(At::Greeting, Act::Delay(Duration::from_mins(1)));
+    let peer = Peer::start(slow).await.unwrap();
+    let mut config = one_of_two_sources(&peer);
+    config.connection_pool.max_per_server = 1;
+    let mut world = World::new(config);
+    world.accept("alice@home.test", &["ann@there.test"]).await;
+    peer.wait_for_connections(1).await;
+    let id = world.accept("alice@home.test", &["bob@there.test"]).await;
+    let why = world.processor.why(id).await.unwrap().remove(0);
+    assert_eq!(why.because, Because::LaneBusy);
+    let address = peer.address();
+    let expected = format!("1 connections to smtp:{address} from 127.0.0.1 are busy, 1 transactions wait");
+    assert_eq!(why.detail, expected);
+    world.done().await;
 }

@@ -68,6 +68,7 @@ impl Model {
                 self.accept(queue, recipients, Priority::Normal, (0, *wait));
             }
             Step::Reconfigure(which) => self.reconfigure(queue, *which),
+            Step::Reclassify => self.reclassify(queue),
             Step::TurnAway(n) if !self.flying.is_empty() => self.turn_away(queue, *n),
             Step::RollUp(n, site) if !self.flying.is_empty() => self.roll_up(queue, *n, *site),
             Step::Expel(n) if !self.flying.is_empty() => self.expel(queue, n % self.flying.len()),

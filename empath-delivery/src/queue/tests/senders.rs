@@ -3,7 +3,7 @@
 use empath_common::{Domain, Host};
 
 use super::*;
-use crate::config::SenderRoute;
+use crate::config::{DomainConfig, SenderRoute};
 
 /// Senders and where their mail goes.
 pub(super) fn with_senders(config: &Config, senders: &[(&str, &str)]) -> Config {
@@ -189,4 +189,68 @@ fn an_override_takes_along_what_waits_on_the_ways_of_senders() {
         };
         assert_eq!(hop, expected, "{number} {index}");
     }
+}
+
+#[test]
+fn what_was_queued_before_its_sender_had_a_route_goes_that_way_as_soon_as_it_is_known_whose_it_is() {
+    let mut config = Config::default();
+    let one = DomainConfig { max_connections: Some(1), ..DomainConfig::default() };
+    config.domains.insert("one.test".parse().unwrap(), one);
+    let mut queue = configured(&config);
+    let envelope = from("<news@home.test>", &["a@one.test"]);
+    // One is in flight, one ready behind it, one waits and one is held.
+    let untried = [RecipientState::default()];
+    let waiting = [RecipientState { next_attempt_at: Some(at(60)), ..RecipientState::default() }];
+    restore(&mut queue, 1, &envelope, &untried, at(0));
+    restore(&mut queue, 2, &envelope, &untried, at(0));
+    restore(&mut queue, 3, &envelope, &waiting, at(0));
+    restore(&mut queue, 4, &envelope, &untried, at(0));
+    queue.hold(id(4), at(0));
+    let [(_, connection, flying)] = <[_; 1]>::try_from(opened(&mut queue)).unwrap();
+
+    let senders = with_senders(&config, &[("news@home.test", "own.test")]);
+    let (routes, limits) = routes_and_limits(&senders);
+    assert!(queue.replace(routes, limits, at(1)), "senders have other routes");
+    queue.poll(at(1));
+    assert_eq!(hops(&opened(&mut queue)), [""; 0], "nobody knows whose it is");
+    for number in 1..=4 {
+        assert!(queue.reclassify(id(number), &envelope.reverse_path), "{number}");
+        assert!(!queue.reclassify(id(number), &envelope.reverse_path), "{number}");
+    }
+    queue.route_all_again(at(1));
+    assert!(queue.take_wake(), "the caller must hear that there is work");
+    queue.poll(at(1));
+    let mut started = opened(&mut queue);
+    queue.poll(at(60));
+    started.extend(opened(&mut queue));
+    assert_eq!(hops(&started), ["smtp:own.test:25"; 2]);
+    assert_eq!(started.iter().map(|(.., job)| job.id).collect::<Vec<_>>(), [2, 3].map(id));
+    // What was in flight is seen as it starts; what was held goes the same way, when there is a connection.
+    let redirected = queue.redirect(&flying.with(Arc::clone(&envelope)), at(60));
+    assert_eq!(redirected, Some(false));
+    assert!(matches!(queue.next(connection, at(60)), Next::Idle), "nothing is left there");
+    queue.release(id(4), at(60));
+    for ((_, connection, job), expected) in started.iter().zip([1, 4]) {
+        settle(&mut queue, job, DELIVERED, at(60));
+        let Next::Job(next) = queue.next(*connection, at(60)) else { panic!("{expected} is ready") };
+        assert_eq!(next.id, id(expected));
+    }
+
+    let (routes, limits) = routes_and_limits(&with_senders(&config, &[("news@home.test", "b.test")]));
+    assert!(!queue.replace(routes, limits, at(61)), "another way of the same sender");
+}
+
+#[test]
+fn mail_of_which_the_envelope_is_in_memory_goes_the_way_of_its_sender_with_the_configuration() {
+    let mut config = Config::default();
+    config.connection_pool.max_per_server = 1;
+    let mut queue = configured(&config);
+    let content = Bytes::from_static(b"x\r\n").into();
+    for number in 1..=2 {
+        queue.accept(id(number), from("<news@home.test>", &["a@one.test", "b@two.test"]), &content, at(0));
+    }
+    assert_eq!(hops(&opened(&mut queue)), ["mx:one.test", "mx:two.test"]);
+    reload::replace(&mut queue, &with_senders(&config, &[("home.test", "own.test")]), at(1));
+    queue.poll(at(1));
+    assert_eq!(hops(&opened(&mut queue)), ["smtp:own.test:25"]);
 }

@@ -74,6 +74,21 @@ impl Model {
         senders::reconfigure(queue, &senders::with_senders(&self.config, &routes));
     }
 
+    pub(super) fn reclassify(&mut self, queue: &mut Queue) {
+        for (id, envelope) in &self.envelopes {
+            queue.reclassify(*id, &envelope.reverse_path);
+        }
+        queue.route_all_again(at(self.now));
+        // What has not been routed by then is routed before anything else happens.
+        let flying = self.flying.len();
+        while queue.poll(at(self.now)) <= at(self.now) {}
+        self.perform(queue);
+        for (_, job) in self.flying.get(flying..).unwrap_or_default() {
+            let path = &self.envelopes[&job.id].reverse_path;
+            assert_eq!(job.sender, queue.routes.sender_class(path), "it goes the way of its sender");
+        }
+    }
+
     pub(super) fn stop(&mut self, queue: &mut Queue) {
         queue.stop(at(self.now));
         for action in queue.take_actions() {

@@ -11,6 +11,8 @@ pub(super) enum Step {
     Schedule(Vec<u8>, u16),
     /// The n-th of the senders have routes from now on.
     Reconfigure(usize),
+    /// It is looked up whose each message is, and what is ready is routed again.
+    Reclassify,
     /// The n-th job in flight is delivered, or fails until so many seconds later, and says this about the destination.
     Finish(usize, Option<u16>, Outcome),
     /// The n-th job in flight comes to an end of which the sender is to be told.
@@ -45,6 +47,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         60 => (prop::collection::vec(0..6_u8, 1..5), prop::sample::select(&Priority::ALL[..]), 0..3_usize)
             .prop_map(|(recipients, priority, sender)| Step::Accept(recipients, priority, sender)),
         5 => (0..8_usize).prop_map(Step::Reconfigure),
+        5 => Just(Step::Reclassify),
         120 => (any::<usize>(), prop::option::of(1..500_u16), outcome())
             .prop_map(|(n, due, outcome)| Step::Finish(n, due, outcome)),
         60 => any::<usize>().prop_map(Step::Bounce),
@@ -83,6 +86,7 @@ pub(super) fn few() -> impl Strategy<Value = Step> {
         60 => (prop::collection::vec(0..3_u8, 1..3), prop::sample::select(&Priority::ALL[..]), 0..3_usize)
             .prop_map(|(recipients, priority, sender)| Step::Accept(recipients, priority, sender)),
         5 => (0..8_usize).prop_map(Step::Reconfigure),
+        5 => Just(Step::Reclassify),
         120 => (any::<usize>(), prop::option::weighted(0.3, 1..500_u16), outcome())
             .prop_map(|(n, due, outcome)| Step::Finish(n, due, outcome)),
         10 => any::<usize>().prop_map(Step::TurnAway),
