@@ -60,7 +60,7 @@ async fn whoever_asks_why_mail_waits_is_told_from_which_address_it_is_to_leave()
     let why = world.processor.why(id).await.unwrap().remove(0);
     assert_eq!(why.because, Because::LaneBusy);
     let address = peer.address();
-    let expected = format!("1 connections to smtp:{address} from 127.0.0.1 are busy, 1 transactions wait");
+    let expected = format!("1 connection to smtp:{address} from 127.0.0.1 is busy, 1 transaction waits");
     assert_eq!(why.detail, expected);
     world.done().await;
 }
