@@ -1,4 +1,4 @@
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 /// Untrusted octets made safe for one line of a log, a reply, a header or a terminal.
 ///
@@ -10,15 +10,18 @@ pub struct Escaped<'a>(pub &'a [u8]);
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chunk in self.0.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                match c {
-                    '\\' => f.write_str("\\\\")?,
-                    '\n' => f.write_str("\\n")?,
-                    '\r' => f.write_str("\\r")?,
-                    '\t' => f.write_str("\\t")?,
-                    c if c.is_ascii_control() => write!(f, "\\x{:02x}", u32::from(c))?,
-                    c if is_unsafe(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
-                    c => f.write_char(c)?,
+            // Each piece ends with the only one of its characters that may have to be escaped.
+            for piece in chunk.valid().split_inclusive(is_escaped) {
+                let plain = piece.trim_end_matches(is_escaped);
+                f.write_str(plain)?;
+                match piece.strip_prefix(plain).and_then(|rest| rest.chars().next()) {
+                    None => (),
+                    Some('\\') => f.write_str("\\\\")?,
+                    Some('\n') => f.write_str("\\n")?,
+                    Some('\r') => f.write_str("\\r")?,
+                    Some('\t') => f.write_str("\\t")?,
+                    Some(c) if c.is_ascii() => write!(f, "\\x{:02x}", u32::from(c))?,
+                    Some(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
                 }
             }
             for octet in chunk.invalid() {
@@ -29,7 +32,10 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-fn is_unsafe(c: char) -> bool {
+fn is_escaped(c: char) -> bool {
+    if c.is_ascii() {
+        return c == '\\' || c.is_ascii_control();
+    }
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{feff}')
         || ('\u{202a}'..='\u{202e}').contains(&c)

@@ -143,8 +143,8 @@ fn processor(
         hostname: config.hostname(),
         own_names: config.smtp.local_domains.clone(),
         own_addresses: own::addresses(addresses),
-        // The queue holds what intake has counted: at most half, so that mail for a dead host leaves room for new mail.
-        content_memory: config.smtp.limits.content_memory.as_usize() / 2,
+        // The queue holds what intake has counted: at most a quarter, so that mail for a dead host leaves room for new mail.
+        content_memory: config.smtp.limits.content_memory.as_usize() / 4,
     };
     let processor = Processor::start(settings, parts);
     if config.spool.backend == empath_spool::Backend::File {

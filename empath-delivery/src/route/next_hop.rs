@@ -1,6 +1,12 @@
 //! Where a message goes next, and how the hosts there are spoken to.
 
-use std::{fmt, net::IpAddr, path::Path, sync::Arc};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+};
 
 use empath_common::Domain;
 use empath_smtp::client::{self, Hello, Protocol, Target};
@@ -42,7 +48,7 @@ pub enum NextHop {
 
 /// How the hosts of a next hop are spoken to. It is part of the next hop, so that no connection ever takes a message
 /// that asks for other terms.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Terms {
     /// What is spoken.
     pub protocol: Protocol,
@@ -123,6 +129,14 @@ impl NextHop {
             (Self::Site(_, terms), Some(domain)) => Self::Mx(domain.clone(), Arc::clone(terms)),
             _ => self.clone(),
         }
+    }
+}
+
+/// Of what one destination may have many only: it is looked up for every message.
+impl Hash for Terms {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.credentials.hash(state);
+        self.source.hash(state);
     }
 }
 

@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use bytes::{Buf, BytesMut};
 use empath_common::{EnhancedStatus, Escaped, Reply, ReplyCode};
 
@@ -118,7 +120,8 @@ fn push(text: &mut String, line: &[u8], enhanced: Option<EnhancedStatus>) {
         Some((status, rest)) if Some(status) == enhanced => rest,
         _ => line,
     };
-    text.push_str(&Escaped(line).to_string());
+    // Writing to a string does not fail.
+    let _ = write!(text, "{}", Escaped(line));
 }
 
 fn split_status(line: &[u8]) -> Option<(EnhancedStatus, &[u8])> {

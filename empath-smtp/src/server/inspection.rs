@@ -76,20 +76,21 @@ impl Inspection {
 
     /// Takes octets of one line. Of several limits that they pass, the one that is passed first counts.
     fn part(&mut self, part: &[u8], limits: &Limits) -> Result<(), Fault> {
-        let before = self.size;
-        let beyond = |limit: u64, reply| {
-            let room = usize::try_from(limit.saturating_sub(before)).unwrap_or(usize::MAX);
-            (part.len() > room).then_some(Fault { at: room, reply })
-        };
-        let size = beyond(limits.message_size.0, reply::TOO_LARGE);
-        let room = limits.content_line.saturating_sub(self.line);
-        let line = (part.len() > room).then_some(Fault { at: room, reply: reply::LINE_TOO_LONG });
+        let (before, in_header) = (self.size, self.header.is_some());
+        let room = |limit: u64| usize::try_from(limit.saturating_sub(before)).unwrap_or(usize::MAX);
+        let rooms = [room(limits.message_size.0), limits.content_line.saturating_sub(self.line)];
         self.size += part.len() as u64;
         self.line += part.len();
-        let in_header = self.header.is_some();
+        // As nearly every line is.
+        if !in_header && rooms.iter().all(|room| part.len() <= *room) {
+            return Ok(());
+        }
+        let beyond = |room, reply| (part.len() > room).then_some(Fault { at: room, reply });
+        let [size, line] = rooms;
+        let (size, line) = (beyond(size, reply::TOO_LARGE), beyond(line, reply::LINE_TOO_LONG));
         let (header, len) = self.header(part, limits);
         // A line may be as long as the body's; a header is not.
-        let header_size = beyond(limits.header_size.0, reply::HEADER_TOO_LARGE);
+        let header_size = beyond(room(limits.header_size.0), reply::HEADER_TOO_LARGE);
         let header_size = header_size.filter(|fault| in_header && fault.at < len);
         let first = [size, line, header, header_size].into_iter().flatten().min_by_key(|fault| fault.at);
         first.map_or(Ok(()), Err)

@@ -1,5 +1,7 @@
 //! The replies of the server, and their form on the wire (RFC 5321 §4.2.1, RFC 2034 §4).
 
+use std::io::Write as _;
+
 use empath_common::{Domain, MessageId, Reply};
 
 use super::IntakeError;
@@ -151,13 +153,16 @@ const MAX_LINES: usize = 32;
 
 /// Appends `reply` as it goes to the client: in ASCII (RFC 6531 §3.7.4), each line cut to what a line may have.
 pub(super) fn encode(reply: &Reply, out: &mut Vec<u8>) {
-    let enhanced = reply.enhanced.map(|status| format!("{status} ")).unwrap_or_default();
     let mut lines = reply.text.split('\n').take(MAX_LINES).peekable();
     while let Some(text) = lines.next() {
         let separator = if lines.peek().is_some() { '-' } else { ' ' };
-        let start = format!("{}{separator}{enhanced}", reply.code);
-        let room = MAX_LINE - start.len() - b"\r\n".len();
-        out.extend_from_slice(start.as_bytes());
+        let start = out.len();
+        // Writing to a vector does not fail.
+        let _ = match reply.enhanced {
+            Some(status) => write!(out, "{}{separator}{status} ", reply.code),
+            None => write!(out, "{}{separator}", reply.code),
+        };
+        let room = MAX_LINE - (out.len() - start) - b"\r\n".len();
         let ascii = |c| u8::try_from(c).ok().filter(|octet| matches!(octet, b' '..=b'~'));
         out.extend(text.chars().take(room).map(|c: char| ascii(c).unwrap_or(b'?')));
         out.extend_from_slice(b"\r\n");
