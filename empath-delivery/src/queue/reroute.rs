@@ -108,6 +108,19 @@ impl Queue {
         );
     }
 
+    /// What is ready for a domain is routed again by the next calls of [`poll`](Self::poll). Others in its lanes may have
+    /// more connections without it.
+    pub(super) fn withdraw(&mut self, domain: &Domain, now: Timestamp) {
+        let Some(destination) = self.destinations.find(domain) else { return };
+        let lanes: Vec<_> = self.lanes_to(domain).into_iter().collect();
+        for next_hop in &lanes {
+            let Some(lane) = self.lanes.by_next_hop.get_mut(next_hop) else { continue };
+            self.renewal.ready.extend(lane.take(destination, domain).into_classes(destination));
+            self.lanes.forget(next_hop, now);
+        }
+        self.set_going(&lanes, now);
+    }
+
     /// When [`poll`](Self::poll) has something to do besides the timers of messages.
     pub(super) fn due(&self) -> Moment {
         if self.renewal.is_over() { self.lanes.due().into() } else { Timestamp::MIN.into() }
