@@ -12,7 +12,10 @@ use empath_delivery::{Because, Filter, MessageStatus, RecipientStatus, WhyView};
 use empath_spool::{Batch, Ended, Entry, Progress, RecipientUpdate, Spool as _, Status, Untold};
 use empath_testkit::peer::{Act, At, Peer, Script};
 
-use crate::world::{Pipes, World, routes, to, until};
+use crate::{
+    log::Warnings,
+    world::{Pipes, World, routes, to, until},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -183,6 +186,27 @@ async fn a_message_that_is_there_for_its_report_alone_says_so() {
     world.spool.hooks.full.store(false, Relaxed);
     world.done().await;
     assert_eq!(home.messages().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_nobody_is_told_after_all_because_reports_were_turned_off_is_warned_of() {
+    for turned_off in [true, false] {
+        let (mut world, Hosts { home, .. }) = hosts(Duration::from_mins(4)).await;
+        let begun = world.clock.now();
+        let id = world.accept("alice@home.test", &["bob@one.test", "carol@tar.test"]).await;
+        world.at(begun + SECOND).await;
+        assert_eq!(world.stored(id).await[0].untold, Some(Untold::Failed), "he is to be told later");
+        let (warnings, _recording) = Warnings::record();
+        world.reload(|_, dsn| dsn.enabled = !turned_off);
+        world.at(begun + MINUTE + SECOND).await;
+        let warned = format!(
+            "nobody is told of recipients that have ended: the configuration of reports has changed since \
+             message_id={id} recipients=1"
+        );
+        assert_eq!(warnings.take(), if turned_off { vec![warned] } else { Vec::new() });
+        assert_eq!(home.messages().len(), usize::from(!turned_off));
+        assert_eq!(world.stored(id).await[0].untold, None);
+    }
 }
 
 #[tokio::test(start_paused = true)]
