@@ -11,7 +11,7 @@ use crate::Status;
 pub struct QueueWhy {
     /// Its id.
     pub id: MessageId,
-    /// Its recipients that have not ended, in the order of the envelope.
+    /// Its recipients that have not ended or whose end their sender does not know, in the order of the envelope.
     pub recipients: Vec<WhyEntry>,
 }
 
@@ -54,6 +54,8 @@ pub enum Because {
     Scheduled,
     /// Name servers.
     Resolving,
+    /// Nothing: it has ended, and its sender is about to be told.
+    Untold,
 }
 
 /// The name in the protocol: `lane_busy`.

@@ -317,6 +317,7 @@ fn why(recipient: WhyView) -> WhyEntry {
         Known::Scheduled => Because::Scheduled,
         Known::Held => Because::Held,
         Known::Frozen => Because::Frozen,
+        Known::Untold => Because::Untold,
     };
     let WhyView { address, status, until, detail, .. } = recipient;
     WhyEntry { address, state: recipient_status(status), because, until, detail }

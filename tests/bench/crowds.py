@@ -108,11 +108,26 @@ def queue_size(d):
     return status["queue_size"]
 
 
+def rerouted(d, probe, to):
+    """Gives the sender of all that is queued a route of his own: seconds until the last message has it, and what others
+    took meanwhile."""
+    last = d.queue()[-1]["id"]
+    text = d.config.read_text()
+    d.config.write_text(text.replace("sender_routes: {}", f'sender_routes: {{"a@home.test": (mx_override: "{to}")}}'))
+    others, began = [], time.perf_counter()
+    d.ctl("config", "reload")
+    while True:
+        others.append(probe.send()[2])
+        [why] = d.ctl("queue", "why", last)
+        if to in why["recipients"][0]["detail"]:
+            return time.perf_counter() - began, others
+
+
 def queued(a):
     """Once, whatever --rounds says: it takes long, and is long enough."""
     port = harness.free_port()
-    with stopped(peers.Dead(["127.0.0.2"], port)), stopped(peers.Probe()) as probe, daemon(
-            f'retry: (base_delay: "1h"), domains: {{"example.test": (mx_override: "127.0.0.2:{port}"), '
+    with stopped(peers.Dead(["127.0.0.2", "127.0.0.3"], port)), stopped(peers.Probe()) as probe, daemon(
+            f'retry: (base_delay: "1h"), sender_routes: {{}}, domains: {{"*": (mx_override: "127.0.0.2:{port}"), '
             f'"probe.test": (mx_override: "127.0.0.1:{probe.port}")}},') as d:
         probe.connect(d)
         probe.many(20)
@@ -139,3 +154,6 @@ def queued(a):
         others = probe.many(a.probes)[2]
         say("queued", f"after a start: listens after {listening:.2f} s, all queued after {loaded:.1f} s; "
                       f"{d.memory() / MIB:.1f} MiB; others {milliseconds(others)}")
+        took, others = rerouted(d, probe, f"127.0.0.3:{port}")
+        say("queued", f"a new route for their sender: all have it after {took:.2f} s; others {milliseconds(others)}, "
+                      f"at most {max(others) * 1e3:.0f} ms")

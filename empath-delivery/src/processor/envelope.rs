@@ -94,17 +94,15 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use empath_common::{Clock as _, Domain, Envelope, SystemClock};
-    use empath_metrics::Registry;
-    use empath_smtp::client::Sockets;
+    use empath_common::{Clock as _, Envelope, SystemClock};
     use empath_spool::{MemorySpool, Spool as _};
     use empath_testkit::peer::{Act, At, Peer, Script};
 
     use super::*;
     use crate::{
-        Config, DsnConfig, Metrics, Parts, Processor, Resolver, Settings,
+        Config, Processor,
         config::{DomainConfig, SenderRoute},
-        processor::Filter,
+        processor::{Filter, trial},
         queue::MessageStatus,
         route::Routes,
     };
@@ -112,7 +110,6 @@ mod tests {
     fn config(peers: [&Peer; 2], senders: &[&str]) -> Config {
         let to = |peer: &Peer| Some(peer.address().to_string().parse().unwrap());
         let mut config = Config::default();
-        config.dns.servers = vec!["127.0.0.1:1".parse().unwrap()];
         let any = DomainConfig { mx_override: to(peers[0]), ..DomainConfig::default() };
         config.domains.insert("*".parse().unwrap(), any);
         let own = SenderRoute { mx_override: to(peers[1]), ..SenderRoute::default() };
@@ -134,26 +131,7 @@ mod tests {
         let busy = || Script::new().on(At::MailFrom, Act::reply("451 4.3.2 not now"));
         let (old, new) = (Peer::start(busy()).await.unwrap(), Peer::start(busy()).await.unwrap());
         let spool = Arc::new(MemorySpool::new());
-        let delivery = config([&old, &new], &[]);
-        let parts = Parts {
-            spool: Arc::clone(&spool) as _,
-            resolver: Arc::new(Resolver::new(&delivery.dns).unwrap()),
-            dial: Arc::new(Sockets),
-            tls: delivery.tls().unwrap(),
-            clock: Arc::new(SystemClock),
-            metrics: Metrics::new(&Registry::default()),
-            rng: fastrand::Rng::with_seed(1),
-        };
-        let home: Domain = "home.test".parse().unwrap();
-        let settings = Settings {
-            delivery,
-            dsn: DsnConfig::default(),
-            hostname: home.clone(),
-            own_names: Vec::new(),
-            own_addresses: Vec::new(),
-            content_memory: 0,
-        };
-        let processor = Processor::start(settings, parts);
+        let processor = trial::processor(Arc::clone(&spool) as _, config([&old, &new], &[]));
         let mut envelope =
             Envelope::new("<news@home.test>".parse().unwrap(), "<bob@example.test>".parse().unwrap());
         envelope.received_at = SystemClock.now();
@@ -167,7 +145,7 @@ mod tests {
         let after = config([&old, &new], &["home.test"]);
         processor.0.update(|queue| {
             let replace = |routes: &mut Routes| {
-                let before = std::mem::replace(routes, Routes::new(&after, home.clone()));
+                let before = std::mem::replace(routes, Routes::new(&after, "home.test".parse().unwrap()));
                 routes.keep_classes_of(&before);
             };
             queue.reroute(&"elsewhere.test".parse().unwrap(), SystemClock.now(), replace);

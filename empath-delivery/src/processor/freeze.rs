@@ -20,10 +20,11 @@ impl Processor {
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => String::new(),
             read => read?,
         };
+        let now = self.0.now();
         for line in text.lines() {
             match line.parse() {
                 Ok(domain) => {
-                    self.0.update(|queue| queue.freeze(&domain));
+                    self.0.update(|queue| queue.freeze(&domain, now));
                 }
                 Err(_) => log::not_frozen(&path),
             }
@@ -36,7 +37,8 @@ impl Processor {
     /// time. Whether that is new; when this answers, it is durable.
     pub async fn freeze(&self, domain: &Domain) -> io::Result<bool> {
         let file = self.0.frozen_file.lock().await;
-        let new = self.0.update(|queue| queue.freeze(domain));
+        let now = self.0.now();
+        let new = self.0.update(|queue| queue.freeze(domain, now));
         if new && let Err(failure) = store(file.as_deref(), self.frozen()).await {
             self.0.update(|queue| queue.thaw(domain));
             self.thawed(domain).await;

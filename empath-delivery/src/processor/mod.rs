@@ -20,6 +20,8 @@ mod report;
 mod rollup;
 mod senders;
 mod stored;
+#[cfg(test)]
+mod trial;
 mod untaken;
 mod view;
 mod why;

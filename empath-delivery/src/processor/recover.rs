@@ -188,14 +188,12 @@ mod tests {
 
     use bytes::Bytes;
     use empath_common::{Clock, Envelope, ReversePath, SystemClock};
-    use empath_metrics::Registry;
-    use empath_smtp::client::Sockets;
     use empath_spool::{Batch, LoadingSome, MemorySpool, Progress, RecipientUpdate, Spool as _, Status};
     use empath_testkit::spool::{HookedSpool, Hooks};
     use tokio::{sync::Semaphore, time::timeout};
 
     use super::*;
-    use crate::{Config, DsnConfig, Metrics, Parts, Resolver, Settings};
+    use crate::{Config, processor::trial};
 
     /// A disk that is slow about one message, and may fail for another.
     struct Slow {
@@ -256,26 +254,7 @@ mod tests {
         }
         let hooks = Slow { held_up: id(slow), ready, bad: Mutex::default() };
         let spool = Arc::new(HookedSpool { memory, hooks });
-        let mut delivery = Config::default();
-        delivery.dns.servers = vec!["127.0.0.1:1".parse().unwrap()];
-        let parts = Parts {
-            spool: Arc::clone(&spool) as _,
-            resolver: Arc::new(Resolver::new(&delivery.dns).unwrap()),
-            dial: Arc::new(Sockets),
-            tls: delivery.tls().unwrap(),
-            clock: Arc::new(SystemClock),
-            metrics: Metrics::new(&Registry::default()),
-            rng: fastrand::Rng::with_seed(1),
-        };
-        let settings = Settings {
-            delivery,
-            dsn: DsnConfig::default(),
-            hostname: "home.test".parse().unwrap(),
-            own_names: Vec::new(),
-            own_addresses: Vec::new(),
-            content_memory: 0,
-        };
-        (Processor::start(settings, parts), spool)
+        (trial::processor(Arc::clone(&spool) as _, Config::default()), spool)
     }
 
     #[tokio::test(start_paused = true)]

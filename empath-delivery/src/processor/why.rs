@@ -50,15 +50,18 @@ pub enum Because {
     Held,
     /// An operator who has frozen its domain.
     Frozen,
+    /// Nothing: it has ended, and its sender is about to be told.
+    Untold,
 }
 
 impl Processor {
-    /// Why a message is still here: each of its recipients that have not ended.
+    /// Why a message is still here: each of its recipients that have not ended, or whose end their sender does not know.
     pub async fn why(&self, id: MessageId) -> Option<Vec<WhyView>> {
         let (view, _) = self.view(id).await?;
         let now = self.0.now();
         let state = self.0.lock();
         let message = state.queue.snapshot(id)?;
+        let untold = state.queue.untold(id);
         let recipients = view.recipients.iter().zip(&message.recipients).enumerate();
         let why = recipients.filter_map(|(index, (recipient, (status, _, due)))| {
             let obstacle = state.queue.obstacle(id, index, now);
@@ -81,7 +84,10 @@ impl Processor {
                     (Because::Deferred, *due, last(recipient))
                 }
                 (None, RecipientStatus::Completed | RecipientStatus::Failed | RecipientStatus::Expired) => {
-                    return None;
+                    let (untold, _) = untold.iter().find(|(untold, _)| untold.index as usize == index)?;
+                    let detail =
+                        format!("it has ended{}; its sender is about to be told", because(recipient));
+                    (Because::Untold, Some(untold.due).filter(|due| *due > now), detail)
                 }
             };
             Some(WhyView { address: recipient.address.clone(), status: *status, because, until, detail })

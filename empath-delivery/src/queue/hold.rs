@@ -51,9 +51,14 @@ impl Queue {
 
 /// Domains to which nothing starts. What is due for them is ready and waits outside of the lanes; it expires in its time.
 impl Queue {
-    /// Starts nothing more to a domain; what is in flight is finished. False if it was frozen already.
-    pub fn freeze(&mut self, domain: &Domain) -> bool {
-        self.destinations.freeze(domain, true)
+    /// Starts nothing more to a domain; what is in flight is finished, and what is ready leaves its lanes, which others may
+    /// share. False if it was frozen already.
+    pub fn freeze(&mut self, domain: &Domain, now: Timestamp) -> bool {
+        let new = self.destinations.freeze(domain, true);
+        if new {
+            self.withdraw(domain, now);
+        }
+        new
     }
 
     /// Lets mail to a domain start again, message by message with [`thawed`](Self::thawed): there may be many. False if it

@@ -68,6 +68,16 @@ pub(super) struct Share {
     pub(super) several: Vec<Ready>,
 }
 
+impl Share {
+    /// All of it.
+    pub(super) fn into_classes(self, destination: Destination) -> impl Iterator<Item = Classes> {
+        let mut ready = Classes::default();
+        ready.append(destination, self.ready);
+        self.several.into_iter().for_each(|several| ready.push_back(several));
+        std::iter::once(ready).chain(self.limited.map(|flow| flow.ready))
+    }
+}
+
 /// What a lane has to do.
 pub(super) enum Popped {
     /// This, with a token of that domain.

@@ -26,8 +26,8 @@ impl Renewal {
 
 /// Changes of next hops while there is mail.
 impl Queue {
-    /// Changes where mail for a domain goes, and takes along what is ready for it: behind a host that is dead it would be
-    /// tried there all the same.
+    /// Changes where an operator lets mail for a domain go, and takes along what is ready for it: behind a host that is dead
+    /// it would be tried there all the same.
     pub fn reroute<T>(
         &mut self,
         domain: &Domain,
@@ -36,8 +36,9 @@ impl Queue {
     ) -> T {
         // Its mail stands in as many lanes as there are ways for senders.
         let before = self.lanes_to(domain);
+        let had = self.routes.overrides().get(domain).cloned();
         let changed = change(&mut self.routes);
-        if self.lanes_to(domain) != before {
+        if self.routes.overrides().get(domain) != had.as_ref() {
             let drained: Vec<_> = before.iter().flat_map(|before| self.lanes.drain(before, now)).collect();
             self.part(drained, now);
         }
@@ -106,6 +107,19 @@ impl Queue {
             &mut |ready| begin(messages, destinations, counts, &ready),
             actions,
         );
+    }
+
+    /// What is ready for a domain is routed again by the next calls of [`poll`](Self::poll). Others in its lanes may have
+    /// more connections without it.
+    pub(super) fn withdraw(&mut self, domain: &Domain, now: Timestamp) {
+        let Some(destination) = self.destinations.find(domain) else { return };
+        let lanes: Vec<_> = self.lanes_to(domain).into_iter().collect();
+        for next_hop in &lanes {
+            let Some(lane) = self.lanes.by_next_hop.get_mut(next_hop) else { continue };
+            self.renewal.ready.extend(lane.take(destination, domain).into_classes(destination));
+            self.lanes.forget(next_hop, now);
+        }
+        self.set_going(&lanes, now);
     }
 
     /// When [`poll`](Self::poll) has something to do besides the timers of messages.

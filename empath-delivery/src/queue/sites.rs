@@ -131,7 +131,7 @@ impl Queue {
     }
 
     /// Starts what lanes can start, and what waited for a place.
-    fn set_going(&mut self, next_hops: &[NextHop], now: Timestamp) {
+    pub(super) fn set_going(&mut self, next_hops: &[NextHop], now: Timestamp) {
         let Self { lanes, messages, destinations, counts, actions, .. } = self;
         let mut begin = |ready| begin(messages, destinations, counts, &ready);
         for next_hop in next_hops {

@@ -8,11 +8,14 @@ use std::{
 };
 
 use empath_common::{Envelope, Notify, RecipientNotification};
-use empath_delivery::{Filter, MessageStatus, RecipientStatus};
-use empath_spool::{Batch, Ended, Entry, Spool as _, Status, Untold};
+use empath_delivery::{Because, Filter, MessageStatus, RecipientStatus, WhyView};
+use empath_spool::{Batch, Ended, Entry, Progress, RecipientUpdate, Spool as _, Status, Untold};
 use empath_testkit::peer::{Act, At, Peer, Script};
 
-use crate::world::{Pipes, World, routes, to, until};
+use crate::{
+    log::Warnings,
+    world::{Pipes, World, routes, to, until},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -137,6 +140,73 @@ async fn a_report_that_the_spool_does_not_take_is_made_a_minute_later() {
     assert_eq!(told(&world.spool.hooks.committed()), [("bob@one.test".into(), 1)].into());
     world.done().await;
     assert_eq!((home.messages().len(), one.connections()), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_sender_is_not_told_yet_that_is_why_and_until_when() {
+    let (mut world, _hosts) = hosts(Duration::from_mins(4)).await;
+    let begun = world.clock.now();
+    let id = world.accept("alice@home.test", &["bob@one.test", "carol@tar.test"]).await;
+    world.at(begun + SECOND).await;
+    let [bob, carol]: [WhyView; 2] = world.processor.why(id).await.unwrap().try_into().unwrap();
+    assert_eq!((bob.because, bob.status), (Because::Untold, RecipientStatus::Failed));
+    assert!((begun + MINUTE..=begun + MINUTE + SECOND).contains(&bob.until.unwrap()), "{bob:?}");
+    let host = bob.detail.strip_prefix("it has ended (").and_then(|rest| rest.split(": ").next()).unwrap();
+    let expected = format!("it has ended ({host}: 550 5.1.1 no such user); its sender is about to be told");
+    assert_eq!(bob.detail, expected);
+    assert_eq!(carol.because, Because::InProgress);
+    world.at(begun + MINUTE + SECOND).await;
+    let [carol]: [WhyView; 1] = world.processor.why(id).await.unwrap().try_into().unwrap();
+    assert_eq!(carol.address, "carol@tar.test");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_there_for_its_report_alone_says_so() {
+    let (mut world, Hosts { home, .. }) = hosts(Duration::from_mins(4)).await;
+    let id = world.accept("alice@home.test", &["bob@tar.test"]).await;
+    assert!(!world.processor.shutdown(SECOND).await);
+    let end = RecipientUpdate {
+        recipient: 0,
+        status: Status::Ended(Ended::Bounced),
+        attempts: 1,
+        next_attempt_at: None,
+        told_of_delay: false,
+        untold: Some(Untold::Failed),
+        attempt: None,
+    };
+    world.spool.commit(Entry::Progress(Progress { id, updates: vec![end] }).into()).await.unwrap();
+    world.spool.hooks.full.store(true, Relaxed);
+    world.restart().await;
+    let restarted = world.clock.now();
+    world.at(restarted + SECOND).await;
+    let [bob]: [WhyView; 1] = world.processor.why(id).await.unwrap().try_into().unwrap();
+    assert_eq!(bob.because, Because::Untold);
+    assert!((restarted + MINUTE..=restarted + MINUTE + SECOND).contains(&bob.until.unwrap()), "{bob:?}");
+    assert_eq!(bob.detail, "it has ended; its sender is about to be told");
+    world.spool.hooks.full.store(false, Relaxed);
+    world.done().await;
+    assert_eq!(home.messages().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_nobody_is_told_after_all_because_reports_were_turned_off_is_warned_of() {
+    for turned_off in [true, false] {
+        let (mut world, Hosts { home, .. }) = hosts(Duration::from_mins(4)).await;
+        let begun = world.clock.now();
+        let id = world.accept("alice@home.test", &["bob@one.test", "carol@tar.test"]).await;
+        world.at(begun + SECOND).await;
+        assert_eq!(world.stored(id).await[0].untold, Some(Untold::Failed), "he is to be told later");
+        let (warnings, _recording) = Warnings::record();
+        world.reload(|_, dsn| dsn.enabled = !turned_off);
+        world.at(begun + MINUTE + SECOND).await;
+        let warned = format!(
+            "nobody is told of recipients that have ended: the configuration of reports has changed since \
+             message_id={id} recipients=1"
+        );
+        assert_eq!(warnings.take(), if turned_off { vec![warned] } else { Vec::new() });
+        assert_eq!(home.messages().len(), usize::from(!turned_off));
+        assert_eq!(world.stored(id).await[0].untold, None);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ mod failing;
 mod holds;
 mod joined_reports;
 mod limits;
+mod log;
 mod names;
 mod notifications;
 mod operator;

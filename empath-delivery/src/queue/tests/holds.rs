@@ -74,7 +74,7 @@ fn nothing_starts_to_a_frozen_domain_and_others_go_on() {
     let domain = "one.test".parse().unwrap();
     accept(&mut queue, 1, &["a@one.test"]);
     accept(&mut queue, 2, &["a@one.test"]);
-    assert!(queue.freeze(&domain) && !queue.freeze(&domain));
+    assert!(queue.freeze(&domain, at(0)) && !queue.freeze(&domain, at(0)));
     accept(&mut queue, 3, &["a@one.test", "b@two.test"]);
     let (connection, flying) = jobs(&mut queue).remove(0);
     settle(&mut queue, &flying, Fate::Due(at(60)), at(0));
@@ -107,7 +107,7 @@ fn nothing_starts_to_a_frozen_domain_and_others_go_on() {
 #[test]
 fn mail_for_a_frozen_domain_expires_in_its_time() {
     let mut queue = queue(1, 1);
-    queue.freeze(&"one.test".parse().unwrap());
+    queue.freeze(&"one.test".parse().unwrap(), at(0));
     accept(&mut queue, 1, &["a@one.test"]);
     queue.poll(schedule::after(at(0), EXPIRE_AFTER));
     assert_eq!(queue.take_expired().map(|job| job.id), Some(id(1)));
@@ -116,7 +116,7 @@ fn mail_for_a_frozen_domain_expires_in_its_time() {
 #[test]
 fn what_was_never_tried_and_is_frozen_expires_after_a_restart_too() {
     let mut queue = queue(1, 1);
-    queue.freeze(&"one.test".parse().unwrap());
+    queue.freeze(&"one.test".parse().unwrap(), at(0));
     restore(&mut queue, 1, &envelope(at(0), &["a@one.test"]), &[RecipientState::default()], at(6 * 86_400));
     let due = queue.poll(at(6 * 86_400));
     assert!(queue.take_expired().is_some() || due < Timestamp::MAX, "it stays for ever");

@@ -136,7 +136,7 @@ fn overrides_and_frozen_domains_outlast_a_new_configuration() {
     queue
         .reroute(&one, at(0), |routes| routes.set_override(one.clone(), "mine.test".parse().unwrap()))
         .unwrap();
-    queue.freeze(&"two.test".parse().unwrap());
+    queue.freeze(&"two.test".parse().unwrap(), at(0));
     replace(&mut queue, &one_connection(&[("*", to("new.test"))]), at(1));
     accept(&mut queue, 1, &["a@one.test", "b@two.test"]);
     assert_eq!(started(&mut queue), [(1, "smtp:mine.test:25".to_owned())]);

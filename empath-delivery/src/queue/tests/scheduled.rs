@@ -185,7 +185,7 @@ fn it_can_be_deleted_and_stays_what_it_was_if_that_fails() {
 fn a_frozen_domain_keeps_it_beyond_its_time() {
     let mut queue = with(1, &scheduled(1));
     let domain = "one.test".parse().unwrap();
-    queue.freeze(&domain);
+    queue.freeze(&domain, at(0));
     queue.poll(at(2 * HOUR));
     assert_eq!((jobs(&mut queue).len(), queue.obstacle(id(1), 0, at(2 * HOUR))), (0, Some(Obstacle::Frozen)));
     queue.thaw(&domain);

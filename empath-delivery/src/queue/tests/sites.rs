@@ -277,6 +277,42 @@ fn a_domain_that_waits_for_its_rate_limit_does_not_keep_its_lane_narrow() {
 }
 
 #[test]
+fn a_frozen_domain_does_not_keep_its_lane_narrow() {
+    let mut config = Config::default();
+    config.connection_pool.max_per_server = 4;
+    for (name, limit) in [("narrow.test", DomainConfig::default()), ("slow.test", limited(60, 20))] {
+        domain(&mut config, name, DomainConfig { max_connections: Some(1), ..limit });
+    }
+    let mut run = together(&mut config, &["wide.test", "narrow.test", "slow.test"]);
+    run.accept(40, "wide.test");
+    while run.flying.len() < 4 {
+        run.finish(Outcome::Good, DELIVERED);
+    }
+    let first = run.next + 1;
+    for name in ["narrow.test", "slow.test"] {
+        run.accept(10, name);
+    }
+    run.finish(Outcome::Good, DELIVERED);
+    assert_eq!(run.flying.len(), 3);
+    let frozen = ["narrow.test", "slow.test"].map(|name| name.parse().unwrap());
+    assert!(frozen.iter().all(|domain| run.queue.freeze(domain, at(0))));
+    run.queue.poll(run.now());
+    run.take();
+    assert_eq!(run.flying.len(), 4, "nothing of them can start");
+    run.deliver_all();
+    assert_eq!((run.queue.len(), run.obstacle(first)), (20, Obstacle::Frozen));
+    // It goes on when it may, and nothing of it is lost or goes twice.
+    assert!(frozen.iter().all(|domain| run.queue.thaw(domain)));
+    (first..first + 20).for_each(|number| run.queue.thawed(id(number), at(0)));
+    run.take();
+    run.deliver_all();
+    let mut went = order(&run)[order(&run).len() - 20..].to_vec();
+    went.sort_unstable();
+    assert_eq!(went, (first..first + 20).collect::<Vec<_>>());
+    assert!(run.queue.is_empty());
+}
+
+#[test]
 fn domains_on_other_terms_do_not_share() {
     let mut config = Config::default();
     let other = DomainConfig { pipelining: false, ..DomainConfig::default() };

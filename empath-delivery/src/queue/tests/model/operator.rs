@@ -52,7 +52,7 @@ impl Model {
     }
 
     pub(super) fn freeze(&mut self, queue: &mut Queue, n: u8) {
-        queue.freeze(&format!("{n}.test").parse().unwrap());
+        queue.freeze(&format!("{n}.test").parse().unwrap(), at(self.now));
         self.frozen.insert(n);
     }
 
