@@ -1,6 +1,6 @@
 //! Which hosts have refused our credentials lately.
 //!
-//! A host that is shown a wrong password by every connection takes that for an attack and locks us out. The circuit breaker sees to that
+//! A host that is shown a wrong password or an expired token by every connection takes that for an attack and locks us out. The circuit breaker sees to that
 //! where no other host takes the mail; here it is seen to for the hosts of a list of which another one does.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use empath_smtp::client::{Credentials, Target};
+use empath_smtp::client::{Credentials, Proof, Target};
 use tokio::time::Instant;
 
 /// Most hosts and credentials that are remembered.
@@ -23,14 +23,18 @@ pub(crate) struct Denied {
     hasher: RandomState,
 }
 
-/// Tells credentials from others, and a mended password from the wrong one, without keeping them.
+/// Tells credentials from others, and a mended password or renewed token from the wrong one, without keeping them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Mark(u64);
 
 impl Denied {
     /// The mark of these credentials.
-    pub(crate) fn mark(&self, Credentials { user, password }: &Credentials) -> Mark {
-        Mark(self.hasher.hash_one((user, password.octets())))
+    pub(crate) fn mark(&self, Credentials { user, proof }: &Credentials) -> Mark {
+        let (is_token, octets) = match proof {
+            Proof::Password(password) => (false, password.octets()),
+            Proof::Token(token) => (true, token.octets()),
+        };
+        Mark(self.hasher.hash_one((user, is_token, octets)))
     }
 
     /// Whether the host has refused any at all: nothing else has to be read then.
@@ -65,6 +69,8 @@ impl Denied {
 
 #[cfg(test)]
 mod tests {
+    use empath_smtp::client::Secret;
+
     use super::*;
 
     const WITHIN: Duration = Duration::from_mins(5);
@@ -74,7 +80,21 @@ mod tests {
     }
 
     fn credentials(user: &str, password: &str) -> Credentials {
-        Credentials { user: user.into(), password: password.as_bytes().into() }
+        Credentials { user: user.into(), proof: Proof::Password(password.as_bytes().into()) }
+    }
+
+    fn token(token: &str) -> Credentials {
+        let token = Secret::from(token.as_bytes()).try_into().unwrap();
+        Credentials { user: "alice".into(), proof: Proof::Token(token) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewed_token_is_another_one() {
+        let denied = Denied::default();
+        let expired = denied.mark(&token("expired"));
+        denied.add(&target(0), expired);
+        assert!(denied.has(&target(0), expired, WITHIN));
+        assert!(!denied.has(&target(0), denied.mark(&token("renewed")), WITHIN));
     }
 
     #[tokio::test(start_paused = true)]
@@ -84,8 +104,9 @@ mod tests {
         assert!(!denied.knows(&target(0)));
         assert!(denied.add(&target(0), wrong) && !denied.add(&target(0), wrong));
         assert!(denied.knows(&target(0)) && denied.has(&target(0), wrong, WITHIN));
+        let others = [("alice", "sesame"), ("bob", "sesam"), ("alices", "esam")];
         for other in
-            [credentials("alice", "sesame"), credentials("bob", "sesam"), credentials("alices", "esam")]
+            others.map(|(user, password)| credentials(user, password)).into_iter().chain([token("sesam")])
         {
             assert!(!denied.has(&target(0), denied.mark(&other), WITHIN), "{}", other.user);
         }

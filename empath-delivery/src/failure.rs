@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use empath_common::{EnhancedStatus, Escaped, Reply};
 use empath_smtp::client::{self, FailureKind, Feature, Stage};
 
-use crate::{config::PasswordError, maildir::MaildirError, resolve::ResolveError, source::Origin};
+use crate::{config::SecretError, maildir::MaildirError, resolve::ResolveError, source::Origin};
 
 /// Why a recipient did not get the message in one try.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,8 +108,8 @@ impl Failure {
         Self::new(Scope::Destination, (4, 3, 5), "the configured next hop is this host itself")
     }
 
-    /// There is no password for a host that wants one: mail doesn't bounce for our own mistakes.
-    pub fn without_password(error: &PasswordError) -> Self {
+    /// There is no password or token for a host that wants one: mail doesn't bounce for our own mistakes.
+    pub fn without_secret(error: &SecretError) -> Self {
         Self::new(Scope::Destination, (4, 3, 5), error.to_string())
     }
 
@@ -190,8 +190,12 @@ impl From<client::Failure> for Failure {
             FailureKind::Refused(reply) if stage == Stage::Auth && reply.code.get() != 421 => {
                 Self::new(Scope::Host, (4, 7, 0), detail)
             }
-            FailureKind::Impostor => Self::new(Scope::Host, (4, 7, 8), detail),
-            FailureKind::Unsupported(Feature::Auth) => Self::new(Scope::Host, (4, 7, 4), detail),
+            FailureKind::TokenRefused { .. } | FailureKind::Impostor => {
+                Self::new(Scope::Host, (4, 7, 8), detail)
+            }
+            FailureKind::Unsupported(Feature::Password(_) | Feature::Token(_)) => {
+                Self::new(Scope::Host, (4, 7, 4), detail)
+            }
             FailureKind::Refused(reply) => refused(stage, reply, detail),
             // 4.4.1: no answer from the host. 4.4.2: a connection that failed.
             FailureKind::Timeout | FailureKind::Closed | FailureKind::Io(_) => {

@@ -260,7 +260,7 @@ pub(crate) fn in_clear(host: &str, failure: &client::Failure) {
 
 /// A host refuses our credentials. This is said once for each that it refuses.
 pub(crate) fn denied(host: &str, failure: &Failure) {
-    warn!(host, status = %failure.status, reply = %failure.detail, "the host refuses our name and password; mend the password");
+    warn!(host, status = %failure.status, reply = %failure.detail, "the host refuses our credentials; mend the password or renew the token");
 }
 
 /// Rate limits are counted and not logged: that mail waits is what they are for.

@@ -166,7 +166,8 @@ impl Network {
         credentials: Credentials,
     ) -> Result<Connection, Failure> {
         let mark = self.denied.mark(&credentials);
-        let shown_to = connection.authenticate(credentials).await.map_err(Failure::from);
+        let name = host.as_ref().map(expected_name);
+        let shown_to = connection.authenticate(credentials, name.as_deref()).await.map_err(Failure::from);
         match &shown_to {
             Ok(_) => self.denied.remove(target, mark),
             Err(failure) if failure.is_denied() && self.denied.add(target, mark) => {
@@ -233,8 +234,8 @@ async fn credentials(terms: &Terms) -> Result<Option<Credentials>, Failure> {
     let Some(auth) = terms.credentials.clone() else { return Ok(None) };
     match spawn_blocking(move || auth.credentials()).await {
         Ok(Ok(credentials)) => Ok(Some(credentials)),
-        Ok(Err(error)) => Err(Failure::without_password(&error)),
-        Err(_) => Err(Failure::local("the password could not be read")),
+        Ok(Err(error)) => Err(Failure::without_secret(&error)),
+        Err(_) => Err(Failure::local("the password or token could not be read")),
     }
 }
 

@@ -100,8 +100,8 @@ impl DomainConfig {
     /// Paths, which may be relative to the configuration file.
     pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let socket = self.lmtp.as_mut().and_then(LmtpServer::path);
-        let password = self.smarthost.as_mut().and_then(Smarthost::path);
-        self.maildir.iter_mut().chain(socket).chain(password)
+        let secrets = self.smarthost.iter_mut().flat_map(Smarthost::paths);
+        self.maildir.iter_mut().chain(socket).chain(secrets)
     }
 
     /// Whether it says where mail goes.
@@ -310,10 +310,14 @@ mod tests {
     fn a_domain_has_one_way_and_it_must_make_sense() {
         let default = DomainConfig::default;
         let smarthost = |auth| Smarthost { hosts: vec!["relay.test".parse().unwrap()], auth };
-        let auth = SmarthostAuth { user: "u".into(), password_file: "/nowhere/secret".into() };
+        let auth = |token| SmarthostAuth {
+            user: "u".into(),
+            password_file: Some("/nowhere/secret".into()),
+            token_file: token,
+        };
         let inside = Smarthost { hosts: vec!["tls://relay.test".parse().unwrap()], auth: None };
         let source = || Some("bulk".to_owned());
-        let table: [(DomainConfig, &[&str]); 11] = [
+        let table: [(DomainConfig, &[&str]); 12] = [
             (DomainConfig { smarthost: Some(inside.clone()), ..default() }, &[]),
             (DomainConfig { smarthost: Some(inside), tls: Some(TlsPolicy::Disabled), ..default() }, &["tls"]),
             (DomainConfig { smarthost: Some(smarthost(None)), ..default() }, &[]),
@@ -329,7 +333,7 @@ mod tests {
             ),
             (
                 DomainConfig {
-                    smarthost: Some(smarthost(Some(auth))),
+                    smarthost: Some(smarthost(Some(auth(None)))),
                     tls: Some(TlsPolicy::Opportunistic),
                     ..default()
                 },
@@ -338,6 +342,13 @@ mod tests {
             (
                 DomainConfig { smarthost: Some(smarthost(Some(SmarthostAuth::default()))), ..default() },
                 &["smarthost.auth.user", "smarthost.auth.password_file"],
+            ),
+            (
+                DomainConfig {
+                    smarthost: Some(smarthost(Some(auth(Some("/nowhere/token".into()))))),
+                    ..default()
+                },
+                &["smarthost.auth.token_file"],
             ),
             (
                 DomainConfig {

@@ -52,8 +52,8 @@ pub(super) const NOTHING: &str = "nothing could be delivered; give at least 1, o
 /// When a destination that cannot be reached is left alone.
 ///
 /// Connections that fail, handshakes, timeouts and 421 replies count, when no host of the destination did better; what is
-/// said about a message or a recipient does not. A smarthost that refuses our name or password (AUTH) opens it at the first
-/// attempt, lest every message show the same wrong password. While the breaker is open, mail for the destination waits in its lane
+/// said about a message or a recipient does not. A smarthost that refuses our name, password or token (AUTH) opens it at the first
+/// attempt, lest every message show what is wrong. While the breaker is open, mail for the destination waits in its lane
 /// without costing attempts; it expires in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

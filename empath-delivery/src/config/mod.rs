@@ -1,5 +1,6 @@
 //! The configuration of delivery: the tables `delivery:` and `dsn:`.
 
+mod credentials;
 mod deduplication;
 mod delays;
 mod domains;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::resolve::DnsConfig;
 
+pub use credentials::{SecretError, SmarthostAuth};
 pub use deduplication::Deduplication;
 pub use delays::{Delays, DelaysError};
 pub use domains::{DomainConfig, HostAddr, Override, OverrideError};
@@ -34,7 +36,7 @@ pub use lmtp::{LmtpServer, LmtpServerError};
 pub use pool::ConnectionPool;
 pub use retry::Retry;
 pub use senders::{SenderPattern, SenderPatternError, SenderRoute};
-pub use smarthost::{PasswordError, Server, Smarthost, SmarthostAuth, SmarthostHost, SmarthostHostError};
+pub use smarthost::{Server, Smarthost, SmarthostHost, SmarthostHostError};
 pub use source::{Source, WarmUp};
 pub use tls::{TlsConfig, TlsPolicy};
 

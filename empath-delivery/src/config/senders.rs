@@ -149,7 +149,7 @@ impl SenderRoute {
     /// Paths, which may be relative to the configuration file.
     pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let socket = self.lmtp.as_mut().and_then(LmtpServer::path);
-        socket.into_iter().chain(self.smarthost.as_mut().and_then(Smarthost::path))
+        socket.into_iter().chain(self.smarthost.iter_mut().flat_map(Smarthost::paths))
     }
 
     /// What is wrong with the values.

@@ -1,18 +1,10 @@
-use std::{
-    fmt,
-    fs::File,
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-    str::FromStr,
-    sync::Arc,
-};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 use empath_common::Problem;
-use empath_smtp::client::{Credentials, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HostAddr, Override};
+use super::{HostAddr, Override, SmarthostAuth};
 
 /// The port of message submission (RFC 6409 §3.1).
 const SUBMISSION: u16 = 587;
@@ -22,9 +14,6 @@ const SUBMISSIONS: u16 = 465;
 
 /// What stands before a host that speaks TLS from the first octet.
 const TLS: &str = "tls://";
-
-/// Longest password in octets.
-const MAX_PASSWORD: u64 = 1024;
 
 /// The hosts of somebody who takes mail for everywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -90,42 +79,6 @@ impl From<SmarthostHost> for String {
     }
 }
 
-/// Credentials for a smarthost.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct SmarthostAuth {
-    /// The name by which the host knows us.
-    ///
-    /// The strongest of SCRAM-SHA-256, PLAIN and LOGIN that the host offers is used. Default: none, and it is needed.
-    pub user: String,
-    /// A file whose first line is the password.
-    ///
-    /// It is read by the check of the configuration and again for each connection, so that a new password needs no restart.
-    /// While it cannot be read, or the host refuses it, mail waits. Only the daemon's user should be able to read it.
-    /// Relative to the configuration file. Default: none, and it is needed.
-    #[schemars(with = "String")]
-    pub password_file: PathBuf,
-}
-
-/// Why there is no password.
-#[derive(Debug, thiserror::Error)]
-pub enum PasswordError {
-    /// It can't be read.
-    #[error("{}: {error}: give a file that the daemon can read", .file.display())]
-    Read {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// Its first line is empty.
-    #[error("{}: its first line is empty: write the password there", .0.display())]
-    Empty(PathBuf),
-    /// Its first line is endless.
-    #[error("{}: its first line is longer than a password may be", .0.display())]
-    TooLong(PathBuf),
-}
-
 /// A host of a smarthost.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Server {
@@ -159,9 +112,9 @@ impl Smarthost {
         self.auth.is_some() || self.hosts.iter().any(|host| host.tls)
     }
 
-    /// The path of its password, which may be relative to the configuration file.
-    pub(super) fn path(&mut self) -> Option<&mut PathBuf> {
-        self.auth.as_mut().map(|auth| &mut auth.password_file)
+    /// The paths of its secrets, which may be relative to the configuration file.
+    pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        self.auth.iter_mut().flat_map(SmarthostAuth::paths)
     }
 
     /// What is wrong with the values.
@@ -171,39 +124,9 @@ impl Smarthost {
             problems.push(Problem::new("hosts", "nothing could be delivered; give at least one"));
         }
         if let Some(auth) = &self.auth {
-            if auth.user.is_empty() || auth.user.contains(char::is_control) {
-                problems.push(Problem::new("auth.user", "is needed, without control characters"));
-            }
-            if let Err(error) = password(&auth.password_file) {
-                problems.push(Problem::new("auth.password_file", error.to_string()));
-            }
+            problems.extend(auth.validate().into_iter().map(|problem| problem.within("auth")));
         }
         problems
-    }
-}
-
-impl SmarthostAuth {
-    /// Reads the password.
-    pub(crate) fn credentials(&self) -> Result<Credentials, PasswordError> {
-        Ok(Credentials { user: self.user.as_str().into(), password: password(&self.password_file)? })
-    }
-}
-
-/// The first line of a file.
-fn password(file: &Path) -> Result<Secret, PasswordError> {
-    let mut text = Vec::new();
-    let read = File::open(file).and_then(|open| open.take(MAX_PASSWORD).read_to_end(&mut text));
-    read.map_err(|error| PasswordError::Read { file: file.to_path_buf(), error })?;
-    // It is overwritten when it is dropped.
-    let text = Secret::from(text);
-    let end = text.octets().iter().position(|octet| *octet == b'\n');
-    if end.is_none() && text.octets().len() as u64 == MAX_PASSWORD {
-        return Err(PasswordError::TooLong(file.to_path_buf()));
-    }
-    let line = text.octets().get(..end.unwrap_or(text.octets().len())).unwrap_or_default();
-    match line.strip_suffix(b"\r").unwrap_or(line) {
-        [] => Err(PasswordError::Empty(file.to_path_buf())),
-        line => Ok(line.into()),
     }
 }
 
@@ -234,25 +157,5 @@ mod tests {
         {
             assert_eq!(text.parse::<SmarthostHost>(), Err(SmarthostHostError), "{text:?}");
         }
-    }
-
-    #[test]
-    fn the_password_is_the_first_line_of_its_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("secret");
-        for (text, expected) in [
-            ("sesame", Some("sesame")),
-            ("sesame\n", Some("sesame")),
-            (" open sesame \r\n# from 2026\n", Some(" open sesame ")),
-            ("", None),
-            ("\nsesame", None),
-            (&"x".repeat(1024), None),
-        ] {
-            std::fs::write(&file, text).unwrap();
-            let read = password(&file).ok();
-            assert_eq!(read.as_ref().map(Secret::octets), expected.map(str::as_bytes), "{text:?}");
-        }
-        let gone = password(&directory.path().join("nowhere")).unwrap_err().to_string();
-        assert!(gone.contains("nowhere") && gone.contains("give a file"), "{gone}");
     }
 }

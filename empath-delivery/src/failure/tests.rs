@@ -1,6 +1,6 @@
 use std::io;
 
-use empath_smtp::client::GarbledReason;
+use empath_smtp::client::{GarbledReason, Mechanisms};
 
 use super::*;
 use Disposition::{Bounce, Defer, TryNextHost};
@@ -54,7 +54,18 @@ fn every_failure_of_a_transaction_has_its_disposition_and_status() {
         (reply(Stage::Auth, 454), TryNextHost, Defer, "4.7.0"),
         (reply(Stage::Auth, 421), TryNextHost, Defer, "4.0.0"),
         (at(Stage::Auth, FailureKind::Impostor), TryNextHost, Defer, "4.7.8"),
-        (at(Stage::Auth, FailureKind::Unsupported(Feature::Auth)), TryNextHost, Defer, "4.7.4"),
+        (
+            at(Stage::Auth, FailureKind::Unsupported(Feature::Password(Mechanisms::default()))),
+            TryNextHost,
+            Defer,
+            "4.7.4",
+        ),
+        (
+            at(Stage::Auth, FailureKind::Unsupported(Feature::Token(Mechanisms::default()))),
+            TryNextHost,
+            Defer,
+            "4.7.4",
+        ),
         (reply(Stage::Lhlo, 500), TryNextHost, Defer, "4.3.5"),
         (reply(Stage::Lhlo, 421), TryNextHost, Defer, "4.0.0"),
         (reply(Stage::MailFrom, 550), Bounce, Bounce, "5.0.0"),

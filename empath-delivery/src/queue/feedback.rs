@@ -163,7 +163,7 @@ impl Lanes {
                 lane.window.turn_away(lane.connections - 1);
                 lane.breaker.fail(probe, &self.breaker, now)
             }
-            // One message is enough to know. That all the others showed the same wrong password would be taken for an attack.
+            // One message is enough to know. That all the others showed the same wrong password or token would be taken for an attack.
             Outcome::Denied => lane.breaker.open(probe, &self.breaker, now),
             Outcome::Unknown => return,
         };

@@ -202,7 +202,11 @@ fn domains_with_other_terms_never_share_a_connection() {
 
 #[test]
 fn a_smarthost_is_one_next_hop_for_all_its_domains_and_another_with_credentials() {
-    let auth = |user: &str| SmarthostAuth { user: user.into(), password_file: "/secret".into() };
+    let auth = |user: &str| SmarthostAuth {
+        user: user.into(),
+        password_file: Some("/secret".into()),
+        token_file: None,
+    };
     let to = |auth: Option<SmarthostAuth>| {
         let hosts = vec!["relay.test".parse().unwrap(), "192.0.2.1:2525".parse().unwrap()];
         DomainConfig { smarthost: Some(Smarthost { hosts, auth }), ..DomainConfig::default() }

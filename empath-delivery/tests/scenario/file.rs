@@ -100,8 +100,10 @@ impl Scenario {
         let roots = &host::authorities().file;
         let domains = config.domains.values_mut().map(|domain| &mut domain.smarthost);
         let smarthosts = domains.chain(config.sender_routes.values_mut().map(|route| &mut route.smarthost));
-        for path in smarthosts.filter_map(|smarthost| smarthost.as_mut()?.auth.as_mut()) {
-            path.password_file = roots.with_file_name(&path.password_file);
+        for auth in smarthosts.filter_map(|smarthost| smarthost.as_mut()?.auth.as_mut()) {
+            for path in auth.password_file.iter_mut().chain(&mut auth.token_file) {
+                *path = roots.with_file_name(&path);
+            }
         }
         config.tls.ca_file = Some(roots.clone());
         let dsn = named("dsn").next().map_or(Ok(DsnConfig::default()), Section::ron::<DsnConfig>)?;

@@ -27,7 +27,7 @@
 //! tls mx1.example.test       Offers STARTTLS, with a certificate for this name; `tls NAME expired`, `tls NAME stranger`.
 //! tls-first mx1.example.test Speaks TLS from the first octet.
 //! offer-in-tls SIZE          What EHLO offers inside TLS, if it is something else.
-//! login alice sesame         Wants AUTH before MAIL. The file `secret` has the password `sesame`.
+//! login alice sesame         Wants AUTH before MAIL. The file `secret` has the password `sesame`, which is a token too.
 //! lmtp                       Speaks LMTP; `C: . <bob@example.test>` is then the reply about one recipient.
 //! S: 451 4.3.2 busy          The greeting. `close` closes, here after it; `stall` never answers; `delay 10s` answers late.
 //! C: RCPT <bob@example.test> The same at another step: EHLO HELO STARTTLS handshake AUTH MAIL RCPT DATA content . RSET

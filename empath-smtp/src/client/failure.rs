@@ -2,6 +2,8 @@ use std::{fmt, io};
 
 use empath_common::Reply;
 
+use super::{Mechanisms, TokenStatus};
+
 /// Why a delivery to a server failed: where in the dialogue, and how.
 ///
 /// Displays as one line for people: `RCPT TO: 550 5.1.1 no such user`, `greeting: timed out`.
@@ -51,6 +53,14 @@ pub enum FailureKind {
     /// The server answered 4yz or 5yz, 421 included.
     #[error("{0}")]
     Refused(Reply),
+    /// The server answered 5yz to a token, and has said why it does not take it.
+    #[error("{reply} ({status})")]
+    TokenRefused {
+        /// Its answer.
+        reply: Reply,
+        /// Why.
+        status: TokenStatus,
+    },
     /// No answer in time.
     #[error("timed out")]
     Timeout,
@@ -121,9 +131,12 @@ pub enum Feature {
     /// The connection has to be encrypted (RFC 3207).
     #[error("does not offer STARTTLS")]
     StartTls,
-    /// We have to show who we are (RFC 4954).
-    #[error("offers no way to authenticate that is known here")]
-    Auth,
+    /// We have to show who we are by a password (RFC 4954).
+    #[error("does not take a password: it offers {0}")]
+    Password(Mechanisms),
+    /// We have to show who we are by a token (RFC 7628).
+    #[error("does not take a token: it offers {0}")]
+    Token(Mechanisms),
 }
 
 impl fmt::Display for Stage {

@@ -22,7 +22,7 @@ mod tls;
 mod transaction;
 
 pub use crate::sasl::Secret;
-pub use auth::{Credentials, Mechanisms};
+pub use auth::{Credentials, MAX_TOKEN, Mechanisms, Proof, Token, TokenError, TokenStatus};
 pub use connection::Connection;
 pub use content::{Block, Framing, Outbound, Source};
 pub use dial::{BoxStream, Carrier, Dial, Dialing, Sockets, Target, Way};

@@ -43,6 +43,8 @@ pub enum At {
     Handshake,
     /// The end of AUTH.
     Auth,
+    /// The challenge that says why a token is refused; only a reply can stand in its place.
+    Challenge,
     /// MAIL.
     MailFrom,
     /// Any RCPT.
@@ -154,8 +156,8 @@ impl Script {
         Self { lmtp: true, ..self }
     }
 
-    /// Takes mail only after AUTH with this name and password, by PLAIN or LOGIN. Which of them is offered is one of the
-    /// keywords.
+    /// Takes mail only after AUTH with this name and password, by PLAIN or LOGIN, or by OAUTHBEARER or XOAUTH2 with the password as
+    /// the token. Which of them is offered is one of the keywords.
     #[must_use]
     pub fn login(self, user: &str, password: &str) -> Self {
         Self { login: Some((user.into(), password.into())), ..self }

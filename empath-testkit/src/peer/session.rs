@@ -1,3 +1,5 @@
+mod auth;
+
 use std::{
     future::{pending, poll_fn},
     io,
@@ -6,7 +8,6 @@ use std::{
     task::Poll,
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::HandshakeKind;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio_rustls::TlsAcceptor;
@@ -163,35 +164,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if self.answer(&At::Ehlo, &reply.join("\n")).await? == Answered::Otherwise {
             self.pipelining = false;
         }
-        Ok(())
-    }
-
-    /// AUTH PLAIN with its initial response, or AUTH LOGIN (RFC 4954).
-    async fn auth(&mut self, line: &str) -> io::Result<()> {
-        if !self.encrypted {
-            self.log.violation(format!("{} AUTH in clear text", self.number));
-        }
-        let script = self.script.clone();
-        let (user, password) = script.login.clone().unwrap_or_default();
-        let words: Vec<_> = line.split_whitespace().skip(1).collect();
-        let right = match *words {
-            ["PLAIN", response] => response == STANDARD.encode(format!("\0{user}\0{password}")),
-            ["LOGIN"] => {
-                let mut right = true;
-                for (challenge, expected) in [("Username:", user), ("Password:", password)] {
-                    self.write(crlf(&format!("334 {}", STANDARD.encode(challenge))).as_bytes()).await?;
-                    let response = self.line().await?;
-                    self.log.said(self.number, 'C', &response);
-                    right &= response.trim_ascii() == STANDARD.encode(expected).as_bytes();
-                }
-                right
-            }
-            _ => return self.write(b"504 5.5.4 Not that\r\n").await,
-        };
-        if !right {
-            return self.write(b"535 5.7.8 Wrong\r\n").await;
-        }
-        self.authenticated = self.answer(&At::Auth, "235 2.7.0 Welcome").await? == Answered::AsUsual;
         Ok(())
     }
 

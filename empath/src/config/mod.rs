@@ -259,7 +259,7 @@ mod tests {
             "a.test": (maildir: "mail/{local}"), "b.test": (lmtp: "unix:run/lmtp"), "c.test": (lmtp: "unix:/run/lmtp"),
             "d.test": (smarthost: (hosts: ["relay.test"], auth: (user: "u", password_file: "secret"))) },
             sender_routes: { "a.test": (lmtp: "unix:run/archive"),
-            "b.test": (smarthost: (hosts: ["relay.test"], auth: (user: "u", password_file: "other"))) }))"#;
+            "b.test": (smarthost: (hosts: ["relay.test"], auth: (user: "u", token_file: "token"))) }))"#;
         let mut config: Config = read::read(text, |_| Vec::new()).unwrap();
         config.resolve(Path::new("/etc/empath"));
         let paths: Vec<_> = config.delivery.domains.values_mut().flat_map(DomainConfig::paths).collect();
@@ -269,7 +269,7 @@ mod tests {
         let senders = config.delivery.sender_routes.values_mut().flat_map(SenderRoute::paths);
         assert_eq!(
             senders.collect::<Vec<_>>(),
-            ["/etc/empath/run/archive", "/etc/empath/other"].map(Path::new)
+            ["/etc/empath/run/archive", "/etc/empath/token"].map(Path::new)
         );
         let server = config.delivery.domains.values().find_map(|domain| domain.lmtp.as_ref()).unwrap();
         assert_eq!(server.to_string(), "unix:/etc/empath/run/lmtp");

@@ -64,7 +64,11 @@ fn the_most_exact_match_of_a_sender_alone_applies() {
 fn a_way_is_a_smarthost_a_host_or_lmtp_on_the_terms_of_the_sender() {
     let smarthost = Smarthost {
         hosts: vec!["relay.test".parse().unwrap()],
-        auth: Some(SmarthostAuth { user: "u".into(), password_file: "/secret".into() }),
+        auth: Some(SmarthostAuth {
+            user: "u".into(),
+            password_file: Some("/secret".into()),
+            token_file: None,
+        }),
     };
     let senders = [
         (

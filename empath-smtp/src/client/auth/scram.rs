@@ -27,9 +27,7 @@ impl First {
     /// Our first message, `n,,n=name,r=nonce`.
     pub(super) fn new(user: &str, nonce: &str) -> (Self, String) {
         let name = prepare::name(user.as_bytes()).unwrap_or_else(|| user.into());
-        // RFC 5802 §5.1.
-        let name = name.replace('=', "=3D").replace(',', "=2C");
-        let bare = format!("n={name},r={nonce}");
+        let bare = format!("n={},r={nonce}", super::saslname(&name));
         let message = format!("n,,{bare}");
         (Self { bare, nonce: nonce.to_owned() }, message)
     }

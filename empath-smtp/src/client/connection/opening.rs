@@ -11,7 +11,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 use super::{
     super::{
         Credentials, Dial, Expected, Extensions, Failure, FailureKind, Feature, GarbledReason, Hello,
-        Protocol, Stage, Timeouts, Tls, Way,
+        Protocol, Stage, Target, Timeouts, Tls, Way,
         auth::Exchange,
         reply::{RawReply, ReplyParser},
         stream::Stream,
@@ -114,8 +114,13 @@ impl Connection {
         Ok(self)
     }
 
-    /// Shows who we are, which it never does in clear text. After a failure nothing can be said on it any more.
-    pub async fn authenticate(mut self, credentials: Credentials) -> Result<Self, Failure> {
+    /// Shows who we are, which it never does in clear text. `host` is the server's name, for mechanisms that say whom they are meant
+    /// for. After a failure nothing can be said on it any more.
+    pub async fn authenticate(
+        mut self,
+        credentials: Credentials,
+        host: Option<&str>,
+    ) -> Result<Self, Failure> {
         let failed = |kind| Stage::Auth.failed(kind);
         if self.tls.is_none() {
             self.quit().await;
@@ -124,7 +129,11 @@ impl Connection {
         let mut nonce = [0; NONCE];
         // Without randomness no connection could have been encrypted.
         rand::fill(&mut nonce).map_err(|_| failed(FailureKind::Io(io::ErrorKind::Other)))?;
-        let begun = Exchange::begin(credentials, &self.offered, &STANDARD.encode(nonce));
+        let server = match &self.peer {
+            Target::Tcp(address) => host.map(|host| (host, address.port())),
+            Target::Unix(_) => None,
+        };
+        let begun = Exchange::begin(credentials, &self.offered, &STANDARD.encode(nonce), server);
         let (mut exchange, mut line) = match begun {
             Ok(begun) => begun,
             Err(kind) => {
@@ -139,7 +148,9 @@ impl Connection {
             let challenge = match reply {
                 Ok(raw) if raw.code.get() == 334 => raw,
                 reply => {
-                    positive(Stage::Auth, reply)?;
+                    if let Err(Failure { kind, .. }) = positive(Stage::Auth, reply) {
+                        return Err(failed(exchange.refused(kind)));
+                    }
                     exchange.accepted().map_err(failed)?;
                     self.idle = true;
                     return Ok(self);
