@@ -89,7 +89,8 @@ pub struct Config {
     /// What is different for some domains.
     ///
     /// A key is a domain (`"example.test"`), every name below one (`"*.test"`, not `test` itself), or everything
-    /// (`"*"`, address literals too). The longest match alone applies. Default: none.
+    /// (`"*"`, address literals too). The longest match alone applies, and takes nothing over from the others: beside a
+    /// `smarthost` of `"*"`, an entry that only limits a domain sends its mail to its own MX hosts. Default: none.
     #[serde(deserialize_with = "unique::unique")]
     pub domains: BTreeMap<DomainPattern, DomainConfig>,
     /// Where the mail of some senders goes that would otherwise go to MX hosts.
