@@ -12,8 +12,8 @@ pub struct Deduplication {
     /// delivers everything.
     ///
     /// It makes up for clients that submit again what was accepted already. The other one must have been delivered, or
-    /// still be tried. What is not delivered again ends as delivered, with a line `duplicate` in the log and in
-    /// `empath_delivery_duplicates_total`. Whoever knows a `Message-ID` in advance can keep a message of the same sender from
+    /// still be tried: then whatever becomes of it, and what its sender asked to be told, holds for both. What is not delivered
+    /// again ends as delivered, with a line `duplicate` in the log and in `empath_delivery_duplicates_total`. Whoever knows a `Message-ID` in advance can keep a message of the same sender from
     /// its recipient, so it is not for mail of strangers. A restart forgets. Default: `None`.
     #[serde(with = "humantime_serde::option")]
     #[schemars(with = "Option<String>")]
