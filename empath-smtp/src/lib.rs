@@ -8,5 +8,6 @@
 pub mod client;
 pub mod server;
 
+mod pairs;
 mod sasl;
 mod tls;

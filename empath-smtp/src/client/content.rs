@@ -2,6 +2,8 @@ use std::io;
 
 use bytes::{Buf, Bytes};
 
+use crate::pairs::{any_pair, is_bare, is_dot};
+
 /// Octets of encoded content made at a time, where the content can't go out as it is.
 const BLOCK: usize = 64 * 1024;
 
@@ -143,20 +145,12 @@ impl Outbound {
 
 /// Whether every line ends in CRLF and none has to be stuffed.
 fn is_clean(content: &[u8], framing: Framing, line_start: bool) -> bool {
-    let stuffed = |next: Option<&u8>| framing == Framing::Dots && next == Some(&b'.');
-    if line_start && stuffed(content.first()) {
-        return false;
-    }
-    let mut crlfs = 0;
-    for lf in memchr::memchr_iter(b'\n', content) {
-        let after_cr = lf.checked_sub(1).and_then(|before| content.get(before)) == Some(&b'\r');
-        if !after_cr || stuffed(content.get(lf + 1)) {
-            return false;
-        }
-        crlfs += 1;
-    }
-    // Each LF has a CR of its own, so any further CR is bare.
-    memchr::memchr_iter(b'\r', content).count() == crlfs
+    let dots = framing == Framing::Dots;
+    let first = content.first();
+    first != Some(&b'\n')
+        && !(dots && line_start && first == Some(&b'.'))
+        && content.last() != Some(&b'\r')
+        && !any_pair(content, |one, next| is_bare(one, next) || dots && is_dot(one, next))
 }
 
 /// Reads content and makes blocks of it. Two pieces of it are in memory at a time.

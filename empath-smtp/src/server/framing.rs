@@ -1,4 +1,9 @@
-use memchr::memchr3;
+use memchr::{memchr3, memrchr};
+
+use crate::pairs::{any_pair, is_bare, is_dot};
+
+/// Octets that are looked at together.
+const BLOCK: usize = 256;
 
 /// Finds the end of content that follows DATA, and takes dot-stuffing away (RFC 5321 §4.5.2).
 ///
@@ -89,6 +94,10 @@ fn run(input: &[u8]) -> (State, Framed) {
     let mut len = 0;
     loop {
         let rest = input.get(len..).unwrap_or_default();
+        if let Some(lines) = plain_lines(rest) {
+            len += lines;
+            continue;
+        }
         let Some(text) = memchr3(b'\r', b'\n', 0, rest) else {
             return (State::Text, Framed::Content(input.len()));
         };
@@ -104,8 +113,21 @@ fn run(input: &[u8]) -> (State, Framed) {
     }
 }
 
+/// How many octets the lines take that end in the next block, if there is nothing in it to be looked at more closely.
+fn plain_lines(rest: &[u8]) -> Option<usize> {
+    // One octet more, for the CRLF and the dot at its end.
+    let block = rest.get(..=BLOCK)?;
+    let is_special = |one, next| is_bare(one, next) || is_dot(one, next) || one == 0;
+    if block.first() == Some(&b'\n') || any_pair(block, is_special) {
+        return None;
+    }
+    Some(memrchr(b'\n', block.get(..BLOCK)?)? + 1)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// What one pass over the chunks gives: content with bare newlines as `<bare>` and NULs as `<nul>`, and the
@@ -206,6 +228,33 @@ mod tests {
     #[test]
     fn a_bare_cr_before_a_true_end_does_not_hide_it() {
         check(b"x\r\r\n.\r\nNOOP\r\n", b"x<bare>\r\n", Some(b"NOOP\r\n"));
+    }
+
+    proptest! {
+        #[test]
+        fn content_is_the_same_octet_by_octet_and_in_blocks(
+            mut content in "([a-z ]{0,70}\r\n){5,30}",
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), "[\r\n.\\x00]|\r\n[.]|\n\r\n"), 0..4),
+        ) {
+            for (place, change) in changes {
+                content.insert_str(place.index(content.len()), &change);
+            }
+            let octets: Vec<_> = content.as_bytes().chunks(1).collect();
+            prop_assert_eq!(decode(&[content.as_bytes()]), decode(&octets));
+        }
+    }
+
+    #[test]
+    fn what_is_odd_is_seen_wherever_it_is_in_a_block() {
+        let lines = "0123456789abcd\r\n".repeat(4 * BLOCK / 16);
+        for odd in ["\r", "\n", "\0", "\r\n.\r\n", "\n.\r\n", "\r.\r\n", "\r\n.x"] {
+            for at in BLOCK - 20..2 * BLOCK + 20 {
+                let (before, behind) = lines.split_at(at);
+                let content = [before, odd, behind].concat();
+                let octets: Vec<_> = content.as_bytes().chunks(1).collect();
+                assert_eq!(decode(&[content.as_bytes()]), decode(&octets), "{odd:?} at {at}");
+            }
+        }
     }
 
     #[test]

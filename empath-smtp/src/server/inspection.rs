@@ -1,5 +1,5 @@
 use empath_common::Reply;
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 
 use super::{Limits, reply};
 
@@ -63,6 +63,12 @@ impl Inspection {
     pub(super) fn take(&mut self, octets: &[u8], limits: &Limits) -> Result<(), Fault> {
         let mut at = 0;
         while let Some(rest) = octets.get(at..).filter(|rest| !rest.is_empty()) {
+            if let Some(lines) = self.body_lines(rest, limits) {
+                self.size += lines as u64;
+                self.line = 0;
+                at += lines;
+                continue;
+            }
             let newline = memchr(b'\n', rest);
             let part = rest.get(..newline.map_or(rest.len(), |at| at + 1)).unwrap_or(rest);
             self.part(part, limits).map_err(|fault| Fault { at: at + fault.at, ..fault })?;
@@ -74,23 +80,33 @@ impl Inspection {
         Ok(())
     }
 
+    /// How many octets those lines of the body take that end so soon that none of them can be too long, nor the message too
+    /// large.
+    fn body_lines(&self, rest: &[u8], limits: &Limits) -> Option<usize> {
+        if self.header.is_some() {
+            return None;
+        }
+        let room = limits.content_line.saturating_sub(self.line).min(rest.len());
+        let lines = memrchr(b'\n', rest.get(..room)?)? + 1;
+        (self.size.saturating_add(lines as u64) <= limits.message_size.0).then_some(lines)
+    }
+
     /// Takes octets of one line. Of several limits that they pass, the one that is passed first counts.
     fn part(&mut self, part: &[u8], limits: &Limits) -> Result<(), Fault> {
-        let (before, in_header) = (self.size, self.header.is_some());
-        let room = |limit: u64| usize::try_from(limit.saturating_sub(before)).unwrap_or(usize::MAX);
-        let rooms = [room(limits.message_size.0), limits.content_line.saturating_sub(self.line)];
+        let before = self.size;
+        let beyond = |limit: u64, reply| {
+            let room = usize::try_from(limit.saturating_sub(before)).unwrap_or(usize::MAX);
+            (part.len() > room).then_some(Fault { at: room, reply })
+        };
+        let size = beyond(limits.message_size.0, reply::TOO_LARGE);
+        let room = limits.content_line.saturating_sub(self.line);
+        let line = (part.len() > room).then_some(Fault { at: room, reply: reply::LINE_TOO_LONG });
         self.size += part.len() as u64;
         self.line += part.len();
-        // As nearly every line is.
-        if !in_header && rooms.iter().all(|room| part.len() <= *room) {
-            return Ok(());
-        }
-        let beyond = |room, reply| (part.len() > room).then_some(Fault { at: room, reply });
-        let [size, line] = rooms;
-        let (size, line) = (beyond(size, reply::TOO_LARGE), beyond(line, reply::LINE_TOO_LONG));
+        let in_header = self.header.is_some();
         let (header, len) = self.header(part, limits);
         // A line may be as long as the body's; a header is not.
-        let header_size = beyond(room(limits.header_size.0), reply::HEADER_TOO_LARGE);
+        let header_size = beyond(limits.header_size.0, reply::HEADER_TOO_LARGE);
         let header_size = header_size.filter(|fault| in_header && fault.at < len);
         let first = [size, line, header, header_size].into_iter().flatten().min_by_key(|fault| fault.at);
         first.map_or(Ok(()), Err)
