@@ -120,6 +120,19 @@ impl Queue {
         self.lanes.refund(connection, now);
     }
 
+    /// How many recipients of a message are ready and behind a breaker that is not closed.
+    pub(super) fn behind_breakers(&self, id: MessageId) -> usize {
+        let Some(entry) = self.messages.get(&id) else { return 0 };
+        let mail = Mail { id, sender: entry.sender };
+        let ready = entry.destinations().enumerate().filter_map(|(number, _)| entry.ready_for(number));
+        let lanes = ready.filter(|to| !self.destinations.is_frozen(*to)).map(|to| self.lane_of(mail, to));
+        let is_shut = |next_hop: &NextHop| {
+            let lane = self.lanes.by_next_hop.get(next_hop);
+            lane.is_some_and(|lane| lane.breaker.state() != BreakerState::Closed)
+        };
+        lanes.filter(is_shut).count()
+    }
+
     /// An operator wants a message to go now: the destinations of which the breakers are open are tried.
     pub(super) fn hurry(&mut self, id: MessageId, now: Timestamp) {
         let Some(entry) = self.messages.get(&id) else { return };

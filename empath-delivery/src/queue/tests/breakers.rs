@@ -94,9 +94,13 @@ fn a_probe_that_gets_as_far_as_its_message_closes_the_breaker() {
 fn an_operator_who_wants_mail_to_go_now_has_the_destination_tried_now() {
     let mut run = broken();
     run.events();
-    run.queue.retry(id(20), at(1));
+    assert_eq!(run.queue.retry(id(20), at(1)), Some(1), "it goes, though it was due before");
     run.take();
+    // That is being tried for this one as well.
+    assert_eq!(run.queue.retry(id(19), at(1)), Some(1));
     assert_eq!((run.events(), run.flying.len()), (vec!["one.test HalfOpen".to_owned()], 2));
+    run.finish(Outcome::Good, DELIVERED);
+    assert_eq!(run.queue.retry(id(20), at(1)), Some(0), "nothing kept it");
     run.deliver_all();
     assert!(run.queue.snapshot(id(20)).is_none());
 }
