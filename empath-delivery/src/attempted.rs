@@ -65,14 +65,15 @@ impl Attempted {
 
     /// Learns what a host did.
     pub(crate) fn learn(&mut self, outcome: Outcome) {
-        // One host that listens is enough. Of those that don't, one that has too many of our connections says more, and
-        // one that doesn't know us most.
+        // One host that listens is enough. Of those that don't, one that takes MAIL at least is there; one that has too many
+        // of our connections says more than one that fails, and one that doesn't know us more than both.
         let rank = |outcome| match outcome {
             Outcome::Unknown => 0,
             Outcome::Failed => 1,
             Outcome::TurnedAway => 2,
             Outcome::Denied => 3,
-            Outcome::Good => 4,
+            Outcome::Interrupted => 4,
+            Outcome::Good => 5,
         };
         if rank(outcome) > rank(self.outcome) {
             self.outcome = outcome;
@@ -137,7 +138,10 @@ fn said(result: &Result<Reply, client::Failure>) -> Outcome {
             FailureKind::Unsupported(_) => Outcome::Good,
             FailureKind::Refused(reply) if reply.code.get() != 421 => Outcome::Good,
             FailureKind::Refused(_) if *stage == Stage::MailFrom => Outcome::TurnedAway,
-            _ => Outcome::Failed,
+            FailureKind::Refused(_) => Outcome::Failed,
+            _ if *stage == Stage::MailFrom => Outcome::Failed,
+            // It has taken MAIL: what breaks the connection then may be the message, and others are to have their turn.
+            _ => Outcome::Interrupted,
         },
     }
 }

@@ -52,9 +52,10 @@ pub(super) const NOTHING: &str = "nothing could be delivered; give at least 1, o
 /// When a destination that cannot be reached is left alone.
 ///
 /// Connections that fail, handshakes, timeouts and 421 replies count, when no host of the destination did better; what is
-/// said about a message or a recipient does not. A smarthost that refuses our name, password or token (AUTH) opens it at the first
-/// attempt, lest every message show what is wrong. While the breaker is open, mail for the destination waits in its lane
-/// without costing attempts; it expires in time.
+/// said about a message or a recipient does not. Nor does a connection that breaks, or on which nothing more comes, after the
+/// host has taken MAIL: that may be the fault of the message, which alone is tried again. A smarthost that refuses our name,
+/// password or token (AUTH) opens it at the first attempt, lest every message show what is wrong. While the breaker is open, mail
+/// for the destination waits in its lane without costing attempts; it expires in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CircuitBreaker {
@@ -68,7 +69,7 @@ pub struct CircuitBreaker {
     pub timeout: Duration,
     /// Most attempts at the same time when it is tried again.
     ///
-    /// The first that gets through closes the breaker, the first that fails opens it again. Default: `3`.
+    /// The first that gets as far as MAIL closes the breaker, the first that fails opens it again. Default: `3`.
     pub half_open_max_calls: u32,
 }
 

@@ -119,8 +119,9 @@ impl Processor {
         }
     }
 
-    /// Tries deferred recipients now. What its sender has scheduled for later goes only if its id is given: an operator who
-    /// means all mail wants to hurry what is stuck, not what is in order.
+    /// Tries deferred recipients now, and destinations that are left alone; messages that wait for either are changed. What its
+    /// sender has scheduled for later goes only if its id is given: an operator who means all mail wants to hurry what is
+    /// stuck, not what is in order.
     pub async fn retry(&self, filter: &Filter) -> Touched {
         let mut touched = Touched::default();
         let mut after = None;

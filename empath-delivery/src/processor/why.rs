@@ -177,11 +177,16 @@ fn last(recipient: &RecipientView) -> String {
 
 impl Shared {
     fn flying(&self, message: &Snapshot, recipient: usize, queue: &crate::queue::Queue) -> Reason {
+        let afterwards = match message.id {
+            id if queue.is_removing(id) => "; if it fails the message is removed",
+            id if queue.is_held(id) => "; if it fails the message is held",
+            _ => "",
+        };
         let connection = queue.connection_of(message.id, recipient);
         if connection.is_some_and(|connection| self.set().contains(&connection)) {
-            return (Because::Resolving, None, "its hosts are being looked up".to_owned());
+            return (Because::Resolving, None, format!("its hosts are being looked up{afterwards}"));
         }
-        (Because::InProgress, None, "an attempt is being made".to_owned())
+        (Because::InProgress, None, format!("an attempt is being made{afterwards}"))
     }
 
     /// As long as this lives the connection waits for name servers.

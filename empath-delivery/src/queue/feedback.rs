@@ -10,6 +10,7 @@ use super::{
     breaker::BreakerState,
     count,
     entry::Entry,
+    lane::Lane,
     lanes::{ConnectionId, Lanes},
     pace::Wake,
     places::Standing,
@@ -32,6 +33,9 @@ const MAX_KEPT: usize = 10_000;
 pub enum Outcome {
     /// A host listened to us.
     Good,
+    /// One took MAIL, and the connection broke after that or nothing more came. It is there: this says something of the
+    /// message.
+    Interrupted,
     /// No host did.
     Failed,
     /// No host did, and one said that it has no time at present (421).
@@ -116,6 +120,19 @@ impl Queue {
         self.lanes.refund(connection, now);
     }
 
+    /// How many recipients of a message are ready and behind a breaker that is not closed.
+    pub(super) fn behind_breakers(&self, id: MessageId) -> usize {
+        let Some(entry) = self.messages.get(&id) else { return 0 };
+        let mail = Mail { id, sender: entry.sender };
+        let ready = entry.destinations().enumerate().filter_map(|(number, _)| entry.ready_for(number));
+        let lanes = ready.filter(|to| !self.destinations.is_frozen(*to)).map(|to| self.lane_of(mail, to));
+        let is_shut = |next_hop: &NextHop| {
+            let lane = self.lanes.by_next_hop.get(next_hop);
+            lane.is_some_and(|lane| lane.breaker.state() != BreakerState::Closed)
+        };
+        lanes.filter(is_shut).count()
+    }
+
     /// An operator wants a message to go now: the destinations of which the breakers are open are tried.
     pub(super) fn hurry(&mut self, id: MessageId, now: Timestamp) {
         let Some(entry) = self.messages.get(&id) else { return };
@@ -147,11 +164,16 @@ impl Lanes {
                 if lane.has_work() {
                     lane.window.succeed(lane.connections, lane.max_connections());
                 }
-                if lane.breaker.succeed() {
-                    lane.window = Window::default();
-                    self.events.push(Event::breaker(&connection.next_hop, lane));
+                return is_there(lane, &connection.next_hop, &mut self.events);
+            }
+            Outcome::Interrupted => {
+                // A host that falls silent over every message must not have all places.
+                if lane.standing == Standing::Proven {
+                    lane.standing = Standing::New;
                 }
-                lane.domain = None;
+                if probe {
+                    is_there(lane, &connection.next_hop, &mut self.events);
+                }
                 return;
             }
             Outcome::Failed => {
@@ -240,4 +262,13 @@ impl Lanes {
             self.timers.insert((keep_until, Wake::Lane(next_hop.clone())));
         }
     }
+}
+
+/// A destination has been found to be there.
+fn is_there(lane: &mut Lane, next_hop: &NextHop, events: &mut Vec<Event>) {
+    if lane.breaker.succeed() {
+        lane.window = Window::default();
+        events.push(Event::breaker(next_hop, lane));
+    }
+    lane.domain = None;
 }

@@ -239,7 +239,7 @@ impl Lanes {
     /// What keeps mail for a domain in its lane.
     pub(super) fn obstacle(&self, next_hop: &NextHop, domain: Option<&Domain>, now: Timestamp) -> Obstacle {
         match self.by_next_hop.get(next_hop) {
-            Some(lane) => lane.obstacle(domain, self.limiter.next_token(now).unwrap_or(now), &self.breaker),
+            Some(lane) => lane.obstacle(domain, self.limiter.look(now).unwrap_or(now), &self.breaker),
             None => Obstacle::None,
         }
     }

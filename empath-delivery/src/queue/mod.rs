@@ -253,15 +253,17 @@ impl Queue {
         self.lanes.stop(now, &mut self.actions);
     }
 
-    /// Makes the waiting recipients of a message due now. How many there were; `None` if there is no such message.
+    /// Makes the waiting recipients of a message due now, and has destinations tried that are left alone. How many recipients
+    /// go on by that; `None` if there is no such message.
     pub fn retry(&mut self, id: MessageId, now: Timestamp) -> Option<usize> {
+        let hurried = self.behind_breakers(id);
         let entry = self.messages.get_mut(&id)?;
         entry.hasten(now.into());
         let recipients = entry.make_ready(now.into(), |_| true);
         self.ready(id, &recipients, now);
         self.hurry(id, now);
         self.rearm(id, now);
-        Some(recipients.len())
+        Some(recipients.len() + hurried)
     }
 
     /// Takes the recipients that are not in flight out of the queue, for their removal; those in flight are removed

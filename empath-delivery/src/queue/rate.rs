@@ -41,11 +41,12 @@ impl Bucket {
     }
 
     /// When the next token is there; `None` when there is one.
-    fn next_token(&self, now: Timestamp) -> Option<Timestamp> {
+    fn next_token(&mut self, now: Timestamp) -> Option<Timestamp> {
         let Rate { interval, burst } = self.rate;
-        // An empty bucket is full after this time. It is no emptier than that after the clock was set back.
-        let full_at = self.full_at.min(schedule::after(now, interval.saturating_mul(burst)));
-        let next = full_at.checked_sub(interval.saturating_mul(burst - 1)).unwrap_or(Timestamp::MIN);
+        // An empty bucket is full after this time. It is no emptier than that after its rate was raised, or the clock was set
+        // back. That is remembered: from each later moment it would be later.
+        self.full_at = self.full_at.min(schedule::after(now, interval.saturating_mul(burst)));
+        let next = self.full_at.checked_sub(interval.saturating_mul(burst - 1)).unwrap_or(Timestamp::MIN);
         (next > now).then_some(next)
     }
 
@@ -90,7 +91,12 @@ impl Limiter {
     }
 
     /// When the next token for any mail is there; `None` when there is one.
-    pub(super) fn next_token(&self, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn next_token(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.global.as_mut()?.next_token(now)
+    }
+
+    /// The same, just to look.
+    pub(super) fn look(&self, now: Timestamp) -> Option<Timestamp> {
         self.global?.next_token(now)
     }
 
@@ -108,8 +114,10 @@ impl Limiter {
     }
 
     /// When the next token of a domain is there; `None` when there is one.
-    pub(super) fn next_token_of(&self, domain: &Domain, rate: Rate, now: Timestamp) -> Option<Timestamp> {
-        Bucket { rate, ..*self.domains.get(domain)? }.next_token(now)
+    pub(super) fn next_token_of(&mut self, domain: &Domain, rate: Rate, now: Timestamp) -> Option<Timestamp> {
+        let bucket = self.domains.get_mut(domain)?;
+        bucket.rate = rate;
+        bucket.next_token(now)
     }
 
     /// Takes one of the tokens of a domain.
@@ -188,6 +196,7 @@ mod tests {
         let mut bucket = Bucket::new(rate);
         bucket.take(at(1_000_000_000));
         assert_eq!(bucket.next_token(at(0)), Some(at(1000)));
+        assert_eq!(bucket.next_token(at(1000)), None, "it is there when it was said to be");
         bucket.take(at(0));
         assert_eq!(bucket.next_token(at(0)), Some(at(1000)));
     }
@@ -202,20 +211,21 @@ mod tests {
         };
         take(&mut limiter);
         take(&mut limiter);
-        let next =
-            |limiter: &Limiter| (limiter.next_token(at(0)), limiter.next_token_of(&domain(1), rate, at(0)));
-        assert_eq!(next(&limiter), (Some(at(1000)), Some(at(1000))));
+        let next = |limiter: &mut Limiter| {
+            (limiter.next_token(at(0)), limiter.next_token_of(&domain(1), rate, at(0)))
+        };
+        assert_eq!(next(&mut limiter), (Some(at(1000)), Some(at(1000))));
         limiter.give_back(Some(&domain(1)));
-        assert_eq!(next(&limiter), (None, None));
+        assert_eq!(next(&mut limiter), (None, None));
         take(&mut limiter);
-        assert_eq!(next(&limiter), (Some(at(1000)), Some(at(1000))));
+        assert_eq!(next(&mut limiter), (Some(at(1000)), Some(at(1000))));
         limiter.give_back(None);
-        assert_eq!(next(&limiter), (None, Some(at(1000))), "that of the domain was used");
+        assert_eq!(next(&mut limiter), (None, Some(at(1000))), "that of the domain was used");
         // However many come back, the bucket holds no more than its burst.
         (0..10).for_each(|_| limiter.give_back(Some(&domain(1))));
         take(&mut limiter);
         take(&mut limiter);
-        assert_eq!(next(&limiter), (Some(at(1000)), Some(at(1000))));
+        assert_eq!(next(&mut limiter), (Some(at(1000)), Some(at(1000))));
     }
 
     #[test]

@@ -139,7 +139,12 @@ async fn nobody_is_told_of_what_fails_after_it_was_deleted_and_what_arrives_has_
     let mut world = World::new(routes(&[("one.test", &one), ("home.test", &home)]));
     let id = world.accept("alice@home.test", &["ann@one.test", "bob@one.test"]).await;
     one.wait_for_connections(1).await;
+    let detail = async || world.processor.why(id).await.unwrap().remove(0).detail;
+    assert_eq!(detail().await, "an attempt is being made");
+    world.processor.hold(&this(id)).await.unwrap();
+    assert_eq!(detail().await, "an attempt is being made; if it fails the message is held");
     assert_eq!(world.processor.delete(&this(id)).await.unwrap(), Touched { matched: 1, changed: 1 });
+    assert_eq!(detail().await, "an attempt is being made; if it fails the message is removed");
     world.done().await;
     assert_eq!(to(&one), ["ann@one.test"]);
     assert_eq!(home.messages().len(), 0);

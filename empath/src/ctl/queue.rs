@@ -130,7 +130,8 @@ pub(super) async fn release(
     messages: &Messages,
 ) -> Result<(), CtlError> {
     let changed: Changed = client.ask(&Request::Release { messages: messages.selection() }).await?;
-    output.answer(&changed, || format!("{} of {} messages go on now\n", changed.changed, changed.matched))?;
+    output
+        .answer(&changed, || format!("{} of {} messages are released\n", changed.changed, changed.matched))?;
     Ok(())
 }
 

@@ -132,7 +132,7 @@ async fn people_get_tables_in_which_nothing_steers_the_terminal() {
         (&["queue", "stats"], "1 messages, the oldest 60 s old"),
         (&["queue", "retry", ID], "1 of 1 messages are due now"),
         (&["queue", "hold", ID], "1 of 1 messages are held now"),
-        (&["queue", "release", ID], "1 of 1 messages go on now"),
+        (&["queue", "release", ID], "1 of 1 messages are released"),
         (&["queue", "freeze", "Slow.test"], "slow.test is frozen now"),
         (&["queue", "thaw", "slow.test"], "slow.test was not frozen"),
         (&["queue", "stats"], "frozen: slow.test"),

@@ -64,12 +64,43 @@ fn a_probe_that_fails_opens_the_breaker_again() {
 }
 
 #[test]
+fn messages_that_break_their_connections_open_no_breaker_and_do_not_shrink_the_window() {
+    let mut run = Run::new(&Config::default());
+    run.accept(40, "one.test");
+    (0..6).for_each(|_| run.finish(Outcome::Good, DELIVERED));
+    (0..20).for_each(|_| run.finish(Outcome::Interrupted, FAILED));
+    assert_eq!((run.events().len(), run.flying.len(), run.started.len()), (0, 5, 31));
+}
+
+#[test]
+fn a_probe_that_gets_as_far_as_its_message_closes_the_breaker() {
+    let mut run = broken();
+    run.tick();
+    run.events();
+    run.finish(Outcome::Interrupted, FAILED);
+    assert_eq!(run.events(), ["one.test Closed"]);
+    // What began before the breaker opened does not close it.
+    let mut run = Run::new(&Config::default());
+    run.accept(20, "one.test");
+    while run.events().is_empty() {
+        run.finish(Outcome::Failed, FAILED);
+    }
+    assert_eq!(run.flying.len(), 1);
+    run.finish(Outcome::Interrupted, FAILED);
+    assert_eq!((run.events().len(), run.flying.len()), (0, 0));
+}
+
+#[test]
 fn an_operator_who_wants_mail_to_go_now_has_the_destination_tried_now() {
     let mut run = broken();
     run.events();
-    run.queue.retry(id(20), at(1));
+    assert_eq!(run.queue.retry(id(20), at(1)), Some(1), "it goes, though it was due before");
     run.take();
+    // That is being tried for this one as well.
+    assert_eq!(run.queue.retry(id(19), at(1)), Some(1));
     assert_eq!((run.events(), run.flying.len()), (vec!["one.test HalfOpen".to_owned()], 2));
+    run.finish(Outcome::Good, DELIVERED);
+    assert_eq!(run.queue.retry(id(20), at(1)), Some(0), "nothing kept it");
     run.deliver_all();
     assert!(run.queue.snapshot(id(20)).is_none());
 }

@@ -73,6 +73,20 @@ fn a_destination_that_delivered_is_known_when_its_connections_have_gone() {
 }
 
 #[test]
+fn a_destination_that_delivered_and_falls_silent_over_its_messages_does_not_have_every_place_again() {
+    let mut run = run(8);
+    accept_each(&mut run, "well", 1);
+    run.accept(2, "well0.test");
+    run.finish(Outcome::Good, DELIVERED);
+    assert_eq!(run.queue.lanes.places.held(), [1, 0, 0]);
+    run.finish(Outcome::Interrupted, FAILED);
+    assert_eq!(run.queue.lanes.places.held(), [0, 1, 0]);
+    run.finish(Outcome::Good, DELIVERED);
+    run.accept(1, "well0.test");
+    assert_eq!(run.queue.lanes.places.held(), [1, 0, 0], "it delivers again");
+}
+
+#[test]
 fn destinations_that_failed_leave_places_to_those_that_nobody_has_tried() {
     let mut run = run(8);
     accept_each(&mut run, "silent", 6);

@@ -1,6 +1,6 @@
 //! A new configuration while there is mail.
 
-use super::*;
+use super::{run::Run, *};
 use crate::config::{DomainConfig, RateLimits};
 
 pub(super) fn replace(queue: &mut Queue, config: &Config, now: Timestamp) {
@@ -225,6 +225,37 @@ fn a_limit_holds_back_what_is_ready_and_lets_it_go_when_it_is_gone() {
         replace(&mut queue, &one_connection(&[]), at(0));
         queue.poll(at(0));
         assert_eq!(started(&mut queue).len(), 1, "at once, over the connection that there is");
+    }
+}
+
+#[test]
+fn what_waits_for_a_token_has_it_when_the_new_rate_gives_it() {
+    let by_domain = |messages, burst| {
+        let limited =
+            DomainConfig { rate_limit: Some(messages), rate_burst: Some(burst), ..DomainConfig::default() };
+        one_connection(&[("one.test", limited)])
+    };
+    let by_all = |messages| {
+        let mut config = one_connection(&[]);
+        config.rate_limits.global_per_second = Some(messages);
+        config
+    };
+    for (before, after, accepted, soon) in
+        [(by_domain(1, 1), by_domain(6000, 100), 5, 50), (by_all(1), by_all(100), 20, 200)]
+    {
+        let mut run = Run::new(&before);
+        run.accept(accepted, "one.test");
+        run.deliver_all();
+        assert!(usize::from(accepted) > run.started.len(), "the others wait");
+        run.now = 100;
+        let now = run.now();
+        replace(&mut run.queue, &after, now);
+        run.queue.poll(now);
+        let waits = run.obstacle(accepted);
+        assert!(matches!(waits, Obstacle::Rate { until, .. } if until < at(1)), "{waits:?}");
+        while run.started.len() < usize::from(accepted) {
+            assert!(run.tick() <= 100 + soon, "{:?} of {accepted}", run.started);
+        }
     }
 }
 

@@ -73,6 +73,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
 fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         3 => Just(Outcome::Good),
+        1 => Just(Outcome::Interrupted),
         3 => Just(Outcome::Failed),
         1 => Just(Outcome::TurnedAway),
         1 => Just(Outcome::Denied),
