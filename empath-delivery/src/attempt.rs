@@ -71,7 +71,7 @@ struct Attempt<'a> {
     survey: Survey,
     /// Recipients that the next host is tried for, each with what went wrong before.
     left: Vec<Left>,
-    /// Those that the present host has not been asked for: it takes so many over one connection.
+    /// Those that the present host has not been asked for: the connection took no more.
     unasked: Vec<Left>,
     attempted: Attempted,
 }
@@ -105,7 +105,7 @@ impl<'a> Attempt<'a> {
             }
             if reusable {
                 *open = Some(reused);
-            } else if !self.begun() || !self.unasked.is_empty() {
+            } else if !self.unasked.is_empty() {
                 // An idle connection closed by the peer is not a failure: the host gets a fresh one.
                 used = None;
             }
@@ -226,18 +226,21 @@ impl<'a> Attempt<'a> {
     async fn transfer(&mut self, open: &mut Open, reused: bool) -> bool {
         let started = Instant::now();
         let mut round = std::mem::take(&mut self.left);
+        // Whether the connection is known to have been of use. One that has then gone is no failure: a fresh one may be of use too.
+        let mut proven = reused;
         loop {
             let mut later = self.beyond(&mut round, open.connection.offered().limits);
             let message = self.outgoing(&round);
             open.messages += 1;
             let sent = open.connection.send(&message, Outgoing::new(self.id, self.content)).await;
-            if reused && sent.recipients.iter().all(is_stale) {
-                self.left.append(&mut round);
-                self.left.append(&mut later);
+            if proven && sent.recipients.iter().any(is_stale) {
+                round.append(&mut later);
+                self.unasked = round;
                 self.attempted.transfer += started.elapsed();
                 return false;
             }
             let delivered = sent.recipients.iter().any(Result::is_ok);
+            proven |= delivered;
             // RFC 2033 §1: what an LMTP server has taken is in its place.
             let arrived = match open.connection.protocol() {
                 Protocol::Smtp => Arrived::Relayed,
@@ -257,7 +260,7 @@ impl<'a> Attempt<'a> {
                         arrived: Some(arrived).filter(|_| !sent.notifies),
                     }),
                     // RFC 5321 §4.5.3.1.10: the server takes the rest in another transaction. Each takes some.
-                    Err(failure) if delivered && sent.reusable && is_too_many(&failure) => again.push(left),
+                    Err(failure) if delivered && is_too_many(&failure) => again.push(left),
                     // No other host can help.
                     Err(client::Failure { kind: FailureKind::Unreadable, .. }) => {
                         let result = Err(Failure::unreadable());
