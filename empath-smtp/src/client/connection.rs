@@ -275,6 +275,8 @@ impl Connection {
         let mut slices = slices.as_mut_slice();
         while left > 0 {
             let patience = patience.min(self.left());
+            // What comes before the last octets are written can't be a reply to them.
+            self.look().await?;
             let progress = poll_fn(|cx| {
                 self.poll_while_reading(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
             });
@@ -288,6 +290,15 @@ impl Connection {
         let flushed = poll_fn(|cx| self.poll_while_reading(cx, AsyncWrite::poll_flush));
         timeout(patience, flushed).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
         Ok(())
+    }
+
+    /// Reads what has come by now.
+    async fn look(&mut self) -> io::Result<()> {
+        let come = |cx: &mut Context<'_>| match self.poll_while_reading(cx, |_, _| Poll::Pending) {
+            Poll::Pending => Poll::Ready(Ok(())),
+            failed @ Poll::Ready(_) => failed,
+        };
+        poll_fn(come).await
     }
 
     /// Reads as long as `write` waits: a server that waits for us to read its replies doesn't read what we write.
