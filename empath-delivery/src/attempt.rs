@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use empath_common::{Domain, Envelope, ForwardPath, MessageId, Reply};
-use empath_smtp::client::{self, FailureKind, Limits, Protocol, Stage, Survey, Target};
+use empath_common::{Domain, Envelope, ForwardPath, MessageId};
+use empath_smtp::client::{self, FailureKind, Limits, Protocol, Survey, Target};
 use empath_spool::Content;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    attempted::{Attempted, Tried, turned_down},
+    attempted::{Attempted, Tried, is_stale, is_too_many, is_unclear, is_unknown_command, turned_down},
     config::Config,
     content::Outgoing,
     dsn::Arrived,
@@ -71,8 +71,10 @@ struct Attempt<'a> {
     survey: Survey,
     /// Recipients that the next host is tried for, each with what went wrong before.
     left: Vec<Left>,
-    /// Those that the present host has not been asked for: it takes so many over one connection.
+    /// Those that the present host has not been asked for: the connection took no more.
     unasked: Vec<Left>,
+    /// Some host offers CHUNKING and doesn't know it.
+    in_dots: bool,
     attempted: Attempted,
 }
 
@@ -91,6 +93,7 @@ impl<'a> Attempt<'a> {
             survey,
             left: job.recipients.iter().map(left).collect(),
             unasked: Vec::new(),
+            in_dots: false,
             attempted: Attempted::new(job),
         }
     }
@@ -105,7 +108,7 @@ impl<'a> Attempt<'a> {
             }
             if reusable {
                 *open = Some(reused);
-            } else if !self.begun() || !self.unasked.is_empty() {
+            } else if !self.unasked.is_empty() {
                 // An idle connection closed by the peer is not a failure: the host gets a fresh one.
                 used = None;
             }
@@ -195,6 +198,7 @@ impl<'a> Attempt<'a> {
                     self.fail(&failure, Some(&peer));
                 }
                 Ok(mut fresh) => {
+                    fresh.connection.forgo(false, self.in_dots);
                     if self.transfer(&mut fresh, false).await {
                         // One is kept: the first, which is of the better host.
                         let spare = if open.is_none() { open.replace(fresh) } else { Some(fresh) };
@@ -226,18 +230,22 @@ impl<'a> Attempt<'a> {
     async fn transfer(&mut self, open: &mut Open, reused: bool) -> bool {
         let started = Instant::now();
         let mut round = std::mem::take(&mut self.left);
+        // Whether the connection is known to have been of use. One that has then gone is no failure: a fresh one may be of use too.
+        let mut proven = reused;
         loop {
             let mut later = self.beyond(&mut round, open.connection.offered().limits);
             let message = self.outgoing(&round);
+            let chunked = open.connection.offered().chunking;
             open.messages += 1;
             let sent = open.connection.send(&message, Outgoing::new(self.id, self.content)).await;
-            if reused && sent.recipients.iter().all(is_stale) {
-                self.left.append(&mut round);
-                self.left.append(&mut later);
+            if proven && sent.recipients.iter().any(is_stale) {
+                round.append(&mut later);
+                self.unasked = round;
                 self.attempted.transfer += started.elapsed();
                 return false;
             }
             let delivered = sent.recipients.iter().any(Result::is_ok);
+            proven |= delivered;
             // RFC 2033 §1: what an LMTP server has taken is in its place.
             let arrived = match open.connection.protocol() {
                 Protocol::Smtp => Arrived::Relayed,
@@ -257,7 +265,11 @@ impl<'a> Attempt<'a> {
                         arrived: Some(arrived).filter(|_| !sent.notifies),
                     }),
                     // RFC 5321 §4.5.3.1.10: the server takes the rest in another transaction. Each takes some.
-                    Err(failure) if delivered && sent.reusable && is_too_many(&failure) => again.push(left),
+                    Err(failure) if delivered && is_too_many(&failure) => again.push(left),
+                    Err(failure) if chunked && is_unknown_command(&failure) => {
+                        self.in_dots = true;
+                        again.push(left);
+                    }
                     // No other host can help.
                     Err(client::Failure { kind: FailureKind::Unreadable, .. }) => {
                         let result = Err(Failure::unreadable());
@@ -287,6 +299,7 @@ impl<'a> Attempt<'a> {
                 }
                 None => again.append(&mut later),
             }
+            open.connection.forgo(false, self.in_dots);
             if again.is_empty() || !sent.reusable {
                 self.unasked = again;
                 self.attempted.transfer += started.elapsed();
@@ -356,32 +369,5 @@ impl<'a> Attempt<'a> {
             self.attempted.results.push(Tried { recipient, result: Err(failure), peer, arrived: None });
         }
         self.attempted
-    }
-}
-
-/// The peer had given the connection up before it saw the message.
-fn is_stale(result: &Result<Reply, client::Failure>) -> bool {
-    match result {
-        Err(client::Failure { stage: Stage::MailFrom, kind }) => match kind {
-            FailureKind::Closed | FailureKind::Io(_) => true,
-            FailureKind::Refused(reply) => reply.code.get() == 421,
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
-/// The transaction failed without an answer that says whom it is about.
-fn is_unclear(failure: &client::Failure) -> bool {
-    matches!(failure.stage, Stage::RcptTo | Stage::Data | Stage::EndOfData)
-        && matches!(failure.kind, FailureKind::Garbled(_) | FailureKind::Closed | FailureKind::Timeout)
-}
-
-fn is_too_many(failure: &client::Failure) -> bool {
-    match failure {
-        client::Failure { stage: Stage::RcptTo, kind: FailureKind::Refused(reply) } => {
-            matches!(reply.code.get(), 452 | 552)
-        }
-        _ => false,
     }
 }

@@ -145,3 +145,41 @@ fn said(result: &Result<Reply, client::Failure>) -> Outcome {
         },
     }
 }
+
+/// The peer had given the connection up before it saw the message.
+pub(crate) fn is_stale(result: &Result<Reply, client::Failure>) -> bool {
+    match result {
+        Err(client::Failure { stage: Stage::MailFrom, kind }) => match kind {
+            FailureKind::Closed | FailureKind::Io(_) => true,
+            FailureKind::Refused(reply) => reply.code.get() == 421,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// The transaction failed without an answer that says whom it is about.
+pub(crate) fn is_unclear(failure: &client::Failure) -> bool {
+    matches!(failure.stage, Stage::RcptTo | Stage::Data | Stage::EndOfData)
+        && matches!(failure.kind, FailureKind::Garbled(_) | FailureKind::Closed | FailureKind::Timeout)
+}
+
+/// RFC 5321 §4.5.3.1.10: more recipients than a transaction may have.
+pub(crate) fn is_too_many(failure: &client::Failure) -> bool {
+    match failure {
+        client::Failure { stage: Stage::RcptTo, kind: FailureKind::Refused(reply) } => {
+            matches!(reply.code.get(), 452 | 552)
+        }
+        _ => false,
+    }
+}
+
+/// A chunk was not understood (RFC 5321 §4.2.4), which says nothing about the message.
+pub(crate) fn is_unknown_command(failure: &client::Failure) -> bool {
+    match failure {
+        client::Failure { stage: Stage::Content | Stage::EndOfData, kind: FailureKind::Refused(reply) } => {
+            matches!(reply.code.get(), 500 | 502 | 503)
+        }
+        _ => false,
+    }
+}

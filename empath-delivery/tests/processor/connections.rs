@@ -86,6 +86,21 @@ async fn an_idle_connection_that_the_server_closed_is_no_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_idle_connection_that_is_dead_is_no_failure_and_no_hit() {
+    let one = Peer::start(Script::new().nth(At::MailFrom, 2, Act::Stall)).await.unwrap();
+    let mut world = World::new(routes(&[("one.test", &one)]));
+    world.accept("alice@home.test", &["ann@one.test"]).await;
+    world.done().await;
+    world.accept("alice@home.test", &["bob@one.test"]).await;
+    world.done().await;
+    assert_eq!(to(&one), ["ann@one.test", "bob@one.test"]);
+    assert!(world.metric("empath_delivery_attempts_total{status=\"deferred\"}").abs() < 0.1);
+    let pool = |metric| world.metric(&format!("empath_delivery_pool_{metric}"));
+    let counted = ["hits_total", "misses_total", "size"].map(pool);
+    assert_eq!(counted.map(|value| value.to_string()), ["0", "2", "1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_closes_in_the_middle_is_a_failure() {
     let one = Peer::start(Script::new().nth(At::EndOfData, 1, Act::Close)).await.unwrap();
     let mut world = World::new(routes(&[("one.test", &one)]));

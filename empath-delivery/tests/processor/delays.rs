@@ -106,8 +106,8 @@ async fn a_delay_is_told_to_those_alone_who_want_to_hear_of_it() {
 async fn of_what_is_in_flight_when_it_is_late_the_sender_hears_when_it_has_failed() {
     let slow = Script::new()
         .nth(At::RcptTo, 1, Act::reply("451 4.7.1 later"))
-        .nth(At::MailFrom, 2, Act::Delay(4 * Duration::from_mins(1)))
-        .on(At::RcptTo, Act::reply("451 4.7.2 still not"));
+        .nth(At::RcptTo, 2, Act::Delay(4 * Duration::from_mins(1)))
+        .on(At::EndOfData, Act::reply("451 4.7.2 still not"));
     let one = Peer::start(slow).await.unwrap();
     let home = Peer::start(Script::new()).await.unwrap();
     let late = DsnConfig { delay_after: Some(Duration::from_mins(2)), ..DsnConfig::default() };

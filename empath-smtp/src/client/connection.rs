@@ -27,6 +27,11 @@ use super::{
 /// Octets of replies that are read at a time, and at most kept while something is being written.
 const INPUT: usize = 8 * 1024;
 
+/// How long the first reply after an idle time is waited for: on a connection that a firewall has forgotten, or whose server
+/// has vanished, nothing ever comes back. A server that is there and slower finds the client gone before it has any content,
+/// and a fresh connection can wait as long as the timeouts say.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+
 const UNEXPECTED: FailureKind = FailureKind::Garbled(GarbledReason::Unexpected);
 
 /// A greeted connection to a server. It takes one transaction after another.
@@ -47,6 +52,8 @@ pub struct Connection {
     mails: u32,
     /// The server waits for a command.
     idle: bool,
+    /// It was idle, and the server has said nothing since.
+    in_doubt: bool,
     /// When the content of the present transaction must be written.
     deadline: Option<Instant>,
 }
@@ -108,15 +115,19 @@ impl Connection {
                     return sent;
                 }
             };
-            if let Err(kind) = outcome {
-                transaction.failed(stage, kind);
+            match outcome {
+                Ok(()) => {}
+                // Without a sign of life the connection had ended before the transaction.
+                Err(FailureKind::Timeout) if self.in_doubt => transaction.failed(stage, FailureKind::Closed),
+                Err(kind) => transaction.failed(stage, kind),
             }
         }
     }
 
     /// Completes when the server closes the idle connection or speaks unasked (421): it must not be used again.
-    /// May be dropped and called again.
+    /// May be dropped and called again. If the next transaction meets silence, it fails as on a closed connection, and soon.
     pub async fn closed(&mut self) {
+        self.in_doubt = true;
         if self.input.is_empty() {
             // An error ends the connection as well as octets or the end do.
             let _ = self.stream.read_buf(&mut self.input).await;
@@ -145,7 +156,7 @@ impl Connection {
 
     async fn write_commands(&mut self, stage: Stage, commands: &[u8]) -> Result<(), FailureKind> {
         self.unsolicited()?;
-        match self.write([commands, b"", b""], self.timeouts.of(stage)).await {
+        match self.write([commands, b"", b""], self.patience(stage)).await {
             // The server may have said why before it closed: reading the replies will tell.
             Err(FailureKind::Closed) => Ok(()),
             outcome => outcome,
@@ -228,9 +239,16 @@ impl Connection {
         let patience = match stage {
             // The server has the message: giving up now would make it arrive twice.
             Stage::EndOfData => self.timeouts.data_termination,
-            stage => self.timeouts.of(stage).min(self.left()),
+            stage => self.patience(stage).min(self.left()),
         };
-        timeout(patience, self.read_reply()).await.unwrap_or(Err(FailureKind::Timeout))
+        let reply = timeout(patience, self.read_reply()).await.unwrap_or(Err(FailureKind::Timeout))?;
+        self.in_doubt = false;
+        Ok(reply)
+    }
+
+    fn patience(&self, stage: Stage) -> Duration {
+        let configured = self.timeouts.of(stage);
+        if self.in_doubt { configured.min(SIGN_OF_LIFE) } else { configured }
     }
 
     /// What is left of the time of the transaction.
@@ -257,6 +275,8 @@ impl Connection {
         let mut slices = slices.as_mut_slice();
         while left > 0 {
             let patience = patience.min(self.left());
+            // What comes before the last octets are written can't be a reply to them.
+            self.look().await?;
             let progress = poll_fn(|cx| {
                 self.poll_while_reading(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
             });
@@ -270,6 +290,15 @@ impl Connection {
         let flushed = poll_fn(|cx| self.poll_while_reading(cx, AsyncWrite::poll_flush));
         timeout(patience, flushed).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
         Ok(())
+    }
+
+    /// Reads what has come by now.
+    async fn look(&mut self) -> io::Result<()> {
+        let come = |cx: &mut Context<'_>| match self.poll_while_reading(cx, |_, _| Poll::Pending) {
+            Poll::Pending => Poll::Ready(Ok(())),
+            failed @ Poll::Ready(_) => failed,
+        };
+        poll_fn(come).await
     }
 
     /// Reads as long as `write` waits: a server that waits for us to read its replies doesn't read what we write.

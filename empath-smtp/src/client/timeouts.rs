@@ -40,7 +40,8 @@ pub struct Timeouts {
     pub starttls: Duration,
     /// Wait this long for the reply to MAIL.
     ///
-    /// RFC 5321 §4.5.3.2.2. Default: `"5m"`.
+    /// An idle connection that shows no sign of life for 10 seconds is replaced by a fresh one, which has all this time (RFC
+    /// 5321 §4.5.3.2.2). Default: `"5m"`.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub mail_from: Duration,

@@ -1,5 +1,7 @@
 //! Time, which is paused.
 
+use tokio::time::timeout;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -65,6 +67,39 @@ async fn a_slow_server_is_waited_for() {
     let (_peer, connection) = served(script, Timeouts::default()).await;
     let sent = send_long(&mut connection.unwrap()).await;
     assert!(sent.recipients[0].is_ok(), "{sent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_without_a_sign_of_life_has_ended_and_is_not_waited_for_long() {
+    let (minutes, seconds) = (Duration::from_mins(5), Duration::from_secs(4));
+    for (was_idle, mail_from, kind, waited) in [
+        (true, minutes, FailureKind::Closed, 10),
+        (true, seconds, FailureKind::Closed, 4),
+        (false, minutes, FailureKind::Timeout, 300),
+    ] {
+        let script = Script::new().nth(At::MailFrom, 2, Act::Stall);
+        let (_peer, connection) = served(script, Timeouts { mail_from, ..Timeouts::default() }).await;
+        let mut connection = connection.unwrap();
+        assert!(send_long(&mut connection).await.recipients[0].is_ok());
+        if was_idle {
+            timeout(Duration::from_mins(1), connection.closed()).await.unwrap_err();
+        }
+        let start = tokio::time::Instant::now();
+        let sent = send_long(&mut connection).await;
+        assert_eq!(sent.recipients, [Err(failure(Stage::MailFrom, kind))]);
+        assert_eq!(start.elapsed().as_secs(), waited);
+        assert!(!sent.reusable);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_that_shows_life_is_waited_for_as_any_other() {
+    let slow = |seconds| Act::Delay(Duration::from_secs(seconds));
+    let script = Script::new().on(At::MailFrom, slow(9)).on(At::RcptTo, slow(280)).on(At::Data, slow(110));
+    let (_peer, connection) = served(script, Timeouts::default()).await;
+    let mut connection = connection.unwrap();
+    timeout(Duration::from_mins(1), connection.closed()).await.unwrap_err();
+    assert!(send_long(&mut connection).await.recipients[0].is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,3 +1,5 @@
+use tokio::sync::oneshot;
+
 use super::*;
 
 #[tokio::test]
@@ -252,6 +254,41 @@ async fn a_server_that_breaks_off_the_content_is_heard() {
         assert!(kinds.contains(&kind), "{kind:?} is none of {kinds:?}");
         assert!(!sent.reusable);
     }
+}
+
+/// Pieces of content, the third of which waits until it may come.
+struct Halting(u32, Option<oneshot::Receiver<()>>);
+
+impl Source for Halting {
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        self.0 += 1;
+        if self.0 == 3
+            && let Some(go_on) = self.1.take()
+        {
+            go_on.await.unwrap();
+        }
+        Ok((self.0 <= 3).then(|| "x\r\n".into()))
+    }
+}
+
+#[tokio::test]
+async fn an_acceptance_of_content_that_is_still_to_come_is_none() {
+    let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+    let (said, heard) = oneshot::channel();
+    tokio::spawn(async move {
+        theirs.write_all(b"220 x\r\n").await.unwrap();
+        for reply in ["250 x\r\n", "250 ok\r\n", "250 ok\r\n", "354 go on\r\n", "250 2.0.0 fine\r\n"] {
+            while theirs.read_u8().await.unwrap() != b'\n' {}
+            theirs.write_all(reply.as_bytes()).await.unwrap();
+        }
+        said.send(()).unwrap();
+        while theirs.read_u8().await.is_ok() {}
+    });
+    let mut connection = greet(ours, Timeouts::default()).await.unwrap();
+    let survey = Survey::of(Halting(0, None)).await.unwrap();
+    let sent = connection.send(&message(&["bob@example.test"], survey), Halting(0, Some(heard))).await;
+    let unexpected = Err(failure(Stage::Content, FailureKind::Garbled(GarbledReason::Unexpected)));
+    assert_eq!(sent, Sent { recipients: vec![unexpected], notifies: false, reusable: false });
 }
 
 #[tokio::test]
