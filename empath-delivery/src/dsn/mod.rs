@@ -8,6 +8,7 @@
 
 mod addressee;
 mod fields;
+mod local;
 mod news;
 mod part;
 mod status;
@@ -21,6 +22,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use addressee::{Addressee, ascii_address};
 pub(crate) use addressee::{is_report, is_told};
 use fields::{Folded, ascii, most_text};
+pub use local::Local;
 pub use news::{Arrived, Delayed, Failed, News, Success};
 use part::{MESSAGE, Part, is_lines};
 use status::status;
@@ -171,7 +173,7 @@ fn trouble(text: &mut String, failed: &Failed, most: usize) {
         let said = if failed.reply.is_some() { " said" } else { "" };
         let _ = write!(text, "    host {host}{said}:\r\n");
     }
-    let _ = write!(text, "    {}\r\n", Folded { text: &ascii(&failed.detail, most), indent: "    " });
+    let _ = write!(text, "    {}\r\n", Folded { text: &ascii(&failed.told(), most), indent: "    " });
 }
 
 /// What the sender knows the message by: all of it if that was asked and can be (RFC 3461 §4.3), else the header.

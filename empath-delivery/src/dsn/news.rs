@@ -1,9 +1,9 @@
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use empath_common::{EnhancedStatus, Envelope, ForwardPath, OriginalRecipient, Reply, Ret};
 use jiff::Timestamp;
 
-use super::addressee::is_report;
+use super::{Local, addressee::is_report};
 use crate::config::HostAddr;
 
 /// What the sender is told of.
@@ -43,12 +43,21 @@ pub struct Failed {
     pub host: Option<HostAddr>,
     /// What it said.
     pub reply: Option<Reply>,
-    /// What happened, for people.
+    /// What happened, for our own people.
     pub detail: String,
+    /// What others are told instead, if that is our own affair.
+    pub local: Option<Local>,
     /// When it was tried last.
     pub last_attempt: Option<Timestamp>,
     /// Whether it was given up because of its time in the queue.
     pub expired: bool,
+}
+
+impl Failed {
+    /// What happened, for outsiders.
+    pub(super) fn told(&self) -> Cow<'_, str> {
+        self.local.map_or(Cow::Borrowed(&*self.detail), |local| local.to_string().into())
+    }
 }
 
 /// A recipient that takes long.
