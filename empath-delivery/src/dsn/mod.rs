@@ -132,7 +132,10 @@ fn explanation(report: &Report<'_>, addressee: &Addressee<'_>) -> Part {
     for failed in failed {
         let _ = write!(text, "\r\n<{}>\r\n", failed.recipient.as_str());
         if failed.expired {
-            let _ = write!(text, "    was not delivered in time; the last attempt ended with\r\n");
+            text.push_str(match failed.last_attempt {
+                Some(_) => "    was not delivered in time; the last attempt ended with\r\n",
+                None => "    was not delivered in time:\r\n",
+            });
         }
         trouble(&mut text, failed, most);
     }
