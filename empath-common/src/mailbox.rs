@@ -1,4 +1,4 @@
-use std::{cmp::Ordering, fmt, hash, str::FromStr};
+use std::{borrow::Cow, cmp::Ordering, fmt, hash, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,8 @@ pub enum Host {
 /// A mailbox, `Local-part "@" ( Domain / address-literal )` (RFC 5321 §4.1.2).
 ///
 /// Displays exactly as it was written, case and quoting of the local part and U-labels included (RFC 5321
-/// §2.4: only the final host interprets the local part). Equality ignores the spelling of the host alone.
+/// §2.4: only the final host interprets the local part). Equality ignores the spelling of the host alone; see
+/// [`canonical`](Self::canonical).
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mailbox {
@@ -91,6 +92,38 @@ impl Mailbox {
         self.text.get(..self.local_len.into()).unwrap_or_default()
     }
 
+    /// The local part as it is interpreted: without quotes and backslashes that it does not need (RFC 5321 §4.1.2).
+    /// `"b\ob"` is `bob`; `"a\ b"` is `"a b"`.
+    pub fn canonical_local_part(&self) -> Cow<'_, str> {
+        let written = self.local_part();
+        let Some(quoted) = written.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+            return written.into();
+        };
+        let (mut meant, mut quoted_again) = (String::with_capacity(written.len()), String::from('"'));
+        let mut chars = quoted.chars();
+        while let Some(c) = chars.next() {
+            let c = if c == '\\' { chars.next().unwrap_or(c) } else { c };
+            meant.push(c);
+            if matches!(c, '"' | '\\') {
+                quoted_again.push('\\');
+            }
+            quoted_again.push(c);
+        }
+        quoted_again.push('"');
+        if is_dot_string(&meant) { meant.into() } else { quoted_again.into() }
+    }
+
+    /// The mailbox with its [canonical](Self::canonical_local_part) local part: to be compared, never to be passed on.
+    pub fn canonical(&self) -> Cow<'_, Self> {
+        let local = self.canonical_local_part();
+        // It is never longer than what was written.
+        let local_len = u8::try_from(local.len()).unwrap_or(self.local_len);
+        if local == self.local_part() {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(Self { text: format!("{local}@{}", self.host).into(), local_len, host: self.host.clone() })
+    }
+
     /// The domain or address literal.
     pub fn host(&self) -> &Host {
         &self.host
@@ -135,11 +168,11 @@ fn local_part_len(text: &str) -> Result<usize, MailboxError> {
     }
     let len = text.find('@').ok_or(MailboxError::NoDomain)?;
     let local = text.get(..len).unwrap_or_default();
-    if local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext)) {
-        Ok(len)
-    } else {
-        Err(MailboxError::LocalPart)
-    }
+    if is_dot_string(local) { Ok(len) } else { Err(MailboxError::LocalPart) }
+}
+
+fn is_dot_string(local: &str) -> bool {
+    local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
 }
 
 fn is_atext(c: char) -> bool {

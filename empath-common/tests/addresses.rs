@@ -45,6 +45,43 @@ fn mailboxes_of_the_grammar_are_taken_as_written() {
 }
 
 #[test]
+fn a_local_part_means_the_same_whatever_needless_quotes_and_backslashes_it_has() {
+    for (text, meant) in [
+        ("bob", "bob"),
+        (r#""bob""#, "bob"),
+        (r#""b\ob""#, "bob"),
+        (r#""\b\.\o""#, "b.o"),
+        (r#""Bob""#, "Bob"),
+        (r#""a/b""#, "a/b"),
+        ("\"δοκ\"", "δοκ"),
+        // These need their quotes.
+        (r#""""#, r#""""#),
+        (r#"".a""#, r#"".a""#),
+        (r#""..""#, r#""..""#),
+        (r#""../x""#, r#""../x""#),
+        (r#""a b""#, r#""a b""#),
+        (r#""a\ \b""#, r#""a b""#),
+        (r#""a\@b""#, r#""a@b""#),
+        (r#""a\"\\""#, r#""a\"\\""#),
+        (r#""\"bob\"""#, r#""\"bob\"""#),
+    ] {
+        let address = format!("{text}@a.test");
+        let written: Mailbox = address.parse().unwrap();
+        assert_eq!(written.canonical_local_part(), meant, "{text}");
+        let plain: Mailbox = format!("{meant}@A.test").parse().unwrap();
+        assert_eq!(*written.canonical(), plain, "{text}");
+        assert_eq!(*plain.canonical(), plain, "{text}");
+        assert_eq!(written.to_string(), address, "it stays as it was written");
+    }
+    for (one, other) in
+        [("bob", "Bob"), (r#""a b""#, "ab"), (r#""\"bob\"""#, "bob"), (r#""a\\b""#, r#""ab""#)]
+    {
+        let [one, other] = [one, other].map(|local| format!("{local}@a.test").parse::<Mailbox>().unwrap());
+        assert_ne!(one.canonical(), other.canonical());
+    }
+}
+
+#[test]
 fn malformed_mailboxes_are_refused_with_their_reason() {
     use MailboxError::{Literal, LocalPart, NeedsUtf8, NoDomain, NotUtf8};
     let domain = MailboxError::Domain;

@@ -44,6 +44,10 @@ proptest! {
             prop_assert_eq!(mailbox.to_string(), text.as_str());
             prop_assert_eq!(&mailbox.to_string().parse::<Mailbox>().unwrap(), &mailbox);
             prop_assert!(mailbox.local_part().len() <= Mailbox::MAX_LOCAL_LEN);
+            let canonical = mailbox.canonical_local_part();
+            let again: Mailbox = format!("{canonical}@{}", mailbox.host()).parse().unwrap();
+            prop_assert_eq!((again.local_part(), again.canonical_local_part()), (&*canonical, canonical.clone()));
+            prop_assert_eq!(&again, &*mailbox.canonical());
         }
     }
 

@@ -40,9 +40,14 @@ pub async fn header(content: &Content) -> io::Result<Bytes> {
     {
         octets = [octets, piece].concat().into();
     }
-    octets.truncate(MAX_HEADER);
-    octets.truncate(end_of_header(&octets));
+    octets.truncate(header_of(&octets).len());
     Ok(octets)
+}
+
+/// The same of octets in memory.
+pub(crate) fn header_of(octets: &[u8]) -> &[u8] {
+    let start = octets.get(..MAX_HEADER).unwrap_or(octets);
+    start.get(..end_of_header(start)).unwrap_or(start)
 }
 
 /// The whole message, unless it has more octets than `most`.

@@ -78,11 +78,11 @@ pub(crate) fn check_template(template: &Path) -> Result<(), TemplateError> {
 /// The Maildir of a recipient. `hostname` is the domain of the bare `<Postmaster>` (RFC 5321 §4.5.1).
 ///
 /// No address leads out of the place that the template gives it: an octet that has a meaning in a path is
-/// written `%XX`.
+/// written `%XX`. Spellings of one address have one directory (RFC 5321 §4.1.2).
 pub(crate) fn directory(template: &Path, recipient: &ForwardPath, hostname: &Domain) -> PathBuf {
     let (local, domain) = match recipient.mailbox() {
         None => ("postmaster".to_owned(), hostname.to_string()),
-        Some(mailbox) => (name(mailbox.local_part()), name(&mailbox.host().to_string())),
+        Some(mailbox) => (name(&mailbox.canonical_local_part()), name(&mailbox.host().to_string())),
     };
     let text = template.to_string_lossy();
     let mut path = String::with_capacity(text.len() + local.len() + domain.len());
@@ -312,7 +312,11 @@ mod tests {
             ("../../etc/x@test.example", "/m/%2E.%2F..%2Fetc%2Fx@test.example"),
             ("/etc/passwd@test.example", "/m/%2Fetc%2Fpasswd@test.example"),
             ("\"..\"@test.example", "/m/\"..\"@test.example"),
-            ("\".. /\\/\"@test.example", "/m/\".. %2F\\%2F\"@test.example"),
+            ("\"../x\"@test.example", "/m/\"..%2Fx\"@test.example"),
+            ("\".. /\\/\"@test.example", "/m/\".. %2F%2F\"@test.example"),
+            ("\"a/b\"@test.example", "/m/a%2Fb@test.example"),
+            ("\"bob\"@test.example", "/m/bob@test.example"),
+            ("\"b\\ob\"@Test.Example", "/m/bob@test.example"),
             ("a%2F@test.example", "/m/a%252F@test.example"),
             ("{domain}@test.example", "/m/{domain}@test.example"),
             ("é@[192.0.2.1]", "/m/é@[192.0.2.1]"),

@@ -95,7 +95,7 @@ pub struct Config {
     pub domains: BTreeMap<DomainPattern, DomainConfig>,
     /// Where the mail of some senders goes that would otherwise go to MX hosts.
     ///
-    /// A key is an address (`"news@example.test"`, its local part as it is written: RFC 5321 §2.4), a domain
+    /// A key is an address (`"news@example.test"`, the case of its local part counts: RFC 5321 §2.4), a domain
     /// (`"example.test"`, all its addresses), every name below one (`"*.example.test"`), or the null reverse-path of
     /// reports (`"<>"`). The most exact match alone applies: the address, then the domain, then the longest name above it.
     ///

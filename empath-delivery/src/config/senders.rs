@@ -12,7 +12,7 @@ use super::{DomainConfig, LmtpServer, Override, Smarthost, TlsPolicy};
 pub enum SenderPattern {
     /// `<>`: mail that nobody is told about, as reports are (RFC 5321 §4.5.5).
     Null,
-    /// `news@example.test`: this address. Its local part counts as it is written (RFC 5321 §2.4).
+    /// `news@example.test`: this address. The case of its local part counts (RFC 5321 §2.4), and needless quotes don't (§4.1.2).
     Mailbox(Mailbox),
     /// `example.test`: every address of this domain.
     Exact(Domain),
@@ -35,7 +35,8 @@ impl FromStr for SenderPattern {
             name.parse().ok().map(Self::Below)
         } else if text.contains('@') {
             // Whoever writes `*@example.test` means `example.test`, and not one odd address.
-            text.parse().ok().filter(|_| !text.starts_with("*@")).map(Self::Mailbox)
+            let mailbox = text.parse::<Mailbox>().ok().map(|mailbox| mailbox.canonical().into_owned());
+            mailbox.filter(|mailbox| mailbox.local_part() != "*").map(Self::Mailbox)
         } else {
             text.parse().ok().map(Self::Exact)
         };
@@ -192,7 +193,20 @@ mod tests {
                 text.parse::<SenderPattern>()
             );
         }
-        for text in ["", "*", "*.", "@example.test", "*@example.test", "<news@example.test>", "a b", "*."] {
+        for text in ["\"news\"@example.test", "\"ne\\ws\"@Example.test"] {
+            assert_eq!(text.parse(), "news@example.test".parse::<SenderPattern>(), "{text}");
+        }
+        for text in [
+            "",
+            "*",
+            "\"*\"@example.test",
+            "*.",
+            "@example.test",
+            "*@example.test",
+            "<news@example.test>",
+            "a b",
+            "*.",
+        ] {
             assert_eq!(text.parse::<SenderPattern>(), Err(SenderPatternError), "{text:?}");
         }
     }

@@ -3,13 +3,16 @@
 //! It is ASCII whatever it reports, so that every host takes it. Only an address of the sender that needs UTF-8
 //! makes it an SMTPUTF8 message, and only a message that comes back as a whole makes it 8-bit.
 //!
-//! There are no loops: the sender is told of a message, the postmaster of a report that did not reach the sender, and
-//! nobody of one that did not reach the postmaster. Which of them a message is, is stored with it.
+//! There are no loops: the sender is told of a message, once more with less if that was too much, the postmaster of a report
+//! that did not reach the sender, and nobody of one that did not reach the postmaster. Which of them a message is, is stored
+//! with it.
 
 mod addressee;
 mod fields;
+mod local;
 mod news;
 mod part;
+mod shorter;
 mod status;
 
 use std::fmt::Write as _;
@@ -19,14 +22,22 @@ use empath_common::{Body, Domain, Envelope, ForwardPath, Mailbox, MessageId, Rev
 use jiff::{Timestamp, tz::TimeZone};
 
 use addressee::{Addressee, ascii_address};
-pub(crate) use addressee::{is_report, is_told};
+pub(crate) use addressee::{is_report, is_told, returns_whole};
 use fields::{Folded, ascii, most_text};
+pub use local::Local;
 pub use news::{Arrived, Delayed, Failed, News, Success};
-use part::{MESSAGE, Part, is_lines};
+use part::{GLOBAL, PLAIN, Part, is_lines};
+pub(crate) use shorter::shortened;
 use status::status;
 
 /// Most octets of a message that is returned as a whole; of a larger one the header is.
 pub(crate) const MAX_RETURNED: u64 = 256 << 10;
+
+/// Most octets of a report: it returns a message, maybe encoded, and has a line or so for each recipient.
+pub(crate) const MAX_REPORT: u64 = 8 * MAX_RETURNED;
+
+/// What the header says of a report with 8-bit octets.
+const EIGHT_BIT: &str = "Content-Transfer-Encoding: 8bit\r\n";
 
 /// A report about one message.
 #[derive(Debug)]
@@ -61,11 +72,16 @@ pub fn report(report: &Report<'_>) -> Option<(Envelope, Bytes)> {
     envelope.smtputf8 = ascii_address(mailbox).is_none();
     // RFC 6710: a report is as urgent as what it is about.
     (envelope.priority, envelope.mt_priority) = (report.envelope.priority, report.envelope.mt_priority);
-    addressee.mark(&mut envelope);
     let parts = [explanation(report, &addressee), status(report), returned(report)];
+    addressee.mark(&mut envelope, is_whole(&parts));
     let eight_bit = parts.iter().any(|part| part.encoding() == "8bit");
     envelope.body = if envelope.smtputf8 || eight_bit { Body::EightBitMime } else { Body::SevenBit };
     Some((envelope, content(report, &addressee, &parts, eight_bit).into()))
+}
+
+/// Whether the message is in the report, and not its header alone.
+fn is_whole([_, _, returned]: &[Part; 3]) -> bool {
+    [PLAIN, GLOBAL].iter().any(|[of_whole, _]| returned.media_type == *of_whole)
 }
 
 fn content(report: &Report<'_>, addressee: &Addressee<'_>, parts: &[Part; 3], eight_bit: bool) -> Vec<u8> {
@@ -93,7 +109,7 @@ fn content(report: &Report<'_>, addressee: &Addressee<'_>, parts: &[Part; 3], ei
     let [_, status, _] = parts;
     let report_type = status.media_type.trim_start_matches("message/");
     // RFC 2045 §6.4: what holds a part in 8 bits says so.
-    let encoding = if eight_bit { "Content-Transfer-Encoding: 8bit\r\n" } else { "" };
+    let encoding = if eight_bit { EIGHT_BIT } else { "" };
     let _ = write!(
         text,
         ">\r\nTo: <{to}>\r\nSubject: {subject}\r\nDate: {}\r\n\
@@ -130,7 +146,10 @@ fn explanation(report: &Report<'_>, addressee: &Addressee<'_>) -> Part {
     for failed in failed {
         let _ = write!(text, "\r\n<{}>\r\n", failed.recipient.as_str());
         if failed.expired {
-            let _ = write!(text, "    was not delivered in time; the last attempt ended with\r\n");
+            text.push_str(match failed.last_attempt {
+                Some(_) => "    was not delivered in time; the last attempt ended with\r\n",
+                None => "    was not delivered in time:\r\n",
+            });
         }
         trouble(&mut text, failed, most);
     }
@@ -171,20 +190,14 @@ fn trouble(text: &mut String, failed: &Failed, most: usize) {
         let said = if failed.reply.is_some() { " said" } else { "" };
         let _ = write!(text, "    host {host}{said}:\r\n");
     }
-    let _ = write!(text, "    {}\r\n", Folded { text: &ascii(&failed.detail, most), indent: "    " });
+    let _ = write!(text, "    {}\r\n", Folded { text: &ascii(&failed.told(), most), indent: "    " });
 }
 
 /// What the sender knows the message by: all of it if that was asked and can be (RFC 3461 §4.3), else the header.
 fn returned(report: &Report<'_>) -> Part {
     let header = report.header;
-    // RFC 6533 §4: what has a header in UTF-8 has types of its own.
     let internationalized = !header.is_ascii() && str::from_utf8(header).is_ok() && report.envelope.smtputf8;
-    let media_types = if internationalized {
-        ["message/global", "message/global-headers"]
-    } else {
-        [MESSAGE, "text/rfc822-headers"]
-    };
-    let [of_whole, of_header] = media_types;
+    let [of_whole, of_header] = if internationalized { GLOBAL } else { PLAIN };
     match report.whole.filter(|whole| internationalized || is_lines(whole)) {
         Some(whole) => Part { media_type: of_whole, octets: whole.to_vec() },
         None => Part { media_type: of_header, octets: header.to_vec() },

@@ -1,9 +1,9 @@
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use empath_common::{EnhancedStatus, Envelope, ForwardPath, OriginalRecipient, Reply, Ret};
 use jiff::Timestamp;
 
-use super::addressee::is_report;
+use super::{Local, addressee::is_report};
 use crate::config::HostAddr;
 
 /// What the sender is told of.
@@ -23,8 +23,13 @@ impl News {
         self.failed.is_empty() && self.delayed.is_empty() && self.arrived.is_empty()
     }
 
+    /// Whether the message failed for what was in it, so that less of it may do.
+    pub(crate) fn is_of_too_much(&self) -> bool {
+        self.failed.iter().any(Failed::is_too_much)
+    }
+
     /// Whether the sender wants all of the message back, which is for failures only (RFC 3461 §4.3). The postmaster
-    /// sees what the sender did not get.
+    /// sees what the sender did not get, but of the message in that the header alone.
     pub(crate) fn returns_all(&self, envelope: &Envelope) -> bool {
         !self.failed.is_empty() && (envelope.notification().ret == Some(Ret::Full) || is_report(envelope))
     }
@@ -43,12 +48,28 @@ pub struct Failed {
     pub host: Option<HostAddr>,
     /// What it said.
     pub reply: Option<Reply>,
-    /// What happened, for people.
+    /// What happened, for our own people.
     pub detail: String,
+    /// What others are told instead, if that is our own affair.
+    pub local: Option<Local>,
     /// When it was tried last.
     pub last_attempt: Option<Timestamp>,
     /// Whether it was given up because of its time in the queue.
     pub expired: bool,
+}
+
+impl Failed {
+    /// Whether the host may take the message with less in it: it is too large, or not of 7-bit octets alone.
+    fn is_too_much(&self) -> bool {
+        let EnhancedStatus { class, subject, detail } = self.status;
+        let code = self.reply.as_ref().map(|reply| reply.code.get());
+        code == Some(552) || matches!((class, subject, detail), (5, 2, 3) | (5, 3, 4) | (5, 6, 1 | 3))
+    }
+
+    /// What happened, for outsiders.
+    pub(super) fn told(&self) -> Cow<'_, str> {
+        self.local.map_or(Cow::Borrowed(&*self.detail), |local| local.to_string().into())
+    }
 }
 
 /// A recipient that takes long.

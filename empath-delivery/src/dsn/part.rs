@@ -2,7 +2,11 @@
 const MAX_LINE: usize = 998;
 
 /// The media type of a message without UTF-8 in its header.
-pub(super) const MESSAGE: &str = "message/rfc822";
+const MESSAGE: &str = "message/rfc822";
+
+/// The media types of a message that is returned and of its header alone: without UTF-8 in it, and with (RFC 6533 §4).
+pub(super) const PLAIN: [&str; 2] = [MESSAGE, "text/rfc822-headers"];
+pub(super) const GLOBAL: [&str; 2] = ["message/global", "message/global-headers"];
 
 /// A part of the report.
 pub(super) struct Part {

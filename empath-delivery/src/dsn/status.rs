@@ -88,7 +88,7 @@ impl Fields {
         self.remote_mta(failed.host.as_ref());
         match &failed.reply {
             Some(reply) => self.diagnostic("smtp", &ascii(&reply.to_string(), most)),
-            None => self.diagnostic("x-empath", &ascii(&failed.detail, most)),
+            None => self.diagnostic("x-empath", &ascii(&failed.told(), most)),
         }
         if let Some(at) = failed.last_attempt {
             self.put("Last-Attempt-Date", &date(at));

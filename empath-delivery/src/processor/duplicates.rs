@@ -69,9 +69,9 @@ impl Deliveries {
     }
 
     fn key(&self, message_id: &str, envelope: &Envelope, recipient: &ForwardPath) -> Key {
-        let recipient = recipient.mailbox().map(|mailbox| (mailbox.local_part(), mailbox.host()));
+        let recipient = recipient.mailbox().map(|mailbox| (mailbox.canonical_local_part(), mailbox.host()));
         let parts = (message_id, envelope.reverse_path.as_str(), recipient);
-        Key(self.hashers.each_ref().map(|hasher| hasher.hash_one(parts)))
+        Key(self.hashers.each_ref().map(|hasher| hasher.hash_one(&parts)))
     }
 
     /// The other message with this key, if there is one.
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn sender_recipient_and_message_id_all_count_and_the_case_of_a_domain_does_not() {
+    fn sender_recipient_and_message_id_all_count_and_neither_case_of_a_domain_nor_needless_quotes_do() {
         let known = deliveries(100, 2);
         let key = |id: &str, from: &str, to: &str| {
             let to: ForwardPath = to.parse().unwrap();
@@ -330,7 +330,9 @@ mod tests {
             known.key(id, &Envelope::new(from, to.clone()), &to)
         };
         let first = key("<1>", "<a@x.test>", "<b@x.test>");
-        assert_eq!(key("<1>", "<a@x.test>", "<b@X.Test>"), first);
+        for same in ["<b@X.Test>", "<\"b\"@x.test>", "<\"\\b\"@x.test>"] {
+            assert_eq!(key("<1>", "<a@x.test>", same), first, "{same}");
+        }
         for different in [
             key("<2>", "<a@x.test>", "<b@x.test>"),
             key("<1>", "<b@x.test>", "<b@x.test>"),

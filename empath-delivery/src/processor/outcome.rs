@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{Commits, Shared};
 use crate::{
     attempted::{Attempted, Tried},
-    dsn::{Arrived, Failed, News, Success},
+    dsn::{Arrived, Failed, Local, News, Success},
     failure::{Disposition, Failure, disposition},
     log::{self, Delays, Told},
     queue::{Fate, Job, Queue, Settlement},
@@ -206,6 +206,7 @@ impl Outcome {
             host: self.tried.peer.as_ref().and_then(|peer| peer.host.clone()),
             reply: failure.reply.clone(),
             detail: failure.detail.clone(),
+            local: Local::of(failure.status, failure.reply.as_ref()),
             last_attempt: Some(now),
             expired,
         })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use empath_common::MessageId;
+use empath_common::{Envelope, MessageId};
 use empath_spool::{CommitError, Content, Ended, Entry, Progress, RecipientUpdate, Status, Stored};
 use jiff::Timestamp;
 
@@ -142,11 +142,25 @@ impl Shared {
         news: &News,
         content: &Content,
         now: Timestamp,
-    ) -> Option<(MessageId, Arc<empath_common::Envelope>, Content)> {
+    ) -> Option<(MessageId, Arc<Envelope>, Content)> {
         let live = self.live();
         if !live.dsn.enabled || news.is_empty() {
             return None;
         }
+        let id = self.with_rng(|rng| MessageId::generate(now, rng));
+        // The postmaster gets a report of which every host takes a copy, with what it says and the header of the message.
+        let shorter;
+        let content = match self.shortened(job, content).await {
+            Some((mut envelope, content)) if news.is_of_too_much() => {
+                envelope.received_at = now;
+                return Some((id, Arc::new(envelope), content));
+            }
+            Some((_, content)) => {
+                shorter = content;
+                &shorter
+            }
+            None => content,
+        };
         // What cannot be read is left out of the report; it comes all the same.
         let lost = |failure| {
             log::not_read(job.id, &failure);
@@ -158,7 +172,6 @@ impl Shared {
         } else {
             None
         };
-        let id = self.with_rng(|rng| MessageId::generate(now, rng));
         let (envelope, content) = dsn::report(&Report {
             id,
             about: job.id,
@@ -171,6 +184,16 @@ impl Shared {
             now,
         })?;
         Some((id, Arc::new(envelope), content.into()))
+    }
+
+    /// The message, if it is a report with all of another one, with less.
+    async fn shortened(&self, job: &Job, content: &Content) -> Option<(Envelope, Content)> {
+        if !dsn::returns_whole(&job.envelope) {
+            return None;
+        }
+        let octets = whole(content, dsn::MAX_REPORT).await.ok()??;
+        let (envelope, shorter) = dsn::shortened(&job.envelope, &octets)?;
+        Some((envelope, Bytes::from(shorter).into()))
     }
 }
 

@@ -6,7 +6,7 @@ use empath_spool::{Attempt, Ended, RecipientState, Status, Untold};
 use super::outcome::EXPIRED;
 use crate::{
     config::HostAddr,
-    dsn::{Arrived, Failed, News, Success},
+    dsn::{Arrived, Failed, Local, News, Success},
     queue::{Job, JobRecipient},
 };
 
@@ -55,6 +55,7 @@ pub(super) fn failed(job: &Job, recipient: &JobRecipient, last: Option<&Attempt>
         host: last.and_then(|last| last.host.as_deref()).and_then(host),
         reply: last.and_then(|last| last.reply.clone()),
         detail: last.map_or_else(|| "no attempt could be made".to_owned(), |last| last.detail.clone()),
+        local: last.and_then(|last| Local::of(last.status, last.reply.as_ref())),
         last_attempt: last.map(|last| last.at),
         expired: true,
     })

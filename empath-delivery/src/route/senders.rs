@@ -109,7 +109,7 @@ impl Senders {
             let domain = mailbox.domain()?;
             self.exact.get(domain).or_else(|| super::longest(&self.below, domain))
         };
-        self.mailboxes.get(mailbox).or_else(domain).copied().unwrap_or_default()
+        self.mailboxes.get(&*mailbox.canonical()).or_else(domain).copied().unwrap_or_default()
     }
 
     pub(super) fn way(&self, class: SenderClass) -> Option<&Way> {

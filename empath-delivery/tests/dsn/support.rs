@@ -26,6 +26,7 @@ pub(crate) fn failed(recipient: &str, reply: &str) -> Failed {
         host: Some(HostAddr::Name("mx1.example.test".parse().unwrap())),
         reply: Some(Reply::plain(550, "").with_text(reply.to_owned())),
         detail: format!("RCPT TO: 550 {reply}"),
+        local: None,
         last_attempt: Some("2026-01-02T03:05:00Z".parse().unwrap()),
         expired: false,
     }

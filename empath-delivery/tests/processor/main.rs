@@ -12,6 +12,7 @@ mod failing;
 mod holds;
 mod joined_reports;
 mod limits;
+mod local_troubles;
 mod log;
 mod names;
 mod notifications;

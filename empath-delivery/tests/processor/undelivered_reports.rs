@@ -1,5 +1,6 @@
 //! What becomes of reports that cannot be delivered.
 
+use empath_common::{Body, MessageNotification, Ret};
 use empath_delivery::DsnConfig;
 use empath_testkit::peer::{Act, At, Peer, Script};
 
@@ -79,4 +80,58 @@ async fn a_report_that_expires_goes_to_the_postmaster_too() {
     assert_eq!(to(&pm), ["postmaster@pm.test"]);
     let report = String::from_utf8(pm.messages().remove(0).content).unwrap();
     assert!(report.contains("Action: failed\r\nStatus: 4.4.7\r\n"), "{report}");
+}
+
+/// Alice wants all of her message back, which has octets above 127.
+async fn accept_eight_bit(world: &mut World) {
+    let content = "Subject: hello\r\n\r\nGr\u{fc}\u{df}e\r\n".as_bytes();
+    let asked = MessageNotification { ret: Some(Ret::Full), envid: None };
+    world
+        .take_in("alice@home.test", &["bob@one.test"], content, |envelope| {
+            envelope.ask(asked);
+            envelope.body = Body::EightBitMime;
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_is_too_much_for_a_host_is_sent_again_with_less_once_and_then_goes_to_the_postmaster() {
+    let one = Peer::start(refusing()).await.unwrap();
+    let not_now = Script::new().on(At::Greeting, Act::reply("451 4.2.1 not now"));
+    let mut home = Peer::start(not_now).await.unwrap();
+    let pm = Peer::start(Script::new().offer([])).await.unwrap();
+    let routes = routes(&[("one.test", &one), ("home.test", &home), ("pm.test", &pm)]);
+    let mut world = World::with(routes, with_postmaster(), Vec::new());
+    accept_eight_bit(&mut world).await;
+    world.rest().await;
+    world.restart().await;
+    home.restart_with(Script::new().on(At::EndOfData, Act::reply("554 5.6.1 not that"))).await.unwrap();
+    world.done().await;
+    let said = home.transcript();
+    assert_eq!(said.matches("MAIL FROM:<>").count(), 2, "{said}");
+    assert_eq!(said.matches(" BODY=8BITMIME").count(), 1, "{said}");
+    assert_eq!(to(&pm), ["postmaster@pm.test"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_host_takes_what_the_postmaster_is_sent() {
+    let one = Peer::start(refusing()).await.unwrap();
+    let home = Peer::start(refusing()).await.unwrap();
+    let pm = Peer::start(Script::new().offer([])).await.unwrap();
+    let routes = routes(&[("one.test", &one), ("home.test", &home), ("pm.test", &pm)]);
+    let mut world = World::with(routes, with_postmaster(), Vec::new());
+    accept_eight_bit(&mut world).await;
+    world.done().await;
+    assert_eq!(home.transcript().matches("MAIL FROM:<>").count(), 1, "the same again would not help");
+    let report = String::from_utf8(pm.messages().remove(0).content).unwrap();
+    for line in [
+        "Final-Recipient: rfc822; alice@home.test\r\nAction: failed\r\nStatus: 5.1.1\r\n",
+        "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 7bit\r\n",
+        "Final-Recipient: rfc822; bob@one.test\r\nAction: failed\r\nStatus: 5.1.1\r\n",
+        "Content-Type: text/rfc822-headers\r\n",
+        "Subject: hello\r\n",
+    ] {
+        assert!(report.contains(line), "{line} in {report}");
+    }
+    assert!(report.is_ascii());
 }

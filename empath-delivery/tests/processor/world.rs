@@ -210,7 +210,8 @@ impl World {
         self.take_in(sender, recipients, CONTENT, ask).await
     }
 
-    async fn take_in(
+    /// The same with both.
+    pub(crate) async fn take_in(
         &mut self,
         sender: &str,
         recipients: &[&str],

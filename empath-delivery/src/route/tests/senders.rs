@@ -43,6 +43,10 @@ fn the_most_exact_match_of_a_sender_alone_applies() {
         // RFC 5321 §2.4: a domain is the same in any case, a local part is not.
         ("<news@A.TEST>", "smtp:news.test:2025"),
         ("<News@a.test>", "smtp:a.relay.test:26"),
+        // RFC 5321 §4.1.2: quotes that are not needed mean nothing.
+        ("<\"news\"@a.test>", "smtp:news.test:2025"),
+        ("<\"ne\\ws\"@a.test>", "smtp:news.test:2025"),
+        ("<\"News\"@a.test>", "smtp:a.relay.test:26"),
         ("<u@a.test>", "smtp:a.relay.test:26"),
         ("<news@b.a.test>", "smtp:below.test:2025"),
         ("<u@c.b.a.test>", "smtp:further.test:2025"),
