@@ -272,7 +272,7 @@ impl<'a> Attempt<'a> {
                         if several && is_unclear(&failure) {
                             self.attempted.alone.push(left.recipient.index);
                         }
-                        let failure = Failure::from(failure);
+                        let failure = open.failure(failure);
                         if failure.scope == Scope::Host && !sent.reusable {
                             broken = Some(failure.clone());
                         }

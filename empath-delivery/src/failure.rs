@@ -55,6 +55,22 @@ pub enum Disposition {
     Defer,
 }
 
+/// On what footing we are with a host. What it has against that is not about the mail.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Footing {
+    /// In clear text, though it offers STARTTLS: that has failed, now or lately.
+    pub(crate) bare: bool,
+}
+
+impl Footing {
+    /// Whether a host refuses what it would hear inside TLS (RFC 3207 §4, RFC 3463 §3.8).
+    pub(crate) fn wants_tls(self, failure: &client::Failure) -> bool {
+        let FailureKind::Refused(reply) = &failure.kind else { return false };
+        let security = reply.enhanced.is_some_and(|status| status.subject == 7);
+        self.bare && reply.code.is_permanent() && (security || reply.code.get() == 530)
+    }
+}
+
 /// What to do with a recipient after `failure`.
 pub fn disposition(failure: &Failure, more_hosts: bool) -> Disposition {
     match (failure.scope, failure.class) {
@@ -65,6 +81,18 @@ pub fn disposition(failure: &Failure, more_hosts: bool) -> Disposition {
 }
 
 impl Failure {
+    /// What a failure means at a host with which we are on this footing.
+    pub(crate) fn at(footing: Footing, failure: client::Failure) -> Self {
+        let wants_tls = footing.wants_tls(&failure);
+        let failure = Self::from(failure);
+        if wants_tls {
+            // Whoever makes one STARTTLS fail on the way must not make mail bounce.
+            let detail = format!("{} (said in clear text, since TLS had failed)", failure.detail);
+            return Self::new(Scope::Host, (4, 7, 4), detail);
+        }
+        failure
+    }
+
     /// A failure without a reply; the class follows from the status. The detail is escaped.
     pub fn new(scope: Scope, status: (u8, u16, u16), detail: impl AsRef<str>) -> Self {
         Self {

@@ -18,7 +18,7 @@ use crate::{
     attempt::Outbound,
     config::{Config, HostAddr, TlsPolicy},
     denied::Denied,
-    failure::{Failure, Scope},
+    failure::{Failure, Footing, Scope},
     hosts::Candidate,
     log,
     metrics::Metrics,
@@ -58,6 +58,10 @@ pub(crate) struct Open {
     pub(crate) peer: Arc<Peer>,
     pub(crate) messages: u32,
     since: Instant,
+    footing: Footing,
+    broken: Arc<Broken>,
+    /// It is of no more use: the host wants another one, with TLS.
+    spent: bool,
     active: Active,
 }
 
@@ -92,6 +96,10 @@ impl Broken {
         if hosts.len() < MAX_CLEAR {
             hosts.insert(target.clone(), now + CLEAR_FOR);
         }
+    }
+
+    fn remove(&self, target: &Target) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
     }
 }
 
@@ -175,6 +183,12 @@ impl Network {
             Err(_) => {}
         }
         shown_to
+    }
+
+    /// On what footing we are with a host that we are connected to.
+    fn footing(&self, connection: &Connection, terms: &Terms) -> Footing {
+        let clear = terms.tls == TlsPolicy::Opportunistic && connection.tls().is_none();
+        Footing { bare: clear && (connection.offered().starttls || self.broken.has(connection.peer())) }
     }
 
     /// Connects to a host, encrypted as the terms want it.
@@ -296,7 +310,10 @@ impl Open {
                 connection.forgo(!terms.pipelining, !terms.chunking);
                 let active = Active::new(shared.metrics.active.with(&outbound.next_hop.to_string()));
                 let peer = peer(connection.tls().cloned());
-                Ok(Self { connection, peer, since: Instant::now(), messages: 0, active })
+                let footing = outbound.network.footing(&connection, terms);
+                let broken = Arc::clone(&outbound.network.broken);
+                let since = Instant::now();
+                Ok(Self { connection, peer, messages: 0, since, footing, broken, spent: false, active })
             }
             Err(failure) => {
                 // A host that doesn't meet our terms is there, and may meet those of other mail: only where the network or
@@ -316,10 +333,19 @@ impl Open {
         (Failure::new(Scope::Host, (4, 4, 1), reply), candidate.peer(None))
     }
 
+    /// What a failure means here. A host that wants TLS is tried with it again.
+    pub(crate) fn failure(&mut self, failure: client::Failure) -> Failure {
+        if self.footing.wants_tls(&failure) {
+            self.broken.remove(self.connection.peer());
+            self.spent = true;
+        }
+        Failure::at(self.footing, failure)
+    }
+
     /// Whether it may take another message.
     pub(crate) fn may_continue(&self, config: &Config) -> bool {
         let pool = &config.connection_pool;
-        self.messages < pool.max_messages && self.since.elapsed() < pool.max_age
+        !self.spent && self.messages < pool.max_messages && self.since.elapsed() < pool.max_age
     }
 
     /// Completes when the peer gives the idle connection up.
@@ -345,6 +371,9 @@ mod tests {
         let address = |n: u32| Target::Tcp((n.to_be_bytes(), 25).into());
         broken.add(&address(0));
         assert!(broken.has(&address(0)) && !broken.has(&address(1)));
+        broken.remove(&address(0));
+        assert!(!broken.has(&address(0)));
+        broken.add(&address(0));
         tokio::time::advance(CLEAR_FOR).await;
         assert!(!broken.has(&address(0)));
         for n in 1..=10_001 {

@@ -71,6 +71,29 @@ fn every_failure_of_a_transaction_has_its_disposition_and_status() {
 }
 
 #[test]
+fn a_host_that_wants_tls_bounces_nothing_in_clear_text_if_it_offers_it() {
+    let said = |code, enhanced: &str| {
+        let reply = Reply { enhanced: enhanced.parse().ok(), ..Reply::plain(code, "no") };
+        FailureKind::Refused(reply)
+    };
+    let (bare, usual) = (Footing { bare: true }, Footing::default());
+    let table = [
+        (bare, Stage::MailFrom, said(530, "5.7.0"), TryNextHost, Defer, "4.7.4"),
+        (bare, Stage::MailFrom, said(530, ""), TryNextHost, Defer, "4.7.4"),
+        (bare, Stage::RcptTo, said(550, "5.7.1"), TryNextHost, Defer, "4.7.4"),
+        (bare, Stage::EndOfData, said(554, "5.7.10"), TryNextHost, Defer, "4.7.4"),
+        (bare, Stage::RcptTo, said(550, "5.1.1"), Bounce, Bounce, "5.1.1"),
+        (bare, Stage::MailFrom, said(550, ""), Bounce, Bounce, "5.0.0"),
+        (bare, Stage::RcptTo, said(450, "4.7.1"), TryNextHost, Defer, "4.7.1"),
+        (usual, Stage::MailFrom, said(530, "5.7.0"), Bounce, Bounce, "5.7.0"),
+        (usual, Stage::RcptTo, said(550, "5.7.1"), Bounce, Bounce, "5.7.1"),
+    ];
+    check(&table.map(|(footing, stage, kind, more, none, status)| {
+        (Failure::at(footing, client::Failure { stage, kind }), more, none, status)
+    }));
+}
+
+#[test]
 fn what_dns_and_this_host_say_has_its_disposition_and_status_too() {
     let table = [
         ((&ResolveError::NullMx(name())).into(), Bounce, Bounce, "5.1.10"),
