@@ -245,7 +245,7 @@ impl<'a> Attempt<'a> {
             };
             let several = round.len() > 1;
             for result in &sent.recipients {
-                self.attempted.hear(result);
+                self.attempted.hear(result, open.footing);
             }
             let (mut again, mut broken) = (Vec::new(), None);
             for (left, result) in round.drain(..).zip(sent.recipients) {

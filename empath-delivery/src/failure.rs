@@ -58,6 +58,8 @@ pub enum Disposition {
 /// On what footing we are with a host. What it has against that is not about the mail.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Footing {
+    /// It is the configuration that names it.
+    pub(crate) configured: bool,
     /// In clear text, though it offers STARTTLS: that has failed, now or lately.
     pub(crate) bare: bool,
 }
@@ -68,6 +70,13 @@ impl Footing {
         let FailureKind::Refused(reply) = &failure.kind else { return false };
         let security = reply.enhanced.is_some_and(|status| status.subject == 7);
         self.bare && reply.code.is_permanent() && (security || reply.code.get() == 530)
+    }
+
+    /// Whether a configured host refuses us, and not the message: it wants AUTH (RFC 4954 §6), or hears nothing from us.
+    pub(crate) fn refuses_us(self, failure: &client::Failure) -> bool {
+        let FailureKind::Refused(reply) = &failure.kind else { return false };
+        let unheard = matches!(failure.stage, Stage::Greeting | Stage::Ehlo);
+        self.configured && reply.code.is_permanent() && (unheard || reply.code.get() == 530)
     }
 }
 
@@ -83,12 +92,16 @@ pub fn disposition(failure: &Failure, more_hosts: bool) -> Disposition {
 impl Failure {
     /// What a failure means at a host with which we are on this footing.
     pub(crate) fn at(footing: Footing, failure: client::Failure) -> Self {
-        let wants_tls = footing.wants_tls(&failure);
+        let (wants_tls, refuses_us) = (footing.wants_tls(&failure), footing.refuses_us(&failure));
         let failure = Self::from(failure);
         if wants_tls {
             // Whoever makes one STARTTLS fail on the way must not make mail bounce.
             let detail = format!("{} (said in clear text, since TLS had failed)", failure.detail);
             return Self::new(Scope::Host, (4, 7, 4), detail);
+        }
+        if refuses_us {
+            // Mail doesn't bounce for our own mistakes, nor because we are blocked.
+            return Self::new(Scope::Host, (4, 7, 0), failure.detail);
         }
         failure
     }

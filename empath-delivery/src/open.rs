@@ -58,7 +58,7 @@ pub(crate) struct Open {
     pub(crate) peer: Arc<Peer>,
     pub(crate) messages: u32,
     since: Instant,
-    footing: Footing,
+    pub(crate) footing: Footing,
     broken: Arc<Broken>,
     /// It is of no more use: the host wants another one, with TLS.
     spent: bool,
@@ -129,7 +129,7 @@ impl Network {
     /// Connects to a host to see whether it is there: in clear text, but for one that speaks TLS alone.
     pub(crate) async fn greet(
         &self,
-        Candidate { host, target, tls }: &Candidate,
+        Candidate { host, target, tls, .. }: &Candidate,
         terms: &Terms,
         hostname: &Domain,
         timeouts: &Arc<Timeouts>,
@@ -158,7 +158,8 @@ impl Network {
             Ok(connection) => connection,
             Err(failure) => {
                 let absent = terms.from(&candidate.target).filter(|_| is_nobodys(&failure));
-                return Err(absent.map_or_else(|| failure.into(), Failure::absent_source));
+                let footing = Footing { configured: candidate.configured, bare: false };
+                return Err(absent.map_or_else(|| Failure::at(footing, failure), Failure::absent_source));
             }
         };
         match credentials {
@@ -186,15 +187,16 @@ impl Network {
     }
 
     /// On what footing we are with a host that we are connected to.
-    fn footing(&self, connection: &Connection, terms: &Terms) -> Footing {
+    fn footing(&self, connection: &Connection, terms: &Terms, configured: bool) -> Footing {
         let clear = terms.tls == TlsPolicy::Opportunistic && connection.tls().is_none();
-        Footing { bare: clear && (connection.offered().starttls || self.broken.has(connection.peer())) }
+        let bare = clear && (connection.offered().starttls || self.broken.has(connection.peer()));
+        Footing { configured, bare }
     }
 
     /// Connects to a host, encrypted as the terms want it.
     async fn connect(
         &self,
-        Candidate { host, target, tls }: &Candidate,
+        Candidate { host, target, tls, .. }: &Candidate,
         terms: &Terms,
         domain: &Domain,
         (hostname, timeouts): (&Domain, &Arc<Timeouts>),
@@ -310,7 +312,7 @@ impl Open {
                 connection.forgo(!terms.pipelining, !terms.chunking);
                 let active = Active::new(shared.metrics.active.with(&outbound.next_hop.to_string()));
                 let peer = peer(connection.tls().cloned());
-                let footing = outbound.network.footing(&connection, terms);
+                let footing = outbound.network.footing(&connection, terms, candidate.configured);
                 let broken = Arc::clone(&outbound.network.broken);
                 let since = Instant::now();
                 Ok(Self { connection, peer, messages: 0, since, footing, broken, spent: false, active })

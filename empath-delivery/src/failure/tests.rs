@@ -26,6 +26,17 @@ fn check(table: &[(Failure, Disposition, Disposition, &str)]) {
     }
 }
 
+fn said(code: u16, enhanced: &str) -> FailureKind {
+    FailureKind::Refused(Reply { enhanced: enhanced.parse().ok(), ..Reply::plain(code, "no") })
+}
+
+/// The same on a footing.
+fn check_on<const N: usize>(table: [(Footing, Stage, FailureKind, Disposition, Disposition, &str); N]) {
+    check(&table.map(|(footing, stage, kind, more, none, status)| {
+        (Failure::at(footing, client::Failure { stage, kind }), more, none, status)
+    }));
+}
+
 #[test]
 fn every_failure_of_a_transaction_has_its_disposition_and_status() {
     let refused = FailureKind::Io(io::ErrorKind::ConnectionRefused);
@@ -72,11 +83,7 @@ fn every_failure_of_a_transaction_has_its_disposition_and_status() {
 
 #[test]
 fn a_host_that_wants_tls_bounces_nothing_in_clear_text_if_it_offers_it() {
-    let said = |code, enhanced: &str| {
-        let reply = Reply { enhanced: enhanced.parse().ok(), ..Reply::plain(code, "no") };
-        FailureKind::Refused(reply)
-    };
-    let (bare, usual) = (Footing { bare: true }, Footing::default());
+    let (bare, usual) = (Footing { bare: true, configured: false }, Footing::default());
     let table = [
         (bare, Stage::MailFrom, said(530, "5.7.0"), TryNextHost, Defer, "4.7.4"),
         (bare, Stage::MailFrom, said(530, ""), TryNextHost, Defer, "4.7.4"),
@@ -88,9 +95,25 @@ fn a_host_that_wants_tls_bounces_nothing_in_clear_text_if_it_offers_it() {
         (usual, Stage::MailFrom, said(530, "5.7.0"), Bounce, Bounce, "5.7.0"),
         (usual, Stage::RcptTo, said(550, "5.7.1"), Bounce, Bounce, "5.7.1"),
     ];
-    check(&table.map(|(footing, stage, kind, more, none, status)| {
-        (Failure::at(footing, client::Failure { stage, kind }), more, none, status)
-    }));
+    check_on(table);
+}
+
+#[test]
+fn a_configured_host_that_refuses_us_bounces_nothing() {
+    let (configured, usual) = (Footing { configured: true, bare: false }, Footing::default());
+    let table = [
+        (configured, Stage::Greeting, said(554, ""), TryNextHost, Defer, "4.7.0"),
+        (configured, Stage::Ehlo, said(550, "5.7.1"), TryNextHost, Defer, "4.7.0"),
+        (configured, Stage::MailFrom, said(530, "5.7.0"), TryNextHost, Defer, "4.7.0"),
+        (configured, Stage::RcptTo, said(530, ""), TryNextHost, Defer, "4.7.0"),
+        (configured, Stage::Auth, said(535, ""), TryNextHost, Defer, "4.7.8"),
+        (configured, Stage::MailFrom, said(550, "5.7.1"), Bounce, Bounce, "5.7.1"),
+        (configured, Stage::RcptTo, said(554, "5.7.1"), Bounce, Bounce, "5.7.1"),
+        (configured, Stage::Greeting, said(421, ""), TryNextHost, Defer, "4.0.0"),
+        (usual, Stage::Greeting, said(554, ""), TryNextHost, Bounce, "5.0.0"),
+        (usual, Stage::MailFrom, said(530, "5.7.0"), Bounce, Bounce, "5.7.0"),
+    ];
+    check_on(table);
 }
 
 #[test]
