@@ -217,6 +217,10 @@ impl From<client::Failure> for Failure {
             FailureKind::Refused(reply) if stage == Stage::StartTls && reply.code.get() != 421 => {
                 Self::new(Scope::Host, (4, 7, 4), detail)
             }
+            // It has taken EHLO in clear text: it is TLS that it does not want from us.
+            FailureKind::Refused(reply) if stage == Stage::EhloAgain && reply.code.is_permanent() => {
+                Self::new(Scope::Host, (4, 7, 4), detail)
+            }
             // What the configuration names speaks no LMTP: mail doesn't bounce for our own mistakes.
             FailureKind::Refused(reply) if stage == Stage::Lhlo && reply.code.get() != 421 => {
                 Self::new(Scope::Host, (4, 3, 5), detail)
@@ -257,6 +261,7 @@ fn refused(stage: Stage, reply: Reply, detail: String) -> Failure {
         Stage::Connect
         | Stage::Greeting
         | Stage::Ehlo
+        | Stage::EhloAgain
         | Stage::Lhlo
         | Stage::Auth
         | Stage::StartTls

@@ -257,7 +257,7 @@ async fn credentials(terms: &Terms) -> Result<Option<Credentials>, Failure> {
 /// Whether the server can't do what it offers. One that has no time for us, or doesn't offer it, is another matter.
 fn is_broken(client::Failure { stage, kind }: &client::Failure) -> bool {
     match (stage, kind) {
-        (_, FailureKind::Unsupported(_)) | (Stage::Ehlo | Stage::Lhlo, FailureKind::Refused(_)) => false,
+        (_, FailureKind::Unsupported(_)) | (Stage::EhloAgain | Stage::Lhlo, FailureKind::Refused(_)) => false,
         (_, FailureKind::Refused(reply)) => reply.code.get() != 421,
         _ => true,
     }

@@ -61,6 +61,8 @@ fn every_failure_of_a_transaction_has_its_disposition_and_status() {
         (reply(Stage::Greeting, 554), TryNextHost, Bounce, "5.0.0"),
         (reply(Stage::Greeting, 421), TryNextHost, Defer, "4.0.0"),
         (reply(Stage::Ehlo, 550), TryNextHost, Bounce, "5.0.0"),
+        (reply(Stage::EhloAgain, 550), TryNextHost, Defer, "4.7.4"),
+        (reply(Stage::EhloAgain, 421), TryNextHost, Defer, "4.0.0"),
         (reply(Stage::Auth, 535), TryNextHost, Defer, "4.7.8"),
         (reply(Stage::Auth, 454), TryNextHost, Defer, "4.7.0"),
         (reply(Stage::Auth, 421), TryNextHost, Defer, "4.0.0"),
