@@ -55,6 +55,14 @@ impl Domain {
         Ok(Self(ascii.into()))
     }
 
+    /// A host's name as the DNS has it, where any label is possible (RFC 2181 §11): underscores are taken too. Not for addresses.
+    pub fn parse_host(text: &str) -> Result<Self, DomainError> {
+        Self::parse(text).or_else(|error| {
+            check(&text.replace('_', "x")).map_err(|_| error)?;
+            Ok(Self(text.to_ascii_lowercase().into()))
+        })
+    }
+
     /// `localhost` (RFC 6761 §6.3).
     pub fn localhost() -> Self {
         Self("localhost".into())

@@ -168,6 +168,19 @@ fn smtputf8_takes_utf8_but_never_controls() {
 }
 
 #[test]
+fn a_host_of_the_dns_may_have_underscores_and_nothing_else_that_no_name_has() {
+    let host = |text: &str| Domain::parse_host(text).map(|name| name.to_string());
+    for (text, name) in
+        [("MX_1.b.test", "mx_1.b.test"), ("_mx.b.test", "_mx.b.test"), ("mx.b.test", "mx.b.test")]
+    {
+        assert_eq!(host(text).as_deref(), Ok(name));
+    }
+    for text in ["", "a_b..test", "-a_b.test", "a b_c.test", "a_\0.test", "é_b.test", &"_".repeat(64)] {
+        assert!(host(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
 fn names_are_equal_when_their_a_labels_are() {
     let name = |text: &str| Domain::parse(text).unwrap();
     for (one, other) in [

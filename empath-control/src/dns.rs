@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CachedAnswer {
     /// The name that was asked for.
-    pub name: Domain,
+    pub name: String,
     /// The type of records: `MX`, `A` or `AAAA`.
     #[serde(rename = "type")]
     pub kind: String,
@@ -36,7 +36,7 @@ pub struct ResolvedHost {
     /// Lower is tried first; 0 for a domain that is its own host.
     pub preference: u16,
     /// The name of the host.
-    pub host: Domain,
+    pub host: String,
     /// The addresses that may be contacted, in the order in which they are tried.
     pub addresses: Vec<IpAddr>,
     /// Why there is none.

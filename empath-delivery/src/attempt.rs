@@ -253,7 +253,7 @@ impl<'a> Attempt<'a> {
             };
             let several = round.len() > 1;
             for result in &sent.recipients {
-                self.attempted.hear(result);
+                self.attempted.hear(result, open.footing);
             }
             let (mut again, mut broken) = (Vec::new(), None);
             for (left, result) in round.drain(..).zip(sent.recipients) {
@@ -284,7 +284,7 @@ impl<'a> Attempt<'a> {
                         if several && is_unclear(&failure) {
                             self.attempted.alone.push(left.recipient.index);
                         }
-                        let failure = Failure::from(failure);
+                        let failure = open.failure(failure);
                         if failure.scope == Scope::Host && !sent.reusable {
                             broken = Some(failure.clone());
                         }

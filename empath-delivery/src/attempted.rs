@@ -7,7 +7,7 @@ use empath_smtp::client::{self, FailureKind, Stage};
 
 use crate::{
     dsn::Arrived,
-    failure::{Class, Failure, Scope},
+    failure::{Class, Failure, Footing, Scope},
     open::{Open, Peer},
     queue::{Job, JobRecipient, Outcome},
 };
@@ -56,8 +56,8 @@ impl Attempted {
     }
 
     /// Learns what a host answered about a recipient.
-    pub(crate) fn hear(&mut self, result: &Result<Reply, client::Failure>) {
-        self.learn(said(result));
+    pub(crate) fn hear(&mut self, result: &Result<Reply, client::Failure>, footing: Footing) {
+        self.learn(said(result, footing));
         let refused =
             matches!(result, Err(client::Failure { stage: Stage::MailFrom, kind: FailureKind::Refused(_) }));
         self.begun |= !refused;
@@ -130,9 +130,10 @@ pub(crate) fn turned_down(failure: &Failure) -> Outcome {
 }
 
 /// What a host's answer about a recipient says about the host.
-fn said(result: &Result<Reply, client::Failure>) -> Outcome {
+fn said(result: &Result<Reply, client::Failure>, footing: Footing) -> Outcome {
     match result {
         Ok(_) => Outcome::Good,
+        Err(failure) if footing.refuses_us(failure) => Outcome::Failed,
         Err(client::Failure { kind, stage }) => match kind {
             FailureKind::Unreadable => Outcome::Unknown,
             FailureKind::Unsupported(_) => Outcome::Good,

@@ -55,6 +55,31 @@ pub enum Disposition {
     Defer,
 }
 
+/// On what footing we are with a host. What it has against that is not about the mail.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Footing {
+    /// It is the configuration that names it.
+    pub(crate) configured: bool,
+    /// In clear text, though it offers STARTTLS: that has failed, now or lately.
+    pub(crate) bare: bool,
+}
+
+impl Footing {
+    /// Whether a host refuses what it would hear inside TLS (RFC 3207 §4, RFC 3463 §3.8).
+    pub(crate) fn wants_tls(self, failure: &client::Failure) -> bool {
+        let FailureKind::Refused(reply) = &failure.kind else { return false };
+        let security = reply.enhanced.is_some_and(|status| status.subject == 7);
+        self.bare && reply.code.is_permanent() && (security || reply.code.get() == 530)
+    }
+
+    /// Whether a configured host refuses us, and not the message: it wants AUTH (RFC 4954 §6), or hears nothing from us.
+    pub(crate) fn refuses_us(self, failure: &client::Failure) -> bool {
+        let FailureKind::Refused(reply) = &failure.kind else { return false };
+        let unheard = matches!(failure.stage, Stage::Greeting | Stage::Ehlo);
+        self.configured && reply.code.is_permanent() && (unheard || reply.code.get() == 530)
+    }
+}
+
 /// What to do with a recipient after `failure`.
 pub fn disposition(failure: &Failure, more_hosts: bool) -> Disposition {
     match (failure.scope, failure.class) {
@@ -65,6 +90,22 @@ pub fn disposition(failure: &Failure, more_hosts: bool) -> Disposition {
 }
 
 impl Failure {
+    /// What a failure means at a host with which we are on this footing.
+    pub(crate) fn at(footing: Footing, failure: client::Failure) -> Self {
+        let (wants_tls, refuses_us) = (footing.wants_tls(&failure), footing.refuses_us(&failure));
+        let failure = Self::from(failure);
+        if wants_tls {
+            // Whoever makes one STARTTLS fail on the way must not make mail bounce.
+            let detail = format!("{} (said in clear text, since TLS had failed)", failure.detail);
+            return Self::new(Scope::Host, (4, 7, 4), detail);
+        }
+        if refuses_us {
+            // Mail doesn't bounce for our own mistakes, nor because we are blocked.
+            return Self::new(Scope::Host, (4, 7, 0), failure.detail);
+        }
+        failure
+    }
+
     /// A failure without a reply; the class follows from the status. The detail is escaped.
     pub fn new(scope: Scope, status: (u8, u16, u16), detail: impl AsRef<str>) -> Self {
         Self {
@@ -176,6 +217,10 @@ impl From<client::Failure> for Failure {
             FailureKind::Refused(reply) if stage == Stage::StartTls && reply.code.get() != 421 => {
                 Self::new(Scope::Host, (4, 7, 4), detail)
             }
+            // It has taken EHLO in clear text: it is TLS that it does not want from us.
+            FailureKind::Refused(reply) if stage == Stage::EhloAgain && reply.code.is_permanent() => {
+                Self::new(Scope::Host, (4, 7, 4), detail)
+            }
             // What the configuration names speaks no LMTP: mail doesn't bounce for our own mistakes.
             FailureKind::Refused(reply) if stage == Stage::Lhlo && reply.code.get() != 421 => {
                 Self::new(Scope::Host, (4, 3, 5), detail)
@@ -220,6 +265,7 @@ fn refused(stage: Stage, reply: Reply, detail: String) -> Failure {
         Stage::Connect
         | Stage::Greeting
         | Stage::Ehlo
+        | Stage::EhloAgain
         | Stage::Lhlo
         | Stage::Auth
         | Stage::StartTls

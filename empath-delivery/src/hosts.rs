@@ -32,6 +32,8 @@ pub(crate) struct Candidate {
     pub(crate) target: Target,
     /// Whether it speaks TLS from the first octet.
     pub(crate) tls: bool,
+    /// Whether the configuration names it.
+    pub(crate) configured: bool,
 }
 
 /// Most addresses that are tried in one attempt, whatever the number of hosts. The rest is as if it were not there.
@@ -80,7 +82,8 @@ impl<'a> Hosts<'a> {
             // As if each were the only MX host of its preference.
             NextHop::Smarthost(servers, _) => ((0..).zip(servers.iter().cloned()).collect(), true),
             NextHop::Unix(path, _) => {
-                addresses.push_back(Candidate { host: None, target: Target::Unix(path.clone()), tls: false });
+                let target = Target::Unix(path.clone());
+                addresses.push_back(Candidate { host: None, target, tls: false, configured: true });
                 (VecDeque::new(), true)
             }
             NextHop::Maildir(_) => (VecDeque::new(), true),
@@ -152,8 +155,9 @@ impl<'a> Hosts<'a> {
 
     fn hand_out(&mut self, Server { host, port, tls }: &Server, addresses: Vec<IpAddr>) {
         let room = MAX_TRIED.saturating_sub(self.tried.len());
+        let (tls, configured) = (*tls, self.configured);
         let candidate =
-            |ip| Candidate { host: Some(host.clone()), target: address(ip, *port).into(), tls: *tls };
+            |ip| Candidate { host: Some(host.clone()), target: address(ip, *port).into(), tls, configured };
         self.addresses = addresses.into_iter().map(candidate).take(room).collect();
     }
 

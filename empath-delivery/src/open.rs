@@ -18,7 +18,7 @@ use crate::{
     attempt::Outbound,
     config::{Config, HostAddr, TlsPolicy},
     denied::Denied,
-    failure::{Failure, Scope},
+    failure::{Failure, Footing, Scope},
     hosts::Candidate,
     log,
     metrics::Metrics,
@@ -58,6 +58,10 @@ pub(crate) struct Open {
     pub(crate) peer: Arc<Peer>,
     pub(crate) messages: u32,
     since: Instant,
+    pub(crate) footing: Footing,
+    broken: Arc<Broken>,
+    /// It is of no more use: the host wants another one, with TLS.
+    spent: bool,
     active: Active,
 }
 
@@ -93,6 +97,10 @@ impl Broken {
             hosts.insert(target.clone(), now + CLEAR_FOR);
         }
     }
+
+    fn remove(&self, target: &Target) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
+    }
 }
 
 impl Network {
@@ -121,7 +129,7 @@ impl Network {
     /// Connects to a host to see whether it is there: in clear text, but for one that speaks TLS alone.
     pub(crate) async fn greet(
         &self,
-        Candidate { host, target, tls }: &Candidate,
+        Candidate { host, target, tls, .. }: &Candidate,
         terms: &Terms,
         hostname: &Domain,
         timeouts: &Arc<Timeouts>,
@@ -150,7 +158,8 @@ impl Network {
             Ok(connection) => connection,
             Err(failure) => {
                 let absent = terms.from(&candidate.target).filter(|_| is_nobodys(&failure));
-                return Err(absent.map_or_else(|| failure.into(), Failure::absent_source));
+                let footing = Footing { configured: candidate.configured, bare: false };
+                return Err(absent.map_or_else(|| Failure::at(footing, failure), Failure::absent_source));
             }
         };
         match credentials {
@@ -178,10 +187,17 @@ impl Network {
         shown_to
     }
 
+    /// On what footing we are with a host that we are connected to.
+    fn footing(&self, connection: &Connection, terms: &Terms, configured: bool) -> Footing {
+        let clear = terms.tls == TlsPolicy::Opportunistic && connection.tls().is_none();
+        let bare = clear && (connection.offered().starttls || self.broken.has(connection.peer()));
+        Footing { configured, bare }
+    }
+
     /// Connects to a host, encrypted as the terms want it.
     async fn connect(
         &self,
-        Candidate { host, target, tls }: &Candidate,
+        Candidate { host, target, tls, .. }: &Candidate,
         terms: &Terms,
         domain: &Domain,
         (hostname, timeouts): (&Domain, &Arc<Timeouts>),
@@ -242,7 +258,7 @@ async fn credentials(terms: &Terms) -> Result<Option<Credentials>, Failure> {
 /// Whether the server can't do what it offers. One that has no time for us, or doesn't offer it, is another matter.
 fn is_broken(client::Failure { stage, kind }: &client::Failure) -> bool {
     match (stage, kind) {
-        (_, FailureKind::Unsupported(_)) | (Stage::Ehlo | Stage::Lhlo, FailureKind::Refused(_)) => false,
+        (_, FailureKind::Unsupported(_)) | (Stage::EhloAgain | Stage::Lhlo, FailureKind::Refused(_)) => false,
         (_, FailureKind::Refused(reply)) => reply.code.get() != 421,
         _ => true,
     }
@@ -297,7 +313,10 @@ impl Open {
                 connection.forgo(!terms.pipelining, !terms.chunking);
                 let active = Active::new(shared.metrics.active.with(&outbound.next_hop.to_string()));
                 let peer = peer(connection.tls().cloned());
-                Ok(Self { connection, peer, since: Instant::now(), messages: 0, active })
+                let footing = outbound.network.footing(&connection, terms, candidate.configured);
+                let broken = Arc::clone(&outbound.network.broken);
+                let since = Instant::now();
+                Ok(Self { connection, peer, messages: 0, since, footing, broken, spent: false, active })
             }
             Err(failure) => {
                 // A host that doesn't meet our terms is there, and may meet those of other mail: only where the network or
@@ -317,10 +336,19 @@ impl Open {
         (Failure::new(Scope::Host, (4, 4, 1), reply), candidate.peer(None))
     }
 
+    /// What a failure means here. A host that wants TLS is tried with it again.
+    pub(crate) fn failure(&mut self, failure: client::Failure) -> Failure {
+        if self.footing.wants_tls(&failure) {
+            self.broken.remove(self.connection.peer());
+            self.spent = true;
+        }
+        Failure::at(self.footing, failure)
+    }
+
     /// Whether it may take another message.
     pub(crate) fn may_continue(&self, config: &Config) -> bool {
         let pool = &config.connection_pool;
-        self.messages < pool.max_messages && self.since.elapsed() < pool.max_age
+        !self.spent && self.messages < pool.max_messages && self.since.elapsed() < pool.max_age
     }
 
     /// Completes when the peer gives the idle connection up.
@@ -346,6 +374,9 @@ mod tests {
         let address = |n: u32| Target::Tcp((n.to_be_bytes(), 25).into());
         broken.add(&address(0));
         assert!(broken.has(&address(0)) && !broken.has(&address(1)));
+        broken.remove(&address(0));
+        assert!(!broken.has(&address(0)));
+        broken.add(&address(0));
         tokio::time::advance(CLEAR_FOR).await;
         assert!(!broken.has(&address(0)));
         for n in 1..=10_001 {

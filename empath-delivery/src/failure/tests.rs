@@ -26,6 +26,17 @@ fn check(table: &[(Failure, Disposition, Disposition, &str)]) {
     }
 }
 
+fn said(code: u16, enhanced: &str) -> FailureKind {
+    FailureKind::Refused(Reply { enhanced: enhanced.parse().ok(), ..Reply::plain(code, "no") })
+}
+
+/// The same on a footing.
+fn check_on<const N: usize>(table: [(Footing, Stage, FailureKind, Disposition, Disposition, &str); N]) {
+    check(&table.map(|(footing, stage, kind, more, none, status)| {
+        (Failure::at(footing, client::Failure { stage, kind }), more, none, status)
+    }));
+}
+
 #[test]
 fn every_failure_of_a_transaction_has_its_disposition_and_status() {
     let refused = FailureKind::Io(io::ErrorKind::ConnectionRefused);
@@ -50,6 +61,8 @@ fn every_failure_of_a_transaction_has_its_disposition_and_status() {
         (reply(Stage::Greeting, 554), TryNextHost, Bounce, "5.0.0"),
         (reply(Stage::Greeting, 421), TryNextHost, Defer, "4.0.0"),
         (reply(Stage::Ehlo, 550), TryNextHost, Bounce, "5.0.0"),
+        (reply(Stage::EhloAgain, 550), TryNextHost, Defer, "4.7.4"),
+        (reply(Stage::EhloAgain, 421), TryNextHost, Defer, "4.0.0"),
         (reply(Stage::Auth, 535), TryNextHost, Defer, "4.7.8"),
         (reply(Stage::Auth, 454), TryNextHost, Defer, "4.7.0"),
         (reply(Stage::Auth, 421), TryNextHost, Defer, "4.0.0"),
@@ -79,6 +92,41 @@ fn every_failure_of_a_transaction_has_its_disposition_and_status() {
         (reply(Stage::EndOfData, 451), TryNextHost, Defer, "4.0.0"),
     ];
     check(&table);
+}
+
+#[test]
+fn a_host_that_wants_tls_bounces_nothing_in_clear_text_if_it_offers_it() {
+    let (bare, usual) = (Footing { bare: true, configured: false }, Footing::default());
+    let table = [
+        (bare, Stage::MailFrom, said(530, "5.7.0"), TryNextHost, Defer, "4.7.4"),
+        (bare, Stage::MailFrom, said(530, ""), TryNextHost, Defer, "4.7.4"),
+        (bare, Stage::RcptTo, said(550, "5.7.1"), TryNextHost, Defer, "4.7.4"),
+        (bare, Stage::EndOfData, said(554, "5.7.10"), TryNextHost, Defer, "4.7.4"),
+        (bare, Stage::RcptTo, said(550, "5.1.1"), Bounce, Bounce, "5.1.1"),
+        (bare, Stage::MailFrom, said(550, ""), Bounce, Bounce, "5.0.0"),
+        (bare, Stage::RcptTo, said(450, "4.7.1"), TryNextHost, Defer, "4.7.1"),
+        (usual, Stage::MailFrom, said(530, "5.7.0"), Bounce, Bounce, "5.7.0"),
+        (usual, Stage::RcptTo, said(550, "5.7.1"), Bounce, Bounce, "5.7.1"),
+    ];
+    check_on(table);
+}
+
+#[test]
+fn a_configured_host_that_refuses_us_bounces_nothing() {
+    let (configured, usual) = (Footing { configured: true, bare: false }, Footing::default());
+    let table = [
+        (configured, Stage::Greeting, said(554, ""), TryNextHost, Defer, "4.7.0"),
+        (configured, Stage::Ehlo, said(550, "5.7.1"), TryNextHost, Defer, "4.7.0"),
+        (configured, Stage::MailFrom, said(530, "5.7.0"), TryNextHost, Defer, "4.7.0"),
+        (configured, Stage::RcptTo, said(530, ""), TryNextHost, Defer, "4.7.0"),
+        (configured, Stage::Auth, said(535, ""), TryNextHost, Defer, "4.7.8"),
+        (configured, Stage::MailFrom, said(550, "5.7.1"), Bounce, Bounce, "5.7.1"),
+        (configured, Stage::RcptTo, said(554, "5.7.1"), Bounce, Bounce, "5.7.1"),
+        (configured, Stage::Greeting, said(421, ""), TryNextHost, Defer, "4.0.0"),
+        (usual, Stage::Greeting, said(554, ""), TryNextHost, Bounce, "5.0.0"),
+        (usual, Stage::MailFrom, said(530, "5.7.0"), Bounce, Bounce, "5.7.0"),
+    ];
+    check_on(table);
 }
 
 #[test]

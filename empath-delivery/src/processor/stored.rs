@@ -64,7 +64,7 @@ pub(super) fn failed(job: &Job, recipient: &JobRecipient, last: Option<&Attempt>
 /// The host of `mx1.example.test[192.0.2.1]:25` or of an address with its port.
 fn host(shown: &str) -> Option<HostAddr> {
     match shown.split_once('[') {
-        Some((name, _)) if !name.is_empty() => Domain::parse(name).ok().map(HostAddr::Name),
+        Some((name, _)) if !name.is_empty() => Domain::parse_host(name).ok().map(HostAddr::Name),
         _ => shown.parse::<std::net::SocketAddr>().ok().map(|address| HostAddr::Ip(address.ip())),
     }
 }
@@ -77,6 +77,7 @@ mod tests {
     fn the_host_of_a_stored_attempt_is_found_again() {
         let table = [
             ("mx1.example.test[192.0.2.1]:25", Some("mx1.example.test")),
+            ("mx_1.example.test[192.0.2.1]:25", Some("mx_1.example.test")),
             ("192.0.2.1:25", Some("192.0.2.1")),
             ("[2001:db8::1]:25", Some("[2001:db8::1]")),
             ("unix:/run/lmtp", None),

@@ -115,7 +115,7 @@ fn read_mx(mx: &rdata::MX) -> Mx {
         Exchange::Root
     } else {
         let name = mx.exchange.to_ascii();
-        Domain::parse(name.trim_end_matches('.')).map_or(Exchange::Invalid, Exchange::Host)
+        Domain::parse_host(name.trim_end_matches('.')).map_or(Exchange::Invalid, Exchange::Host)
     };
     Mx { preference: mx.preference, exchange }
 }
@@ -235,7 +235,7 @@ mod tests {
             &[b"a\0b", b"test"],
             &[b"a b", b"test"],
             &[&[b'a'; 63], &[b'a'; 63], &[b'a'; 63], &[b'a'; 61]],
-            &[b"_x"],
+            &[b"_x", b"test"],
         ];
         let mx = |(preference, labels): (u16, &[&[u8]])| {
             let mut exchange = Name::from_labels(labels.iter().copied()).unwrap();
@@ -248,7 +248,7 @@ mod tests {
         let found = read.unwrap().unwrap();
         assert_eq!(found.ttl, Duration::ZERO);
         let longest = [63, 63, 63, 61].map(|length| "a".repeat(length)).join(".");
-        assert_eq!(found.records.shown(), ["1 .", "2 (no host name)", &format!("4 {longest}")]);
+        assert_eq!(found.records.shown(), ["1 .", "2 (no host name)", &format!("4 {longest}"), "5 _x.test"]);
         assert_eq!(ttl(0x7fff_ffff), Duration::from_secs(0x7fff_ffff));
     }
 }

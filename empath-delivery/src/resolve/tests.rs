@@ -21,7 +21,7 @@ const ZONE: &str = "
     null.test.         MX 0 .
     mixed.test.        MX 0 .
     mixed.test.        MX 10 mx1.two.test.
-    odd.test.          MX 0 not_a_host.test.
+    odd.test.          MX 0 no-host-.test.
     address.test.      MX 0 192.0.2.7.
     alias.test.        CNAME two.test.
     alias2.test.       CNAME plain.test.

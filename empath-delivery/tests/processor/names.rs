@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use empath_common::Domain;
 use empath_delivery::{
     Config,
     config::DomainConfig,
@@ -62,7 +63,7 @@ fn records(question: &Question, data: &[String]) -> Records {
         let (preference, host) = line.split_once(' ').unwrap();
         let exchange = match host.trim_end_matches('.') {
             "" => Exchange::Root,
-            name => name.parse().map_or(Exchange::Invalid, Exchange::Host),
+            name => Domain::parse_host(name).map_or(Exchange::Invalid, Exchange::Host),
         };
         Mx { preference: preference.parse().unwrap(), exchange }
     };

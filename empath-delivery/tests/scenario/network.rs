@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use empath_common::Domain;
 use empath_delivery::resolve::lookup::{
     Answer, Exchange, Found, Lookup, LookupError, Mx, Question, RecordType, Records,
 };
@@ -166,7 +167,7 @@ fn mx(data: &str) -> Mx {
     let (preference, exchange) = data.split_once(' ').unwrap();
     let exchange = match exchange.trim_end_matches('.') {
         "" => Exchange::Root,
-        name => name.parse().map_or(Exchange::Invalid, Exchange::Host),
+        name => Domain::parse_host(name).map_or(Exchange::Invalid, Exchange::Host),
     };
     Mx { preference: preference.parse().unwrap(), exchange }
 }

@@ -25,6 +25,8 @@ pub enum Stage {
     Greeting,
     /// EHLO, or HELO after EHLO was not understood.
     Ehlo,
+    /// EHLO once more, inside TLS that was begun by STARTTLS (RFC 3207 §4.2).
+    EhloAgain,
     /// LHLO, which LMTP has in place of EHLO (RFC 2033 §4.1).
     Lhlo,
     /// STARTTLS (RFC 3207).
@@ -145,6 +147,7 @@ impl fmt::Display for Stage {
             Self::Connect => "connect",
             Self::Greeting => "greeting",
             Self::Ehlo => "EHLO",
+            Self::EhloAgain => "EHLO inside TLS",
             Self::Lhlo => "LHLO",
             Self::StartTls => "STARTTLS",
             Self::Handshake => "TLS handshake",

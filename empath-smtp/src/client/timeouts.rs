@@ -115,7 +115,7 @@ impl Timeouts {
         match stage {
             Stage::Connect => self.connect,
             Stage::Greeting => self.greeting,
-            Stage::Ehlo | Stage::Lhlo | Stage::Auth => self.ehlo,
+            Stage::Ehlo | Stage::EhloAgain | Stage::Lhlo | Stage::Auth => self.ehlo,
             Stage::StartTls | Stage::Handshake => self.starttls,
             Stage::MailFrom => self.mail_from,
             Stage::RcptTo => self.rcpt_to,

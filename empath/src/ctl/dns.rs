@@ -77,13 +77,13 @@ async fn list<T: Serialize + DeserializeOwned, const N: usize>(
 fn cached(answer: &CachedAnswer) -> [String; 5] {
     let CachedAnswer { name, kind, records, error, expires_in_seconds, hits } = answer;
     let said = error.clone().unwrap_or_else(|| records.join(", "));
-    [name.to_string(), kind.clone(), format!("{expires_in_seconds} s"), hits.to_string(), said]
+    [name.clone(), kind.clone(), format!("{expires_in_seconds} s"), hits.to_string(), said]
 }
 
 fn resolved(found: &ResolvedHost) -> [String; 3] {
     let addresses: Vec<_> = found.addresses.iter().map(ToString::to_string).collect();
     let said = found.error.clone().unwrap_or_else(|| addresses.join(", "));
-    [found.preference.to_string(), found.host.to_string(), said]
+    [found.preference.to_string(), found.host.clone(), said]
 }
 
 fn told(to: &DnsOverride, goes: &str) -> String {

@@ -67,7 +67,7 @@ impl Operations {
 
 fn cached(remembered: Remembered) -> CachedAnswer {
     CachedAnswer {
-        name: remembered.name,
+        name: remembered.name.into(),
         kind: remembered.kind.to_string(),
         records: remembered.records,
         error: remembered.error.map(ToOwned::to_owned),
@@ -81,7 +81,7 @@ fn resolved(domain: &Domain, (host, found): HostAddresses) -> ResolvedHost {
     ResolvedHost {
         domain: domain.clone(),
         preference: host.preference,
-        host: host.name,
+        host: host.name.into(),
         addresses: found.unwrap_or_default(),
         error,
     }

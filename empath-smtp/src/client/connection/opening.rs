@@ -76,7 +76,7 @@ impl Connection {
 
     async fn greeted(mut self, hello: Hello<'_>) -> Result<Self, Failure> {
         positive(Stage::Greeting, self.read(Stage::Greeting).await)?;
-        self.hello(hello).await?;
+        self.hello(hello, Stage::Ehlo).await?;
         Ok(self)
     }
 
@@ -98,7 +98,7 @@ impl Connection {
             return Err(Stage::StartTls.garbled(GarbledReason::BehindStartTls));
         }
         self = self.encrypted(tls, expected).await?;
-        self.hello(hello).await?;
+        self.hello(hello, Stage::EhloAgain).await?;
         Ok(self)
     }
 
@@ -164,7 +164,7 @@ impl Connection {
         }
     }
 
-    async fn hello(&mut self, Hello { protocol, name }: Hello<'_>) -> Result<(), Failure> {
+    async fn hello(&mut self, Hello { protocol, name }: Hello<'_>, ehlo: Stage) -> Result<(), Failure> {
         if protocol == Protocol::Lmtp {
             // RFC 2033 §4.1: there is nothing older to fall back to.
             let reply = self.say(Stage::Lhlo, format!("LHLO {name}\r\n").as_bytes()).await;
@@ -172,14 +172,14 @@ impl Connection {
             self.idle = true;
             return Ok(());
         }
-        let reply = self.say(Stage::Ehlo, format!("EHLO {name}\r\n").as_bytes()).await;
+        let reply = self.say(ehlo, format!("EHLO {name}\r\n").as_bytes()).await;
         self.offered = match reply {
             Ok(reply) if reply.code.is_permanent() => {
-                let reply = self.say(Stage::Ehlo, format!("HELO {name}\r\n").as_bytes()).await;
-                positive(Stage::Ehlo, reply)?;
+                let reply = self.say(ehlo, format!("HELO {name}\r\n").as_bytes()).await;
+                positive(ehlo, reply)?;
                 Extensions::default()
             }
-            reply => positive(Stage::Ehlo, reply)?.extensions(),
+            reply => positive(ehlo, reply)?.extensions(),
         };
         self.idle = true;
         Ok(())
