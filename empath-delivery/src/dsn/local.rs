@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::PasswordError,
+        config::SecretError,
         failure::{Failure, Scope},
         maildir::MaildirError,
         resolve::ResolveError,
@@ -75,7 +75,7 @@ mod tests {
             ((&MaildirError::NameTooLong { path: path() }).into(), Local::Address),
             ((&MaildirError::Stopped).into(), Local::System),
             (Failure::unreadable(), Local::System),
-            (Failure::without_password(&PasswordError::Empty(path())), Local::Configuration),
+            (Failure::without_secret(&SecretError::Empty(path())), Local::Configuration),
             (Failure::absent_source("192.0.2.1".parse().unwrap()), Local::Configuration),
             (Failure::of_configured_host(&configured), Local::Configuration),
             (Failure::configured_loop(), Local::Configuration),
