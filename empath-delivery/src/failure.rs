@@ -65,11 +65,15 @@ pub(crate) struct Footing {
 }
 
 impl Footing {
-    /// Whether a host refuses what it would hear inside TLS (RFC 3207 §4, RFC 3463 §3.8).
+    /// Whether a host refuses what it would hear inside TLS: it says 530 (RFC 3207 §4), or 5.7.10, or names TLS
+    /// where its status is one of security. Else such a status says that the mail is unwanted.
     pub(crate) fn wants_tls(self, failure: &client::Failure) -> bool {
         let FailureKind::Refused(reply) = &failure.kind else { return false };
-        let security = reply.enhanced.is_some_and(|status| status.subject == 7);
-        self.bare && reply.code.is_permanent() && (security || reply.code.get() == 530)
+        let names_tls = || reply.text.to_ascii_lowercase().contains("tls");
+        let security = |status: EnhancedStatus| status.subject == 7 && (status.detail == 10 || names_tls());
+        self.bare
+            && reply.code.is_permanent()
+            && (reply.code.get() == 530 || reply.enhanced.is_some_and(security))
     }
 
     /// Whether a configured host refuses us, and not the message: it wants AUTH (RFC 4954 §6), or hears nothing from us.

@@ -97,16 +97,22 @@ fn every_failure_of_a_transaction_has_its_disposition_and_status() {
 #[test]
 fn a_host_that_wants_tls_bounces_nothing_in_clear_text_if_it_offers_it() {
     let (bare, usual) = (Footing { bare: true, configured: false }, Footing::default());
+    let wanted = |code, enhanced: &str| match said(code, enhanced) {
+        FailureKind::Refused(reply) => FailureKind::Refused(reply.with_text("StartTLS required".to_owned())),
+        kind => kind,
+    };
     let table = [
         (bare, Stage::MailFrom, said(530, "5.7.0"), TryNextHost, Defer, "4.7.4"),
         (bare, Stage::MailFrom, said(530, ""), TryNextHost, Defer, "4.7.4"),
-        (bare, Stage::RcptTo, said(550, "5.7.1"), TryNextHost, Defer, "4.7.4"),
+        (bare, Stage::RcptTo, wanted(550, "5.7.1"), TryNextHost, Defer, "4.7.4"),
         (bare, Stage::EndOfData, said(554, "5.7.10"), TryNextHost, Defer, "4.7.4"),
+        (bare, Stage::EndOfData, said(554, "5.7.1"), Bounce, Bounce, "5.7.1"),
+        (bare, Stage::RcptTo, wanted(550, "5.1.1"), Bounce, Bounce, "5.1.1"),
         (bare, Stage::RcptTo, said(550, "5.1.1"), Bounce, Bounce, "5.1.1"),
         (bare, Stage::MailFrom, said(550, ""), Bounce, Bounce, "5.0.0"),
         (bare, Stage::RcptTo, said(450, "4.7.1"), TryNextHost, Defer, "4.7.1"),
         (usual, Stage::MailFrom, said(530, "5.7.0"), Bounce, Bounce, "5.7.0"),
-        (usual, Stage::RcptTo, said(550, "5.7.1"), Bounce, Bounce, "5.7.1"),
+        (usual, Stage::RcptTo, wanted(550, "5.7.1"), Bounce, Bounce, "5.7.1"),
     ];
     check_on(table);
 }

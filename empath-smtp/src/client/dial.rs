@@ -4,21 +4,12 @@ use std::{
     path::Path,
     pin::Pin,
     sync::Arc,
-    time::Duration,
 };
 
-use rustix::net::sockopt;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpSocket, TcpStream, UnixStream},
+    net::{TcpSocket, UnixStream},
 };
-
-/// How long a connection is silent before the system asks whether the other end is there.
-const IDLE: Duration = Duration::from_secs(30);
-/// The time between its questions.
-const BETWEEN_PROBES: Duration = Duration::from_secs(10);
-/// How many of them may go unanswered.
-const PROBES: u32 = 3;
 
 /// What carries octets to a server and back.
 pub trait Carrier: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
@@ -85,34 +76,22 @@ impl Dial for Sockets {
     fn dial<'a>(&'a self, target: &'a Target, from: Option<IpAddr>) -> Dialing<'a> {
         Box::pin(async move {
             match target {
-                Target::Tcp(address) => Ok(Box::new(connect(*address, from).await?) as BoxStream),
+                Target::Tcp(address) => {
+                    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+                    if let Some(from) = from {
+                        // Ports of connections that have just ended are taken too: there is one address for all servers.
+                        socket.set_reuseaddr(true)?;
+                        socket.bind((from, 0).into())?;
+                    }
+                    let stream = socket.connect(*address).await?;
+                    // Every write is a whole group of commands or a whole message: there is nothing to wait for.
+                    stream.set_nodelay(true)?;
+                    Ok(Box::new(stream) as BoxStream)
+                }
                 Target::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?) as BoxStream),
             }
         })
     }
-}
-
-async fn connect(address: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    if let Some(from) = from {
-        // Ports of connections that have just ended are taken too: there is one address for all servers.
-        socket.set_reuseaddr(true)?;
-        socket.bind((from, 0).into())?;
-    }
-    let stream = socket.connect(address).await?;
-    // Every write is a whole group of commands or a whole message: there is nothing to wait for.
-    stream.set_nodelay(true)?;
-    keep_alive(&stream)?;
-    Ok(stream)
-}
-
-/// A connection whose server has vanished ends while it is idle, not when the next message meets it; to a firewall on the way
-/// one that lives is never silent for long.
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
-    sockopt::set_tcp_keepidle(stream, IDLE)?;
-    sockopt::set_tcp_keepintvl(stream, BETWEEN_PROBES)?;
-    sockopt::set_tcp_keepcnt(stream, PROBES)?;
-    Ok(sockopt::set_socket_keepalive(stream, true)?)
 }
 
 #[cfg(test)]
@@ -138,14 +117,5 @@ mod tests {
         let target = Target::from(listener.local_addr().unwrap());
         let failed = Sockets.dial(&target, Some("192.0.2.99".parse().unwrap())).await.err().unwrap();
         assert_eq!(failed.kind(), io::ErrorKind::AddrNotAvailable);
-    }
-    #[tokio::test]
-    async fn the_system_notices_a_server_that_has_vanished() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = connect(listener.local_addr().unwrap(), None).await.unwrap();
-        assert!(sockopt::socket_keepalive(&stream).unwrap());
-        let idle = sockopt::tcp_keepidle(&stream).unwrap();
-        let probing = sockopt::tcp_keepintvl(&stream).unwrap() * sockopt::tcp_keepcnt(&stream).unwrap();
-        assert_eq!(idle + probing, Duration::from_mins(1));
     }
 }
