@@ -41,7 +41,8 @@ pub struct DomainConfig {
     pub pipelining: bool,
     /// Send content in chunks of known length, where CHUNKING is offered (RFC 3030).
     ///
-    /// `false` is for servers that offer it and can't do it. Default: `true`.
+    /// `false` is for servers that offer it and can't do it: one that doesn't know BDAT takes the octets of the first chunk for
+    /// commands, before its reply has us send the message by DATA. Default: `true`.
     pub chunking: bool,
     /// Most connections to this destination, instead of `connection_pool.max_per_server`.
     ///
