@@ -105,6 +105,16 @@ class Daemon:
                 except ValueError:
                     pass
 
+    def logged(self, wanted, count=1):
+        """The lines with this message, or those that `wanted()` wants, once there are so many: a line may come after what
+        it tells of can be seen."""
+        wants = wanted if callable(wanted) else lambda line: message(line) == wanted
+
+        def found():
+            lines = [line for line in self.lines() if wants(line)]
+            return lines if len(lines) >= count else None
+        return wait_until(found, f"{count} lines are logged: {wanted}")
+
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()

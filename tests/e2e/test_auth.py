@@ -12,7 +12,7 @@ import time
 from email.message import EmailMessage
 from email.policy import SMTP
 
-from harness import PATIENCE, TestCase, free_port, message, wait_until
+from harness import PATIENCE, TestCase, free_port, wait_until
 from test_tls import certify
 
 CONFIG = """Empath(
@@ -84,8 +84,7 @@ class Auth(TestCase):
                 count += 1
         for text in self.delivered("bob@elsewhere.test", count):
             self.assertIn("with ESMTPSA id ", text)
-        received = [line for line in daemon.lines() if message(line) == "received"]
-        self.assertEqual([line["user"] for line in received], [ALICE] * count)
+        self.assertEqual([line["user"] for line in daemon.logged("received", count)], [ALICE] * count)
         self.assertNotIn(PASSWORD, daemon.log_file.read_text())
         self.assertNotIn(base64.b64encode(PASSWORD.encode()).decode()[:-4], daemon.log_file.read_text())
 

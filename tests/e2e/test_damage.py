@@ -59,7 +59,7 @@ class Damage(TestCase):
         self.assertTrue(reported, f"seed {seed}")
         listed = {found["name"] for found in daemon.ctl("spool", "damaged")}
         self.assertLessEqual({path.name for path in damaged.glob("*.octets")}, listed, f"seed {seed}")
-        self.assertTrue([line for line in daemon.lines() if line["level"] == "ERROR" and "damaged" in message(line)])
+        daemon.logged(lambda line: line["level"] == "ERROR" and "damaged" in message(line))
         self.assertEqual({name: n for name, n in load.arrived(sink).items() if n > 1}, {}, f"seed {seed}")
         # Nor does the queue go on about what is not there any more.
         daemon.wait_until_empty()

@@ -2,7 +2,7 @@
 import time
 import urllib.request
 
-from harness import TestCase, free_port, wait_until
+from harness import TestCase, free_port, message, wait_until
 
 CONTENT = b"Subject: lanes\r\n\r\nhello\r\n"
 
@@ -59,6 +59,6 @@ class Lanes(TestCase):
         mta.wait_until_empty()
         self.assertEqual(len(sink.messages), 12)
         self.assertEqual(self.metric(mta, 'empath_delivery_circuit_breaker_recoveries_total{domain="down.test"}'), 1)
-        changes = [line["fields"]["message"] if "fields" in line else line["message"] for line in mta.lines()
-                   if "circuit breaker" in str(line)]
+        mta.logged(lambda line: "circuit breaker" in str(line) and "closed again" in message(line))
+        changes = [message(line) for line in mta.lines() if "circuit breaker" in str(line)]
         self.assertTrue("opened" in changes[0] and "closed again" in changes[-1], changes)

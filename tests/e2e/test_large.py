@@ -4,7 +4,7 @@ import random
 import re
 import socket
 
-from harness import TestCase, free_port, message, wait_until
+from harness import TestCase, free_port, wait_until
 
 MIB = 1 << 20
 LIMITS = 'message_size: "100MiB", content_memory: "8MiB"'
@@ -182,7 +182,7 @@ class Large(TestCase):
         [(sender, recipients, report)] = [(m[0], m[1], m[2]) for m in sink.messages]
         self.assertEqual((sender, recipients), ("", ["alice@home.test"]))
         self.assertIn(b"Status: 5.3.0", report)
-        [bounced] = [line for line in daemon.lines() if message(line) == "bounced"]
+        [bounced] = daemon.logged("bounced")
         self.assertIn("damaged in the spool", str(bounced))
         self.assertEqual(bounced["host"], "none", "no host is blamed")
         kept = [found["name"] for found in daemon.ctl("spool", "damaged")]

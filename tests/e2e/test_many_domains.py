@@ -155,6 +155,7 @@ class ManyDomains(TestCase):
             host.let_go.set()
         self.mta.wait_until_empty()
 
+        wait_until(lambda: len(self.ends(everybody)) == len(PEOPLE), "all ends are logged")
         ends = self.ends(everybody)
         self.assertEqual([(address, ends.get(address), end) for address, end in PEOPLE.items()
                           if ends.get(address) != end], [])

@@ -28,7 +28,7 @@ class PostfixClient(TestCase):
         self.postfix.sendmail("-f", "s@home.test", "a@example.test", content=content)
         wait_until(lambda: "status=" in self.postfix.log(), "Postfix has tried")
         [message] = wait_until(lambda: list((self.mta.dir / "mail").glob("*/new/*")), "the message is delivered")
-        received = next(line for line in self.mta.lines() if line.get("message") == "received")
+        [received] = self.mta.logged("received")
         self.assertEqual(received["tls"], "TLSv1.3")
         text = message.read_bytes().decode()
         self.assertIn("from postfix.home.test ([127.0.0.1])\r\n\tby mx.home.test with ESMTPS id ", text)

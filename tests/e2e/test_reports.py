@@ -70,8 +70,7 @@ class Reports(TestCase):
         daemon.send("alice@home.test", ["bob@away.test"], b"Subject: y\r\n\r\nhello\r\n")
         daemon.wait_until_empty()
         self.assertEqual(len(pm.messages), 1)
-        dropped = [line for line in daemon.lines() if "it is dropped" in str(line)]
-        self.assertEqual(len(dropped), 1)
+        self.assertEqual(len(daemon.logged(lambda line: "it is dropped" in str(line))), 1)
 
     def test_a_report_about_an_smtputf8_message_can_be_taken_by_any_host(self):
         daemon, home, _ = self.start(self.sink(), "")

@@ -3,7 +3,7 @@ import os
 import shutil
 import subprocess
 
-from harness import PATIENCE, TestCase, free_port, message, wait_until
+from harness import PATIENCE, TestCase, free_port, wait_until
 from test_auth import ALICE, CONFIG, CONTENT, PASSWORD
 from test_tls import certify, sign
 
@@ -48,7 +48,7 @@ class Smarthost(TestCase):
         # It is not about the message, and as the log has it.
         self.assertIsNone(recipient["last_reply"].get("code"), waiting)
         self.assertRegex(recipient["last_reply"]["text"], "^AUTH: 535")
-        [line] = [line for line in daemon.lines() if message(line) == "deferred"][:1]
+        line, *_ = daemon.logged("deferred")
         self.assertEqual(line["status"], "4.7.8", line)
         self.assertRegex(line["reply"], "^AUTH: 535")
 

@@ -30,8 +30,7 @@ class Sources(TestCase):
         self.assertEqual(set(sink.clients), {"127.0.0.2", "127.0.0.3"})
         self.assertEqual({line for line in sink.commands if line.startswith("EHLO")},
                          {"EHLO two.home.test", "EHLO three.home.test"})
-        logged = {line["source"] for line in mta.lines() if message(line) == "delivered"}
-        self.assertEqual(logged, {"127.0.0.2", "127.0.0.3"})
+        self.assertEqual({line["source"] for line in mta.logged("delivered", 60)}, {"127.0.0.2", "127.0.0.3"})
 
     def test_an_address_that_the_machine_lacks_is_warned_of_and_its_mail_waits(self):
         sink = self.sink()

@@ -107,7 +107,7 @@ class Tls(TestCase):
         self.assertEqual(subject(daemon, "mx.home.test"), "renewed.test")
         (self.tls / "key.pem").write_text("no longer a key")
         self.assertEqual([subject(daemon, "mx.home.test"), subject(daemon, "mx.home.test")], ["renewed.test"] * 2)
-        errors = [line for line in daemon.lines() if line.get("level") == "ERROR"]
+        errors = daemon.logged(lambda line: line.get("level") == "ERROR")
         self.assertEqual(len(errors), 1, errors)
         self.assertIn("there is no key in it", str(errors))
 
@@ -135,7 +135,7 @@ class Tls(TestCase):
         self.assertIn("=== TLS started with cipher TLSv1.", done.stdout)
         content = self.delivered(daemon)
         self.assertRegex(content, r"with ESMTPS id \w+\r?\n\tfor <a@example.test>\r?\n\ttls TLS_\w+ \(TLSv1\.[23]\);")
-        received = next(line for line in daemon.lines() if line.get("message") == "received")
+        [received] = daemon.logged("received")
         self.assertRegex(received["tls"], r"^TLSv1\.[23]$")
         self.assertRegex(received["cipher"], "^TLS_")
 
@@ -163,8 +163,7 @@ class Tls(TestCase):
             smtp.rcpt("a@example.test")
             code, reply = smtp.data(b"Subject: x\r\n\r\nx\r\n")
             self.assertEqual(code, 250)
-        received = wait_until(
-            lambda: next((line for line in daemon.lines() if line.get("message") == "received"), None), "logged")
+        [received] = daemon.logged("received")
         self.assertEqual((received["message_id"], received["tls"]), (queued_as(reply), "TLSv1.3"))
         self.assertEqual(received["certificate"], "CN=client.test")
 
@@ -176,7 +175,7 @@ class Tls(TestCase):
                 smtp.ehlo("client.test")
                 smtp.mail("s@home.test")
                 self.assertEqual(smtp.rcpt("a@example.test")[0], 550, "it is not in relay_networks")
-        refused = next(line for line in daemon.lines() if line.get("message") == "refused")
+        [refused] = daemon.logged("refused")
         self.assertEqual(refused["peer"], "203.0.113.9:4000")
 
     def test_xclient_is_for_those_who_are_listed(self):
@@ -203,7 +202,7 @@ class Tls(TestCase):
         daemon = self.tls_daemon(limits="connections: 20000", limit=(100, 4096))
         soft, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
         self.assertEqual((soft, hard), (4096, 4096))
-        warning = next(line for line in daemon.lines() if line.get("level") == "WARN")
+        warning, *_ = daemon.logged(lambda line: line.get("level") == "WARN")
         self.assertIn("too few open files", str(warning))
 
     def test_what_is_wrong_with_a_certificate_is_told_by_check(self):

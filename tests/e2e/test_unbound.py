@@ -60,8 +60,7 @@ class Unbound(TestCase):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.mta.metrics}/metrics", timeout=10) as page:
             lines = dict(line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line[:1] != "#")
         self.assertEqual([lines[f"empath_delivery_pool_{name}_total"] for name in ("misses", "hits")], ["1", "2"])
-        delivered = [line for line in self.mta.lines() if line.get("message") == "delivered"]
-        self.assertEqual([line["next_hop"] for line in delivered], ["mx:good.test", "mx:again.test", "mx:good.test"])
+        self.assertEqual([line["next_hop"] for line in self.mta.logged("delivered", 3)], ["mx:good.test", "mx:again.test", "mx:good.test"])
 
     def test_what_it_says_of_a_domain_decides_what_becomes_of_the_mail(self):
         recipients = [f"bob@{name}.test" for name in [*DELIVERED, *BOUNCED, *DEFERRED] if name != "gone"]
