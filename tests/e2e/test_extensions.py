@@ -90,6 +90,18 @@ class Extensions(TestCase):
         self.assertIn(b"Subject: whole", text)
         self.assertEqual(daemon.queue(), [])
 
+    def test_a_host_that_offers_chunks_and_knows_none_reads_no_content_as_commands(self):
+        sink = self.sink(keywords=["PIPELINING", "CHUNKING"])
+        daemon = self.start(sink)
+        content = b"hello\r\nRSET\r\nMAIL FROM:<boss@home.test>\r\nRCPT TO:<victim@away.test>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n"
+        for name in ("bob", "carol"):
+            daemon.send("alice@home.test", [f"{name}@away.test"], b"Subject: x\r\n\r\n" + content)
+            daemon.wait_until_empty()
+        self.assertEqual([(sender, to) for sender, to, _ in sink.messages],
+                         [("alice@home.test", ["bob@away.test"]), ("alice@home.test", ["carol@away.test"])])
+        self.assertEqual([command for command in sink.commands if "boss" in command or "hello" in command], [])
+        self.assertIn("BDAT 0", sink.commands)
+
     def test_msmtp_hears_that_its_message_was_delivered(self):
         daemon = self.start()
         done = subprocess.run(

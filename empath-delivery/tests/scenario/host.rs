@@ -221,6 +221,7 @@ fn rule_at(number: usize, step: &str) -> Read<Rule> {
         "MAIL" => At::MailFrom,
         "RCPT" => At::RcptTo,
         "DATA" => At::Data,
+        "BDAT" => At::Chunk,
         "content" => At::Content,
         "." => At::EndOfData,
         "RSET" => At::Rset,

@@ -21,7 +21,11 @@ const MAX_CHUNKS: usize = 16;
 ///
 /// With PIPELINING everything up to DATA is one group of commands; without it every command waits for its reply. With
 /// CHUNKING chunks take the place of DATA. They too wait until somebody is to get the message: a server that takes
-/// nobody's would be given it for nothing, and one that then read a chunk as commands would obey the content.
+/// nobody's would be given it for nothing.
+///
+/// A server that offers CHUNKING and doesn't know BDAT, or is behind a firewall that doesn't let it pass, would read a chunk
+/// as commands, and obey the content. Hence the first chunk over a connection is empty, and content waits until that was
+/// accepted.
 ///
 /// Over LMTP each recipient that was accepted has a reply of its own after the content (RFC 2033 §4.2).
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub struct Transaction<'a> {
     reusable: bool,
     /// MAIL has the SMTPUTF8 parameter.
     smtputf8: bool,
+    /// The server has accepted a chunk.
+    takes_chunks: bool,
 }
 
 /// What the driver does next.
@@ -64,6 +70,8 @@ enum Next {
     Rcpt(usize),
     Data,
     Content,
+    /// An empty chunk, to see whether the server takes any.
+    Trial,
     Chunks,
     Nothing,
 }
@@ -75,6 +83,7 @@ enum Command {
     Data,
     /// Over LMTP for the recipient alone whose turn it is.
     EndOfData(Option<usize>),
+    Trial,
     Chunk {
         octets: usize,
         last: bool,
@@ -84,8 +93,8 @@ enum Command {
 
 impl<'a> Transaction<'a> {
     /// A transaction with a server that offers these extensions. What the server can't take fails here,
-    /// without being asked for.
-    pub fn new(message: &'a Outgoing, offered: Extensions, protocol: Protocol) -> Self {
+    /// without being asked for. `takes_chunks` if it has accepted some before.
+    pub fn new(message: &'a Outgoing, offered: Extensions, protocol: Protocol, takes_chunks: bool) -> Self {
         let mut transaction = Self {
             message,
             offered,
@@ -96,6 +105,7 @@ impl<'a> Transaction<'a> {
             begun: false,
             reusable: true,
             smtputf8: false,
+            takes_chunks,
         };
         let mut recipients = message.recipients.iter().filter_map(ForwardPath::mailbox);
         transaction.smtputf8 = offered.smtputf8 && (transaction.needs_utf8() || recipients.any(needs_utf8));
@@ -168,6 +178,11 @@ impl<'a> Transaction<'a> {
         }
     }
 
+    /// Whether the server has accepted a chunk, in this transaction or before.
+    pub fn takes_chunks(&self) -> bool {
+        self.takes_chunks
+    }
+
     /// Whether some command is written whose reply has not come.
     pub fn awaits_replies(&self) -> bool {
         !self.awaiting.is_empty()
@@ -197,10 +212,11 @@ impl<'a> Transaction<'a> {
         if !refused && !granted {
             return self.failed(stage, FailureKind::Garbled(GarbledReason::Unexpected));
         }
+        self.takes_chunks |= granted && matches!(command, Command::Trial);
         match command {
             Command::Mail if granted => self.begun = true,
             Command::Data if granted => self.next = Next::Content,
-            Command::Rcpt(_) | Command::Chunk { last: false, .. } if granted => {}
+            Command::Rcpt(_) | Command::Trial | Command::Chunk { last: false, .. } if granted => {}
             Command::Rcpt(number) => self.end(number, Err(stage.refused(reply))),
             Command::Data => self.end_all(&Err(stage.refused(reply))),
             Command::EndOfData(recipient) => {
@@ -216,7 +232,7 @@ impl<'a> Transaction<'a> {
                 self.end_all(&Ok(reply));
             }
             // RFC 3030 §2: no chunks follow a refused one, and RSET does, since nobody knows what there is of it.
-            Command::Mail | Command::Chunk { .. } => {
+            Command::Mail | Command::Trial | Command::Chunk { .. } => {
                 self.next = Next::Nothing;
                 self.end_all(&Err(stage.refused(reply)));
                 if self.awaiting.iter().any(|command| matches!(command, Command::EndOfData(_))) {
@@ -272,7 +288,8 @@ impl<'a> Transaction<'a> {
                     return Some(Command::Mail);
                 }
                 Next::Rcpt(number) => match self.results.get(number) {
-                    None => self.next = if self.offered.chunking { Next::Chunks } else { Next::Data },
+                    None if !self.offered.chunking => self.next = Next::Data,
+                    None => self.next = if self.takes_chunks { Next::Chunks } else { Next::Trial },
                     Some(result) => {
                         self.next = Next::Rcpt(number + 1);
                         if result.is_none() {
@@ -280,6 +297,10 @@ impl<'a> Transaction<'a> {
                         }
                     }
                 },
+                Next::Trial => {
+                    self.next = Next::Chunks;
+                    return Some(Command::Trial);
+                }
                 Next::Data => {
                     // Until 354.
                     self.next = Next::Nothing;
@@ -347,7 +368,7 @@ impl Command {
             Self::Mail => Stage::MailFrom,
             Self::Rcpt(_) => Stage::RcptTo,
             Self::Data => Stage::Data,
-            Self::Chunk { last: false, .. } => Stage::Content,
+            Self::Trial | Self::Chunk { last: false, .. } => Stage::Content,
             Self::EndOfData(_) | Self::Chunk { .. } => Stage::EndOfData,
             Self::Rset => Stage::Rset,
         }

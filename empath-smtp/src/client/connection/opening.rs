@@ -69,6 +69,7 @@ impl Connection {
             parser: ReplyParser::default(),
             mails: 0,
             idle: false,
+            takes_chunks: false,
             in_doubt: false,
             deadline: None,
         })
