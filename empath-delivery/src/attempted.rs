@@ -121,11 +121,14 @@ pub(crate) struct Tried {
 
 /// What a connection that did not come about says about the host. One that never wants us is not ill.
 pub(crate) fn turned_down(failure: &Failure) -> Outcome {
-    match &failure.reply {
-        _ if failure.is_denied() => Outcome::Denied,
-        _ if failure.class == Class::Permanent || failure.scope == Scope::Destination => Outcome::Unknown,
-        Some(reply) if reply.code.get() == 421 => Outcome::TurnedAway,
-        _ => Outcome::Failed,
+    if failure.is_denied() {
+        Outcome::Denied
+    } else if failure.class == Class::Permanent || failure.scope == Scope::Destination {
+        Outcome::Unknown
+    } else if failure.is_busy() {
+        Outcome::TurnedAway
+    } else {
+        Outcome::Failed
     }
 }
 

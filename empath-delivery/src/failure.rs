@@ -143,6 +143,15 @@ impl Failure {
         self.reply.is_none() && self.status == EnhancedStatus::new(4, 7, 8)
     }
 
+    /// Whether the host has no time for us at present (421).
+    pub(crate) fn is_busy(&self) -> bool {
+        match &self.reply {
+            Some(reply) => reply.code.get() == 421,
+            // To AUTH.
+            None => self.status == EnhancedStatus::new(4, 3, 2),
+        }
+    }
+
     /// Every MX host is this host, or comes after it (RFC 5321 §5.1).
     pub fn loops_back() -> Self {
         Self::new(Scope::Destination, (5, 4, 6), "mail for this destination loops back to this host")
@@ -236,8 +245,9 @@ impl From<client::Failure> for Failure {
             FailureKind::Refused(reply) if stage == Stage::Auth && reply.code.is_permanent() => {
                 Self::new(Scope::Host, (4, 7, 8), detail)
             }
-            FailureKind::Refused(reply) if stage == Stage::Auth && reply.code.get() != 421 => {
-                Self::new(Scope::Host, (4, 7, 0), detail)
+            FailureKind::Refused(reply) if stage == Stage::Auth => {
+                let busy = reply.code.get() == 421;
+                Self::new(Scope::Host, if busy { (4, 3, 2) } else { (4, 7, 0) }, detail)
             }
             FailureKind::TokenRefused { .. } | FailureKind::Impostor => {
                 Self::new(Scope::Host, (4, 7, 8), detail)

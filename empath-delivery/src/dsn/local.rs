@@ -35,7 +35,7 @@ impl Local {
             (4, 3, 1) => Some(Self::Full),
             (4, 3, 5) => Some(Self::Configuration),
             // What a host says to AUTH may be about our user.
-            (4, 7, 0 | 8) => Some(Self::Credentials),
+            (4, 3, 2) | (4, 7, 0 | 8) => Some(Self::Credentials),
             (5, 1, 3) => Some(Self::Address),
             _ => None,
         }
@@ -81,6 +81,7 @@ mod tests {
             (Failure::configured_loop(), Local::Configuration),
             (said(Stage::Auth, 535, "no user relay17"), Local::Credentials),
             (said(Stage::Auth, 454, "relay17: later"), Local::Credentials),
+            (said(Stage::Auth, 421, "relay17: too many connections"), Local::Credentials),
         ] {
             assert_eq!(told(&failure), Some(expected), "{failure:?}");
             let text = expected.to_string();

@@ -65,7 +65,7 @@ fn every_failure_of_a_transaction_has_its_disposition_and_status() {
         (reply(Stage::EhloAgain, 421), TryNextHost, Defer, "4.0.0"),
         (reply(Stage::Auth, 535), TryNextHost, Defer, "4.7.8"),
         (reply(Stage::Auth, 454), TryNextHost, Defer, "4.7.0"),
-        (reply(Stage::Auth, 421), TryNextHost, Defer, "4.0.0"),
+        (reply(Stage::Auth, 421), TryNextHost, Defer, "4.3.2"),
         (at(Stage::Auth, FailureKind::Impostor), TryNextHost, Defer, "4.7.8"),
         (
             at(Stage::Auth, FailureKind::Unsupported(Feature::Password(Mechanisms::default()))),
@@ -188,4 +188,14 @@ fn what_a_host_says_of_the_mail_remains_when_another_host_is_dead() {
     assert!(denied.reply.is_none() && denied.outweighs(&dead) && !dead.outweighs(&denied));
     let full = reply(Stage::Greeting, 451);
     assert!(full.outweighs(&dead) && !dead.outweighs(&full));
+}
+
+#[test]
+fn a_host_that_says_421_has_no_time_whatever_it_was_asked() {
+    for stage in
+        [Stage::Greeting, Stage::Ehlo, Stage::EhloAgain, Stage::StartTls, Stage::Auth, Stage::MailFrom]
+    {
+        assert!(reply(stage, 421).is_busy(), "{stage}");
+        assert!(!reply(stage, 451).is_busy(), "{stage}");
+    }
 }

@@ -123,18 +123,15 @@ impl Shared {
         batch.push(if last { Entry::Removed(job.id) } else { Entry::Progress(progress) });
         self.commit(batch).await?;
         // What is in the log and in the queue comes first: whoever sees that the message has ended finds what came of it.
-        let told = match report {
-            Some((id, envelope, content)) => {
-                log::reported(id, &envelope, content.len(), job.id);
-                self.accepted(id, envelope, &content);
-                Told::By(id)
+        let told = if let Some((id, envelope, content)) = report {
+            log::reported(id, &envelope, content.len(), job.id);
+            self.accepted(id, envelope, &content);
+            Told::By(id)
+        } else {
+            if dsn::is_report(&job.envelope) && !news.failed.is_empty() {
+                log::report_dropped(job.id);
             }
-            None => {
-                if dsn::is_report(&job.envelope) && !news.failed.is_empty() {
-                    log::report_dropped(job.id);
-                }
-                Told::Nobody
-            }
+            Told::Nobody
         };
         if self.update(|queue| queue.settle(job.id, &settlements, now)) && !last {
             commits.push(self, job.id, Entry::Removed(job.id)).await;

@@ -17,8 +17,8 @@ use tokio::{
 };
 
 use super::{
-    Block, Extensions, FailureKind, Framing, GarbledReason, Outgoing, Protocol, Sent, Source, Stage, Step,
-    Target, Timeouts, Transaction,
+    Block, Chunks, Extensions, FailureKind, Framing, GarbledReason, Outgoing, Protocol, Sent, Source, Stage,
+    Step, Target, Timeouts, Transaction,
     content::Feed,
     reply::{RawReply, ReplyParser},
     stream::Stream,
@@ -50,8 +50,7 @@ pub struct Connection {
     parser: ReplyParser,
     /// MAIL commands so far.
     mails: u32,
-    /// The server has accepted a chunk.
-    takes_chunks: bool,
+    chunks: Chunks,
     /// The server waits for a command.
     idle: bool,
     /// It was idle, and the server has said nothing since.
@@ -91,7 +90,7 @@ impl Connection {
     pub async fn send(&mut self, message: &Outgoing, content: impl Source) -> Sent {
         let framing = if self.offered.chunking { Framing::Chunks } else { Framing::Dots };
         let mut feed = Feed::new(content, framing);
-        let mut transaction = Transaction::new(message, self.offered, self.protocol, self.takes_chunks);
+        let mut transaction = Transaction::new(message, self.offered, self.protocol, self.chunks);
         if !std::mem::replace(&mut self.idle, false) {
             transaction.failed(Stage::MailFrom, FailureKind::Closed);
         }
@@ -113,7 +112,7 @@ impl Connection {
                     sent.reusable &= self.input.is_empty();
                     sent.reusable &= self.offered.limits.mails.is_none_or(|most| self.mails < most);
                     self.idle = sent.reusable;
-                    self.takes_chunks = transaction.takes_chunks();
+                    self.chunks = transaction.chunks();
                     self.deadline = None;
                     return sent;
                 }

@@ -35,4 +35,4 @@ pub use reply::{MAX_LINE, MAX_LINES, MAX_REPLY};
 pub use survey::Survey;
 pub use timeouts::Timeouts;
 pub use tls::{Expected, Roots, RootsError, Tls};
-pub use transaction::{Step, Transaction};
+pub use transaction::{Chunks, Step, Transaction};

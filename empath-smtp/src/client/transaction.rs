@@ -43,8 +43,17 @@ pub struct Transaction<'a> {
     reusable: bool,
     /// MAIL has the SMTPUTF8 parameter.
     smtputf8: bool,
-    /// The server has accepted a chunk.
-    takes_chunks: bool,
+    chunks: Chunks,
+}
+
+/// Whether a server takes chunks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Chunks {
+    /// It may have offered to.
+    #[default]
+    Untried,
+    /// It has accepted one.
+    Taken,
 }
 
 /// What the driver does next.
@@ -93,8 +102,8 @@ enum Command {
 
 impl<'a> Transaction<'a> {
     /// A transaction with a server that offers these extensions. What the server can't take fails here,
-    /// without being asked for. `takes_chunks` if it has accepted some before.
-    pub fn new(message: &'a Outgoing, offered: Extensions, protocol: Protocol, takes_chunks: bool) -> Self {
+    /// without being asked for. `chunks` is what earlier transactions over the connection have shown.
+    pub fn new(message: &'a Outgoing, offered: Extensions, protocol: Protocol, chunks: Chunks) -> Self {
         let mut transaction = Self {
             message,
             offered,
@@ -105,7 +114,7 @@ impl<'a> Transaction<'a> {
             begun: false,
             reusable: true,
             smtputf8: false,
-            takes_chunks,
+            chunks,
         };
         let mut recipients = message.recipients.iter().filter_map(ForwardPath::mailbox);
         transaction.smtputf8 = offered.smtputf8 && (transaction.needs_utf8() || recipients.any(needs_utf8));
@@ -178,9 +187,9 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Whether the server has accepted a chunk, in this transaction or before.
-    pub fn takes_chunks(&self) -> bool {
-        self.takes_chunks
+    /// What is known now.
+    pub fn chunks(&self) -> Chunks {
+        self.chunks
     }
 
     /// Whether some command is written whose reply has not come.
@@ -212,7 +221,9 @@ impl<'a> Transaction<'a> {
         if !refused && !granted {
             return self.failed(stage, FailureKind::Garbled(GarbledReason::Unexpected));
         }
-        self.takes_chunks |= granted && matches!(command, Command::Trial);
+        if granted && matches!(command, Command::Trial) {
+            self.chunks = Chunks::Taken;
+        }
         match command {
             Command::Mail if granted => self.begun = true,
             Command::Data if granted => self.next = Next::Content,
@@ -289,7 +300,12 @@ impl<'a> Transaction<'a> {
                 }
                 Next::Rcpt(number) => match self.results.get(number) {
                     None if !self.offered.chunking => self.next = Next::Data,
-                    None => self.next = if self.takes_chunks { Next::Chunks } else { Next::Trial },
+                    None => {
+                        self.next = match self.chunks {
+                            Chunks::Untried => Next::Trial,
+                            Chunks::Taken => Next::Chunks,
+                        }
+                    }
                     Some(result) => {
                         self.next = Next::Rcpt(number + 1);
                         if result.is_none() {

@@ -10,7 +10,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     super::{
-        Credentials, Dial, Expected, Extensions, Failure, FailureKind, Feature, GarbledReason, Hello,
+        Chunks, Credentials, Dial, Expected, Extensions, Failure, FailureKind, Feature, GarbledReason, Hello,
         Protocol, Stage, Target, Timeouts, Tls, Way,
         auth::Exchange,
         reply::{RawReply, ReplyParser},
@@ -69,7 +69,7 @@ impl Connection {
             parser: ReplyParser::default(),
             mails: 0,
             idle: false,
-            takes_chunks: false,
+            chunks: Chunks::Untried,
             in_doubt: false,
             deadline: None,
         })

@@ -52,7 +52,7 @@ fn play(message: &Outgoing, offered: Extensions, dialogue: &str) -> Sent {
 
 /// The server is known to take chunks if it offers to.
 fn play_over(protocol: Protocol, message: &Outgoing, offered: Extensions, dialogue: &str) -> Sent {
-    play_through(&mut Transaction::new(message, offered, protocol, true), message, dialogue)
+    play_through(&mut Transaction::new(message, offered, protocol, Chunks::Taken), message, dialogue)
 }
 
 fn play_through(transaction: &mut Transaction<'_>, message: &Outgoing, dialogue: &str) -> Sent {
@@ -311,7 +311,7 @@ fn a_reply_that_does_not_fit_the_command_is_garbled() {
 #[test]
 fn a_broken_dialogue_fails_only_those_without_a_result() {
     let message = message("<a@home.test>", &["<b@x.test>", "<c@x.test>"], CONTENT);
-    let mut transaction = Transaction::new(&message, offers("PIPELINING"), Protocol::Smtp, true);
+    let mut transaction = Transaction::new(&message, offers("PIPELINING"), Protocol::Smtp, Chunks::Taken);
     assert!(matches!(transaction.step(), Step::Write(Stage::MailFrom, _)));
     transaction.reply(reply("250 Ok"));
     transaction.reply(reply("550 5.1.1 no"));
@@ -341,7 +341,7 @@ fn parameters_are_given_only_where_they_are_offered_and_needed() {
         (&utf8_flag, all, " SIZE=22"),
         (&utf8_flag, "", ""),
     ] {
-        let mut transaction = Transaction::new(message, offers(offered), Protocol::Smtp, true);
+        let mut transaction = Transaction::new(message, offers(offered), Protocol::Smtp, Chunks::Taken);
         let Step::Write(_, line) = transaction.step() else { panic!("{offered}: nothing written") };
         assert_eq!(line, format!("MAIL FROM:<a@home.test>{expected}\r\n"), "{offered}");
     }
@@ -384,7 +384,8 @@ fn one_recipient_in_utf8_does_not_hold_up_the_others() {
          S: 250 Ok",
     );
     assert_eq!(results(&sent), ["MAIL FROM: the server does not support SMTPUTF8", "250 Ok"]);
-    let mut transaction = Transaction::new(&message, offers("PIPELINING, SMTPUTF8"), Protocol::Smtp, true);
+    let mut transaction =
+        Transaction::new(&message, offers("PIPELINING, SMTPUTF8"), Protocol::Smtp, Chunks::Taken);
     let Step::Write(_, group) = transaction.step() else { panic!("nothing written") };
     assert_eq!(
         group,

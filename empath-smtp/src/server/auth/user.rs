@@ -85,11 +85,12 @@ pub enum SenderError {
 const MAX_COST: (u32, u32) = (1 << 20, 100);
 
 impl Identity {
-    /// Whether mail from this address is the user's own. The local part's case means nothing here: nobody gives
-    /// `Alice` and `alice` to two people.
+    /// Whether mail from this address is the user's own. Needless quotes mean nothing (RFC 5321 §4.1.2), nor does the local
+    /// part's case here: nobody gives `Alice` and `alice` to two people.
     pub fn owns(&self, address: &Mailbox) -> bool {
         let same = |own: &Mailbox| {
-            own.host() == address.host() && own.local_part().eq_ignore_ascii_case(address.local_part())
+            own.host() == address.host()
+                && own.canonical_local_part().eq_ignore_ascii_case(&address.canonical_local_part())
         };
         self.name.parse().is_ok_and(|own| same(&own))
             || self.senders.iter().any(|sender| match sender {
@@ -224,6 +225,9 @@ mod tests {
         for (address, owned) in [
             ("alice@example.test", true),
             ("ALICE@EXAMPLE.test", true),
+            ("\"alice\"@example.test", true),
+            ("\"al\\ice\"@example.test", true),
+            ("\"al ice\"@example.test", false),
             ("sales@example.test", true),
             ("anything@alice.test", true),
             ("anything@sub.alice.test", false),

@@ -1,17 +1,17 @@
 use super::*;
 
-/// Plays the first transaction of a connection, and whether there is to be no trial in the next.
-fn play_first(offered: &str, dialogue: &str) -> (Vec<String>, bool) {
+/// Plays the first transaction of a connection, and what it has shown for the next.
+fn play_first(offered: &str, dialogue: &str) -> (Vec<String>, Chunks) {
     let message = message("<a@home.test>", &["<b@x.test>", "<c@x.test>"], CONTENT);
-    let mut transaction = Transaction::new(&message, offers(offered), Protocol::Smtp, false);
+    let mut transaction = Transaction::new(&message, offers(offered), Protocol::Smtp, Chunks::Untried);
     let sent = play_through(&mut transaction, &message, dialogue);
     assert!(sent.reusable);
-    (results(&sent), transaction.takes_chunks())
+    (results(&sent), transaction.chunks())
 }
 
 #[test]
 fn no_content_goes_out_before_an_empty_chunk_was_accepted() {
-    let (results, takes_chunks) = play_first(
+    let (results, chunks) = play_first(
         "PIPELINING, CHUNKING",
         "C: MAIL FROM:<a@home.test> | RCPT TO:<b@x.test> | RCPT TO:<c@x.test> | BDAT 0
          S: 250 Ok
@@ -26,8 +26,8 @@ fn no_content_goes_out_before_an_empty_chunk_was_accepted() {
          S: 250 2.0.0 queued",
     );
     assert_eq!(results, ["RCPT TO: 550 5.1.1 no", "250 2.0.0 queued"]);
-    assert!(takes_chunks);
-    let (results, takes_chunks) = play_first(
+    assert_eq!(chunks, Chunks::Taken);
+    let (results, chunks) = play_first(
         "CHUNKING",
         "C: MAIL FROM:<a@home.test>
          S: 250 Ok
@@ -41,13 +41,15 @@ fn no_content_goes_out_before_an_empty_chunk_was_accepted() {
          S: 250 Ok",
     );
     assert_eq!(results, ["content: 500 5.5.2 what?"; 2]);
-    assert!(!takes_chunks);
+    assert_eq!(chunks, Chunks::Untried);
 }
 
 #[test]
 fn where_nobody_is_to_get_it_the_empty_chunk_says_only_whether_chunks_are_taken() {
-    for (answer, taken) in [("250 2.0.0 0 octets", true), ("503 5.5.1 no valid recipients", false)] {
-        let (results, takes_chunks) = play_first(
+    for (answer, taken) in
+        [("250 2.0.0 0 octets", Chunks::Taken), ("503 5.5.1 no valid recipients", Chunks::Untried)]
+    {
+        let (results, chunks) = play_first(
             "PIPELINING, CHUNKING",
             &format!(
                 "C: MAIL FROM:<a@home.test> | RCPT TO:<b@x.test> | RCPT TO:<c@x.test> | BDAT 0
@@ -60,7 +62,7 @@ fn where_nobody_is_to_get_it_the_empty_chunk_says_only_whether_chunks_are_taken(
             ),
         );
         assert_eq!(results, ["RCPT TO: 550 5.1.1 no", "RCPT TO: 450 4.2.1 later"]);
-        assert_eq!(takes_chunks, taken);
+        assert_eq!(chunks, taken);
     }
 }
 
@@ -178,7 +180,8 @@ fn a_refused_chunk_fails_the_transaction_and_is_followed_by_none_but_by_rset() {
 #[test]
 fn a_server_that_does_not_answer_chunks_is_not_given_a_whole_message() {
     let message = message("<a@home.test>", &["<b@x.test>"], &"x".repeat(1000));
-    let mut transaction = Transaction::new(&message, offers("PIPELINING, CHUNKING"), Protocol::Smtp, true);
+    let mut transaction =
+        Transaction::new(&message, offers("PIPELINING, CHUNKING"), Protocol::Smtp, Chunks::Taken);
     assert!(matches!(transaction.step(), Step::Write(..)));
     transaction.reply(reply("250 Ok"));
     transaction.reply(reply("250 Ok"));

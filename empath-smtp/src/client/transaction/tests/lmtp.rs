@@ -69,7 +69,7 @@ fn a_connection_with_a_refused_chunk_before_the_last_is_of_no_more_use() {
 #[test]
 fn what_was_answered_stays_when_the_server_goes_away_among_the_replies() {
     let message = message("<a@home.test>", &TO, CONTENT);
-    let mut transaction = Transaction::new(&message, offers("PIPELINING"), Protocol::Lmtp, true);
+    let mut transaction = Transaction::new(&message, offers("PIPELINING"), Protocol::Lmtp, Chunks::Taken);
     let mut replies = ["250 Ok", "250 Ok", "250 Ok", "250 Ok", "354 go on", "250 2.0.0 saved"].into_iter();
     let sent = loop {
         match transaction.step() {
