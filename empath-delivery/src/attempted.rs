@@ -178,7 +178,7 @@ pub(crate) fn is_too_many(failure: &client::Failure) -> bool {
     }
 }
 
-/// A chunk was not understood (RFC 5321 §4.2.4), or not an empty one, which says nothing about the message.
+/// A chunk was not understood (RFC 5321 §4.2.4), which says nothing about the message.
 pub(crate) fn is_unknown_command(failure: &client::Failure) -> bool {
     match failure {
         client::Failure { stage: Stage::Content | Stage::EndOfData, kind: FailureKind::Refused(reply) } => {

@@ -100,7 +100,7 @@ class Extensions(TestCase):
         self.assertEqual([(sender, to) for sender, to, _ in sink.messages],
                          [("alice@home.test", ["bob@away.test"]), ("alice@home.test", ["carol@away.test"])])
         self.assertEqual([command for command in sink.commands if "boss" in command or "hello" in command], [])
-        self.assertIn("BDAT 0", sink.commands)
+        self.assertIn("BDAT 1", sink.commands)
 
     def test_msmtp_hears_that_its_message_was_delivered(self):
         daemon = self.start()

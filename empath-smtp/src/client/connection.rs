@@ -103,7 +103,9 @@ impl Connection {
                     (stage, self.write_commands(stage, &commands).await)
                 }
                 Step::Content => (Stage::Content, self.write_content(&mut feed).await),
-                Step::Chunk => (Stage::Content, self.write_chunk(&mut transaction, &mut feed).await),
+                Step::Chunk(most) => {
+                    (Stage::Content, self.write_chunk(&mut transaction, &mut feed, most).await)
+                }
                 Step::Read(stage) => {
                     (stage, self.read(stage).await.map(|reply| transaction.reply(reply.into())))
                 }
@@ -168,7 +170,7 @@ impl Connection {
     /// Writes all of it. The end of data goes out behind the last piece, and only when that is known to be the last.
     async fn write_content(&mut self, feed: &mut Feed<impl Source>) -> Result<(), FailureKind> {
         self.untimely().await?;
-        while let Some(block) = next(feed).await? {
+        while let Some(block) = next(feed, usize::MAX).await? {
             self.write_block(&block).await?;
         }
         Ok(())
@@ -186,8 +188,9 @@ impl Connection {
         &mut self,
         transaction: &mut Transaction<'_>,
         feed: &mut Feed<impl Source>,
+        most: usize,
     ) -> Result<(), FailureKind> {
-        let Some(block) = next(feed).await? else {
+        let Some(block) = next(feed, most).await? else {
             // The last one says that it is.
             return Err(FailureKind::Unreadable);
         };
@@ -322,6 +325,6 @@ impl Connection {
     }
 }
 
-async fn next(feed: &mut Feed<impl Source>) -> Result<Option<Block>, FailureKind> {
-    feed.next().await.map_err(|_| FailureKind::Unreadable)
+async fn next(feed: &mut Feed<impl Source>, most: usize) -> Result<Option<Block>, FailureKind> {
+    feed.next(most).await.map_err(|_| FailureKind::Unreadable)
 }

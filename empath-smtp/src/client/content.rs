@@ -159,6 +159,8 @@ pub(super) struct Feed<S> {
     source: S,
     outbound: Outbound,
     following: Option<Bytes>,
+    /// The rest of a block.
+    rest: Option<Block>,
     begun: bool,
     ended: bool,
 }
@@ -166,12 +168,27 @@ pub(super) struct Feed<S> {
 impl<S: Source> Feed<S> {
     pub(super) fn new(source: S, framing: Framing) -> Self {
         let outbound = Outbound::new(framing);
-        Self { source, outbound, following: None, begun: false, ended: false }
+        Self { source, outbound, following: None, rest: None, begun: false, ended: false }
     }
 
-    /// The next block; `None` behind the last one. The last piece is known to be the last, and to be right, before any
-    /// of it is given out.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Block>> {
+    /// The next block, of at most so many octets of content; `None` behind the last one.
+    pub(super) async fn next(&mut self, most: usize) -> io::Result<Option<Block>> {
+        let block = match self.rest.take() {
+            None => self.block().await?,
+            rest => rest,
+        };
+        Ok(match block {
+            Some(mut block) if block.octets.len() > most => {
+                let octets = block.octets.split_to(most);
+                self.rest = Some(block);
+                Some(Block { octets, ending: b"", last: false })
+            }
+            block => block,
+        })
+    }
+
+    /// The last piece is known to be the last, and to be right, before any of it is given out.
+    async fn block(&mut self) -> io::Result<Option<Block>> {
         loop {
             if let Some(block) = self.outbound.next_block() {
                 return Ok(Some(block));

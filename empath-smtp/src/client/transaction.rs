@@ -16,16 +16,16 @@ const MAX_GROUP: usize = 100;
 /// Most chunks that are written before their replies are read: enough to fill a long way, few enough that a server that
 /// wants no more is heard before much of a large message has gone for nothing.
 const MAX_CHUNKS: usize = 16;
+/// Octets of the first chunk: fewer than any command has.
+const TRIAL: usize = 1;
 
 /// One mail transaction (RFC 5321 §3.3) as the client sees it: takes replies, says what to do next.
 ///
 /// With PIPELINING everything up to DATA is one group of commands; without it every command waits for its reply. With
-/// CHUNKING chunks take the place of DATA. They too wait until somebody is to get the message: a server that takes
-/// nobody's would be given it for nothing.
-///
-/// A server that offers CHUNKING and doesn't know BDAT, or is behind a firewall that doesn't let it pass, would read a chunk
-/// as commands, and obey the content. Hence the first chunk over a connection is empty, and content waits until that was
-/// accepted.
+/// CHUNKING chunks take the place of DATA, and wait until somebody is to get the message. A server that offers it and doesn't
+/// know BDAT, or is behind a firewall that doesn't let it pass, would read a chunk as commands, and obey the content. Hence the
+/// first chunk over a connection has a single octet, which goes along with the recipients, and the rest waits until that was
+/// accepted. (Postfix refuses an empty chunk.)
 ///
 /// Over LMTP each recipient that was accepted has a reply of its own after the content (RFC 2033 §4.2).
 #[derive(Debug)]
@@ -63,8 +63,8 @@ pub enum Step {
     Write(Stage, Bytes),
     /// Write the content with its end of data.
     Content,
-    /// Write [`Transaction::chunk`] and the next octets of the content behind it.
-    Chunk,
+    /// Write [`Transaction::chunk`] and the next octets of the content behind it, so many at most.
+    Chunk(usize),
     /// Read one reply and give it to [`Transaction::reply`].
     Read(Stage),
     /// It is over.
@@ -79,7 +79,7 @@ enum Next {
     Rcpt(usize),
     Data,
     Content,
-    /// An empty chunk, to see whether the server takes any.
+    /// A chunk that shows whether the server takes any.
     Trial,
     Chunks,
     Nothing,
@@ -92,7 +92,6 @@ enum Command {
     Data,
     /// Over LMTP for the recipient alone whose turn it is.
     EndOfData(Option<usize>),
-    Trial,
     Chunk {
         octets: usize,
         last: bool,
@@ -125,13 +124,15 @@ impl<'a> Transaction<'a> {
     /// What to do next.
     pub fn step(&mut self) -> Step {
         if let Some(command) = self.awaiting.front() {
-            let chunks = self.awaiting.len() < self.chunks_at_once();
-            return if matches!(self.next, Next::Chunks) && matches!(command, Command::Chunk { .. }) && chunks
-            {
-                Step::Chunk
-            } else {
-                Step::Read(command.stage())
+            let stage = command.stage();
+            let chunk = match self.next {
+                Next::Trial => self.offered.pipelining,
+                Next::Chunks if matches!(command, Command::Chunk { .. }) => {
+                    self.chunks == Chunks::Taken && self.awaiting.len() < self.chunks_at_once()
+                }
+                _ => false,
             };
+            return if chunk { self.next_chunk() } else { Step::Read(stage) };
         }
         let (stage, commands) = self.group();
         if !commands.is_empty() {
@@ -146,9 +147,9 @@ impl<'a> Transaction<'a> {
             // RFC 2920 §3.1: 354 although nobody gets the message. A server that sees no content sends none.
             return self.command(Command::EndOfData(None));
         }
-        if let Next::Chunks = self.next {
+        if let Next::Trial | Next::Chunks = self.next {
             if self.any_open() {
-                return Step::Chunk;
+                return self.next_chunk();
             }
             self.next = Next::Nothing;
         }
@@ -160,11 +161,13 @@ impl<'a> Transaction<'a> {
         Step::Done(self.sent())
     }
 
+    fn next_chunk(&self) -> Step {
+        Step::Chunk(if let Next::Trial = self.next { TRIAL } else { usize::MAX })
+    }
+
     /// The command in front of the next octets of the content. With CHUNKING their number is all that ends them.
     pub fn chunk(&mut self, octets: usize, last: bool) -> Bytes {
-        if last {
-            self.next = Next::Nothing;
-        }
+        self.next = if last { Next::Nothing } else { Next::Chunks };
         let command = Command::Chunk { octets, last };
         let mut text = String::new();
         self.write(command, &mut text);
@@ -221,13 +224,13 @@ impl<'a> Transaction<'a> {
         if !refused && !granted {
             return self.failed(stage, FailureKind::Garbled(GarbledReason::Unexpected));
         }
-        if granted && matches!(command, Command::Trial) {
+        if granted && matches!(command, Command::Chunk { .. }) {
             self.chunks = Chunks::Taken;
         }
         match command {
             Command::Mail if granted => self.begun = true,
             Command::Data if granted => self.next = Next::Content,
-            Command::Rcpt(_) | Command::Trial | Command::Chunk { last: false, .. } if granted => {}
+            Command::Rcpt(_) | Command::Chunk { last: false, .. } if granted => {}
             Command::Rcpt(number) => self.end(number, Err(stage.refused(reply))),
             Command::Data => self.end_all(&Err(stage.refused(reply))),
             Command::EndOfData(recipient) => {
@@ -243,7 +246,7 @@ impl<'a> Transaction<'a> {
                 self.end_all(&Ok(reply));
             }
             // RFC 3030 §2: no chunks follow a refused one, and RSET does, since nobody knows what there is of it.
-            Command::Mail | Command::Trial | Command::Chunk { .. } => {
+            Command::Mail | Command::Chunk { .. } => {
                 self.next = Next::Nothing;
                 self.end_all(&Err(stage.refused(reply)));
                 if self.awaiting.iter().any(|command| matches!(command, Command::EndOfData(_))) {
@@ -313,10 +316,7 @@ impl<'a> Transaction<'a> {
                         }
                     }
                 },
-                Next::Trial => {
-                    self.next = Next::Chunks;
-                    return Some(Command::Trial);
-                }
+                Next::Trial => return None,
                 Next::Data => {
                     // Until 354.
                     self.next = Next::Nothing;
@@ -384,7 +384,7 @@ impl Command {
             Self::Mail => Stage::MailFrom,
             Self::Rcpt(_) => Stage::RcptTo,
             Self::Data => Stage::Data,
-            Self::Trial | Self::Chunk { last: false, .. } => Stage::Content,
+            Self::Chunk { last: false, .. } => Stage::Content,
             Self::EndOfData(_) | Self::Chunk { .. } => Stage::EndOfData,
             Self::Rset => Stage::Rset,
         }

@@ -35,7 +35,7 @@ async fn content_in_pieces_is_several_chunks_and_only_the_last_is_said_to_be() {
     assert_eq!(peer.messages()[0].content, b"Subject: hi\r\n\r\n.dot\r\nno end\r\n");
     let said = peer.transcript();
     let chunks: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("0 C: BDAT ")).collect();
-    assert_eq!(chunks, ["0", "13", "8", "8 LAST"], "{said}");
+    assert_eq!(chunks, ["1", "12", "8", "8 LAST"], "{said}");
 }
 
 #[tokio::test]

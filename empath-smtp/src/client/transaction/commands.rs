@@ -21,7 +21,6 @@ impl Transaction<'_> {
             }
             Command::Data => text.push_str("DATA"),
             Command::EndOfData(_) => text.push('.'),
-            Command::Trial => text.push_str("BDAT 0"),
             Command::Chunk { octets, last } => {
                 // Writing to a String cannot fail.
                 let _ = write!(text, "BDAT {octets}{}", if last { " LAST" } else { "" });

@@ -62,8 +62,8 @@ fn play_through(transaction: &mut Transaction<'_>, message: &Outgoing, dialogue:
         let said = match transaction.step() {
             Step::Write(_, commands) => String::from_utf8(commands.into()).unwrap(),
             Step::Content => "CONTENT".into(),
-            Step::Chunk => {
-                let octets = left.min(10);
+            Step::Chunk(most) => {
+                let octets = left.min(10).min(most);
                 left -= octets;
                 String::from_utf8(transaction.chunk(octets, left == 0).into()).unwrap()
             }

@@ -10,17 +10,18 @@ fn play_first(offered: &str, dialogue: &str) -> (Vec<String>, Chunks) {
 }
 
 #[test]
-fn no_content_goes_out_before_an_empty_chunk_was_accepted() {
+fn one_octet_goes_out_before_a_chunk_was_accepted() {
     let (results, chunks) = play_first(
         "PIPELINING, CHUNKING",
-        "C: MAIL FROM:<a@home.test> | RCPT TO:<b@x.test> | RCPT TO:<c@x.test> | BDAT 0
+        "C: MAIL FROM:<a@home.test> | RCPT TO:<b@x.test> | RCPT TO:<c@x.test>
+         C: BDAT 1
          S: 250 Ok
          S: 550 5.1.1 no
          S: 250 Ok
-         S: 250 2.0.0 0 octets
+         S: 250 2.0.0 1 octets
          C: BDAT 10
          C: BDAT 10
-         C: BDAT 2 LAST
+         C: BDAT 1 LAST
          S: 250 2.0.0 10 octets
          S: 250 2.0.0 10 octets
          S: 250 2.0.0 queued",
@@ -35,7 +36,7 @@ fn no_content_goes_out_before_an_empty_chunk_was_accepted() {
          S: 250 Ok
          C: RCPT TO:<c@x.test>
          S: 250 Ok
-         C: BDAT 0
+         C: BDAT 1
          S: 500 5.5.2 what?
          C: RSET
          S: 250 Ok",
@@ -45,14 +46,15 @@ fn no_content_goes_out_before_an_empty_chunk_was_accepted() {
 }
 
 #[test]
-fn where_nobody_is_to_get_it_the_empty_chunk_says_only_whether_chunks_are_taken() {
+fn where_nobody_is_to_get_it_the_first_chunk_says_only_whether_chunks_are_taken() {
     for (answer, taken) in
-        [("250 2.0.0 0 octets", Chunks::Taken), ("503 5.5.1 no valid recipients", Chunks::Untried)]
+        [("250 2.0.0 1 octets", Chunks::Taken), ("503 5.5.1 no valid recipients", Chunks::Untried)]
     {
         let (results, chunks) = play_first(
             "PIPELINING, CHUNKING",
             &format!(
-                "C: MAIL FROM:<a@home.test> | RCPT TO:<b@x.test> | RCPT TO:<c@x.test> | BDAT 0
+                "C: MAIL FROM:<a@home.test> | RCPT TO:<b@x.test> | RCPT TO:<c@x.test>
+         C: BDAT 1
                  S: 250 Ok
                  S: 550 5.1.1 no
                  S: 450 4.2.1 later
@@ -186,12 +188,12 @@ fn a_server_that_does_not_answer_chunks_is_not_given_a_whole_message() {
     transaction.reply(reply("250 Ok"));
     transaction.reply(reply("250 Ok"));
     for _ in 0..MAX_CHUNKS {
-        assert!(matches!(transaction.step(), Step::Chunk));
+        assert!(matches!(transaction.step(), Step::Chunk(usize::MAX)));
         transaction.chunk(10, false);
     }
     assert!(matches!(transaction.step(), Step::Read(Stage::Content)));
     transaction.reply(reply("250 Ok"));
-    assert!(matches!(transaction.step(), Step::Chunk));
+    assert!(matches!(transaction.step(), Step::Chunk(usize::MAX)));
 }
 
 #[test]
