@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType,
+    date_time_ymd,
 };
 use rustls::{
     ServerConfig, SupportedProtocolVersion,
     crypto::aws_lc_rs,
     pki_types::PrivateKeyDer,
+    sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
 
@@ -29,6 +31,8 @@ pub enum Oddity {
     Expired,
     /// The name is not where names belong, in the subject alone (RFC 9525 §6.3).
     CommonNameOnly,
+    /// Its key is not that of the server.
+    WrongKey,
     /// The server knows nothing newer than TLS 1.2.
     Old,
 }
@@ -63,31 +67,59 @@ impl Authority {
     /// If the name can't be that of a server.
     #[expect(clippy::expect_used, reason = "a test fails by panicking")]
     pub fn sign_odd(&self, name: &str, odd: Oddity) -> Identity {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        if odd != Oddity::CommonNameOnly {
-            let name = match name.parse() {
-                Ok(ip) => SanType::IpAddress(ip),
-                Err(_) => SanType::DnsName(name.try_into().expect("a name")),
-            };
-            params.subject_alt_names.push(name);
-        }
-        if odd == Oddity::Expired {
-            (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
-        }
         let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        let certificate = params(name, odd).signed_by(&key, &self.0).expect("a certificate");
+        Identity::new(&certificate, &key, odd)
+    }
+}
+
+impl Identity {
+    /// One that nobody else vouches for, as `openssl req -x509` makes it, and its certificate as PEM.
+    ///
+    /// # Panics
+    /// If the name can't be that of a server.
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
+    pub fn self_signed(name: &str, odd: Oddity) -> (Self, String) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = params(name, odd);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).expect("a certificate");
+        (Self::new(&certificate, &key, odd), certificate.pem())
+    }
+
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
+    fn new(certificate: &Certificate, key: &KeyPair, odd: Oddity) -> Self {
         let versions: &[&SupportedProtocolVersion] =
             if odd == Oddity::Old { &[&TLS12] } else { &[&TLS13, &TLS12] };
+        let another = KeyPair::generate().expect("a key");
+        let key = if odd == Oddity::WrongKey { &another } else { key };
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let key = aws_lc_rs::sign::any_supported_type(&key).expect("a key to sign with");
+        let shown = CertifiedKey::new(vec![certificate.der().clone()], key);
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(versions)
             .expect("versions")
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .expect("a certificate with its key");
-        Identity(Arc::new(config))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+        Self(Arc::new(config))
     }
+}
+
+#[expect(clippy::expect_used, reason = "a test fails by panicking")]
+fn params(name: &str, odd: Oddity) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    if odd != Oddity::CommonNameOnly {
+        let name = match name.parse() {
+            Ok(ip) => SanType::IpAddress(ip),
+            Err(_) => SanType::DnsName(name.try_into().expect("a name")),
+        };
+        params.subject_alt_names.push(name);
+    }
+    if odd == Oddity::Expired {
+        (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
+    }
+    params
 }
 
 impl Default for Authority {

@@ -6,18 +6,21 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
-        Resumption,
+        Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
     },
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{
         CertificateDer, ServerName, UnixTime,
         pem::{self, PemObject as _},
     },
+    server::ParsedCertificate,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use x509_cert::{Certificate as X509, der::Decode as _};
 
 use super::{BoxStream, FailureKind};
 
@@ -47,7 +50,11 @@ pub struct Expected<'a> {
 
 /// The authorities that vouch for servers.
 #[derive(Debug, Clone)]
-pub struct Roots(RootCertStore);
+pub struct Roots {
+    store: RootCertStore,
+    /// Those of files: each also speaks for itself.
+    own: Vec<CertificateDer<'static>>,
+}
 
 /// Why the roots in a file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,17 +91,17 @@ pub enum RootsError {
 impl Roots {
     /// None.
     pub fn none() -> Self {
-        Self(RootCertStore::empty())
+        Self { store: RootCertStore::empty(), own: Vec::new() }
     }
 
     /// Those of the system, or of `SSL_CERT_FILE` and `SSL_CERT_DIR`. What can't be read or used is left out.
     pub fn of_system() -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Self(roots)
+        let mut roots = Self::none();
+        roots.store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots
     }
 
-    /// Adds those in a file.
+    /// Adds those in a file. Certificates of servers may be among them: what shows one of these needs nobody to vouch for it.
     pub fn add(&mut self, file: &Path) -> Result<(), RootsError> {
         let read = || {
             let mut octets = Vec::new();
@@ -105,7 +112,9 @@ impl Roots {
         let mut found = false;
         for root in CertificateDer::pem_slice_iter(&octets) {
             let root = root.map_err(|error| RootsError::Pem { file: file.to_path_buf(), error })?;
-            self.0.add(root).map_err(|error| RootsError::Unusable { file: file.to_path_buf(), error })?;
+            let unusable = |error| RootsError::Unusable { file: file.to_path_buf(), error };
+            self.store.add(root.clone()).map_err(unusable)?;
+            self.own.push(root);
             found = true;
         }
         if found { Ok(()) } else { Err(RootsError::Empty(file.to_path_buf())) }
@@ -113,7 +122,7 @@ impl Roots {
 
     /// Whether there is nobody to trust.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.store.is_empty()
     }
 }
 
@@ -124,12 +133,21 @@ impl Tls {
         let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
         let builder =
             || ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&versions);
-        let verified = builder()?.with_root_certificates(roots.0).with_no_client_auth();
+        let verified =
+            match WebPkiServerVerifier::builder_with_provider(roots.store.into(), Arc::clone(&provider))
+                .build()
+            {
+                Ok(authorities) => builder()?
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(Trusted { authorities, own: roots.own })),
+                // There are none.
+                Err(_) => builder()?.with_root_certificates(RootCertStore::empty()),
+            };
         let unverified = builder()?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anybody(Arc::clone(&provider))))
             .with_no_client_auth();
-        Ok(Self { verified: connector(verified), unverified: connector(unverified) })
+        Ok(Self { verified: connector(verified.with_no_client_auth()), unverified: connector(unverified) })
     }
 
     /// Does the handshake.
@@ -157,6 +175,61 @@ fn connector(mut config: ClientConfig) -> TlsConnector {
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Tls")
+    }
+}
+
+/// Takes what authorities vouch for, and what is trusted itself: as an authority that signed itself is no server, those who
+/// made a certificate with `openssl req -x509` would have nothing to name.
+#[derive(Debug)]
+struct Trusted {
+    authorities: Arc<WebPkiServerVerifier>,
+    own: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Trusted {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if !self.own.contains(shown) {
+            return self.authorities.verify_server_cert(shown, intermediates, name, ocsp, now);
+        }
+        verify_server_name(&ParsedCertificate::try_from(shown)?, name)?;
+        let parsed = X509::from_der(shown).map_err(|_| CertificateError::BadEncoding)?;
+        let validity = parsed.tbs_certificate.validity;
+        if now.as_secs() < validity.not_before.to_unix_duration().as_secs() {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if now.as_secs() > validity.not_after.to_unix_duration().as_secs() {
+            return Err(CertificateError::Expired.into());
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        shown: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.authorities.verify_tls12_signature(message, shown, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        shown: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.authorities.verify_tls13_signature(message, shown, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authorities.supported_verify_schemes()
     }
 }
 

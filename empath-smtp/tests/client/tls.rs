@@ -131,6 +131,36 @@ async fn certificates_are_verified_only_where_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_is_trusted_itself_is_held_to_name_time_and_key() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, odd, valid) in [
+        ("mx.x.test", Oddity::None, true),
+        ("mx.x.test", Oddity::Old, true),
+        ("other.x.test", Oddity::None, false),
+        ("mx.x.test", Oddity::CommonNameOnly, false),
+        ("mx.x.test", Oddity::Expired, false),
+        ("mx.x.test", Oddity::WrongKey, false),
+    ] {
+        let (identity, pem) = Identity::self_signed(name, odd);
+        let file = directory.path().join("own.pem");
+        std::fs::write(&file, pem).unwrap();
+        let mut world = World::new();
+        let mut roots = Roots::none();
+        roots.add(&file).unwrap();
+        world.tls = Tls::new(roots).unwrap();
+        let peer = Peer::start(Script::new().tls(identity)).await.unwrap();
+        match world.secure(&peer, VERIFIED).await {
+            Ok(_) => assert!(valid, "{name} {odd:?}"),
+            Err(error) => assert!(!valid && handshake(&error), "{name} {odd:?}: {error}"),
+        }
+        // Nobody else is trusted for it, even if he has the same name.
+        let (another, _) = Identity::self_signed("mx.x.test", Oddity::None);
+        let peer = Peer::start(Script::new().tls(another)).await.unwrap();
+        assert!(handshake(&world.secure(&peer, VERIFIED).await.unwrap_err()));
+    }
+}
+
+#[tokio::test]
 async fn a_certificate_for_an_address_is_verified_too() {
     let world = World::new();
     let peer = Peer::start(Script::new().tls(world.authority.sign("127.0.0.1"))).await.unwrap();
