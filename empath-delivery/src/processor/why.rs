@@ -65,14 +65,19 @@ impl Processor {
         let recipients = view.recipients.iter().zip(&message.recipients).enumerate();
         let why = recipients.filter_map(|(index, (recipient, (status, _, due)))| {
             let obstacle = state.queue.obstacle(id, index, now);
+            let host = message.hosts.get(index).and_then(Option::as_ref);
             let (because, until, detail) = match (obstacle, status) {
                 (_, RecipientStatus::Held) => {
                     (Because::Held, None, "an operator holds it; queue release lets it go on".to_owned())
                 }
                 (Some(obstacle), _) => {
-                    let host = message.hosts.get(index).and_then(Option::as_ref);
                     let to = destination(state.queue.lane(id, index).as_ref(), host);
                     blocked(obstacle, &to, recipient)
+                }
+                (None, RecipientStatus::Pending | RecipientStatus::Deferred)
+                    if state.queue.is_frozen(host) =>
+                {
+                    frozen(recipient)
                 }
                 (None, RecipientStatus::InProgress) => self.0.flying(&message, index, &state.queue),
                 (None, RecipientStatus::Pending) if due.is_some() => (
@@ -117,11 +122,7 @@ fn destination(lane: Option<&NextHop>, host: Option<&Host>) -> String {
 
 fn blocked(obstacle: Obstacle, to: &str, recipient: &RecipientView) -> Reason {
     match obstacle {
-        Obstacle::Frozen => (
-            Because::Frozen,
-            None,
-            "an operator has frozen its domain; queue thaw lets mail go on".to_owned(),
-        ),
+        Obstacle::Frozen => frozen(recipient),
         Obstacle::None => (Because::Ready, None, "its attempt is about to start".to_owned()),
         Obstacle::Busy { connections, allowed, ready } if connections < allowed => {
             let detail =
@@ -156,6 +157,12 @@ fn blocked(obstacle: Obstacle, to: &str, recipient: &RecipientView) -> Reason {
             format!("{to} takes no mail at present{}; it is being tried", because(recipient)),
         ),
     }
+}
+
+fn frozen(recipient: &RecipientView) -> Reason {
+    let detail =
+        format!("an operator has frozen its domain{}; queue thaw lets mail go on", because(recipient));
+    (Because::Frozen, None, detail)
 }
 
 /// What the last attempt came to, if there was one.

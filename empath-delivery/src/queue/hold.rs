@@ -1,4 +1,4 @@
-use empath_common::{Domain, MessageId};
+use empath_common::{Domain, Host, MessageId};
 use jiff::Timestamp;
 
 use super::{Queue, count, entry::Entry};
@@ -71,6 +71,11 @@ impl Queue {
     pub fn thawed(&mut self, id: MessageId, now: Timestamp) {
         let unlisted = self.messages.get(&id).map(Entry::unlisted).unwrap_or_default();
         self.ready(id, &unlisted, now);
+    }
+
+    /// Whether nothing starts to recipients there.
+    pub fn is_frozen(&self, host: Option<&Host>) -> bool {
+        self.destinations.is_frozen_host(host)
     }
 
     /// The domains that are frozen.

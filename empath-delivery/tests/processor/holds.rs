@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use empath_delivery::{Filter, MessageStatus, RecipientStatus, Touched};
+use empath_delivery::{Because, Filter, MessageStatus, RecipientStatus, Touched};
 use empath_spool::Spool as _;
 use empath_testkit::peer::{Peer, Script};
 use tokio::time::sleep;
@@ -75,8 +75,9 @@ async fn nothing_starts_to_a_frozen_domain_and_what_waited_goes_when_it_is_thawe
     let domain = "one.test".parse().unwrap();
     assert!(world.processor.freeze(&domain).await.unwrap());
     assert!(!world.processor.freeze(&domain).await.unwrap());
-    world.accept("alice@home.test", &["bob@one.test", "carol@two.test"]).await;
+    let id = world.accept("alice@home.test", &["bob@one.test", "carol@two.test"]).await;
     two.wait_for_messages(1).await;
+    assert_eq!(world.processor.why(id).await.unwrap()[0].because, Because::Frozen);
     world.restart().await;
     assert!(world.processor.frozen().contains(&domain));
     sleep(Duration::from_hours(1)).await;
@@ -88,4 +89,13 @@ async fn nothing_starts_to_a_frozen_domain_and_what_waited_goes_when_it_is_thawe
     world.done().await;
     assert_eq!((to(&one).len(), to(&two).len()), (1, 1));
     assert_eq!(std::fs::read_to_string(file).unwrap(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_failed_and_whose_domain_is_frozen_then_waits_for_the_operator() {
+    let (_one, world, id) = deferred().await;
+    world.processor.freeze(&"one.test".parse().unwrap()).await.unwrap();
+    let [why] = world.processor.why(id).await.unwrap().try_into().unwrap();
+    assert_eq!((why.because, why.until), (Because::Frozen, None));
+    assert!(why.detail.contains(": ") && why.detail.contains("queue thaw"), "{}", why.detail);
 }
