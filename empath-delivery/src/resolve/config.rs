@@ -5,16 +5,18 @@ use std::{
 
 use empath_common::Problem;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// How names are looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DnsConfig {
-    /// Ask these name servers, for example `"127.0.0.1:53"`.
+    /// Ask these name servers, for example `"127.0.0.1"`, or `"127.0.0.1:5353"` with another port than 53.
     ///
     /// They must be recursive ones. Empty asks the system's, from `/etc/resolv.conf`. A validating resolver on the
     /// same machine is the best choice for a busy server. Default: `[]`.
+    #[serde(deserialize_with = "servers")]
+    #[schemars(with = "Vec<String>")]
     pub servers: Vec<SocketAddr>,
     /// Wait this long for an answer before asking again.
     ///
@@ -71,6 +73,18 @@ impl AddressFamily {
     }
 }
 
+fn servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let server = |text: &String| {
+        let address = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53)));
+        address.map_err(|_| {
+            D::Error::custom(format!(
+                "`{text}` is no name server: give its address, as in \"192.0.2.53\" or \"[2001:db8::53]:5353\""
+            ))
+        })
+    };
+    Vec::<String>::deserialize(deserializer)?.iter().map(server).collect()
+}
+
 /// What is done with private addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum PrivateAddresses {
@@ -123,7 +137,7 @@ impl DnsConfig {
                 let key = format!("servers[{number}]");
                 problems.push(Problem::new(
                     key,
-                    "a name server has an address and a port, as in \"127.0.0.1:53\"",
+                    "a name server has an address, as in \"127.0.0.1\", and no port 0",
                 ));
             }
         }
@@ -159,6 +173,23 @@ fn is_private_v6(v6: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_server_has_an_address_and_may_have_a_port() {
+        let config = |server: &str| ron::from_str::<DnsConfig>(&format!("(servers: [{server:?}])"));
+        for (text, address) in [
+            ("192.0.2.53", "192.0.2.53:53"),
+            ("192.0.2.53:5353", "192.0.2.53:5353"),
+            ("2001:db8::53", "[2001:db8::53]:53"),
+            ("[2001:db8::53]:5353", "[2001:db8::53]:5353"),
+        ] {
+            assert_eq!(config(text).unwrap().servers, [address.parse().unwrap()]);
+        }
+        for text in ["localhost", "192.0.2.53:", "[2001:db8::53]", "192.0.2.53:99999"] {
+            let error = config(text).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{text}` is no name server: give its address")), "{error}");
+        }
+    }
 
     #[test]
     fn some_addresses_are_never_contacted_and_private_ones_by_choice() {
