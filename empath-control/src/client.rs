@@ -44,7 +44,7 @@ pub enum ClientError {
     #[error("the connection to the daemon failed: {0}")]
     Broken(#[source] io::Error),
     /// The daemon took longer than a minute.
-    #[error("the daemon does not answer")]
+    #[error("the daemon has not answered for a minute")]
     Timeout,
     /// The answer is none that this version understands.
     #[error("the answer of the daemon is not understood: {0}")]

@@ -126,7 +126,9 @@ fn report(output: &Output, error: &CtlError) -> u8 {
         CtlError::Damaged => (FAILED, "damaged"),
         CtlError::Unconfirmed => (FAILED, "unconfirmed"),
         CtlError::Declined => (FAILED, "declined"),
-        CtlError::Client(ClientError::Unreachable { .. }) => (UNREACHABLE, "unreachable"),
+        CtlError::Client(ClientError::Unreachable { .. } | ClientError::Timeout) => {
+            (UNREACHABLE, "unreachable")
+        }
         CtlError::Client(ClientError::Refused(Failure { code, message })) => {
             output.failure(&code.to_string(), message);
             return FAILED;

@@ -22,7 +22,8 @@ pub(super) async fn list(client: &mut Client, output: &mut Output, list: &List) 
     client.send(&Request::List { filter: list.conditions.filter(), limit: list.limit }).await?;
     let mut more = true;
     while more {
-        let mut table = Table::new(["ID", "RECEIVED", "SIZE", "STATUS", "PRIORITY", "SENDER", "RECIPIENTS"]);
+        let mut table =
+            Table::new(["ID", "RECEIVED", "SIZE", "STATUS", "NEXT", "PRIORITY", "SENDER", "RECIPIENTS"]);
         let mut rows = 0;
         while rows < PIECE && more {
             let Some(entry) = client.next::<QueueEntry>().await? else {
@@ -39,6 +40,7 @@ pub(super) async fn list(client: &mut Client, output: &mut Output, list: &List) 
                 &time(entry.received_at),
                 &entry.size.to_string(),
                 &entry.status.to_string(),
+                &next(&entry),
                 entry.priority.as_str(),
                 sender(&entry),
                 &recipients(&entry),
@@ -74,7 +76,7 @@ pub(super) async fn stats(client: &mut Client, output: &mut Output) -> Result<()
     let stats: QueueStats = client.ask(&Request::Stats {}).await?;
     output.answer(&stats, || {
         let oldest = stats.oldest_seconds.map(|age| format!(", the oldest {age} s old")).unwrap_or_default();
-        let mut text = format!("{} messages{oldest}\n", stats.total);
+        let mut text = format!("{}{oldest}\n", messages(stats.total));
         let mut table = Table::new(["STATUS", "MESSAGES"]);
         stats.by_status.iter().for_each(|(status, n)| table.row([&status.to_string(), &n.to_string()]));
         let mut domains = Table::new(["DOMAIN", "MESSAGES"]);
@@ -187,6 +189,22 @@ fn sender(entry: &QueueEntry) -> &str {
 }
 
 /// The first recipient, and how many more there are.
+/// When the first of its recipients is due, if they wait for a time.
+fn next(entry: &QueueEntry) -> String {
+    entry
+        .recipients
+        .iter()
+        .filter_map(|recipient| recipient.next_attempt_at)
+        .min()
+        .map(time)
+        .unwrap_or_default()
+}
+
+/// With the noun in singular or plural.
+pub(super) fn messages(n: u64) -> String {
+    if n == 1 { "1 message".to_owned() } else { format!("{n} messages") }
+}
+
 fn recipients(entry: &QueueEntry) -> String {
     let first = entry.recipients.first().map_or("", |recipient| &recipient.address);
     match entry.recipients.len() {

@@ -3,6 +3,7 @@ use empath_control::{Client, Pong, Reloaded, Request, SystemStatus};
 use super::{
     CtlError,
     output::{Output, escaped},
+    queue::messages,
 };
 
 pub(super) async fn ping(client: &mut Client, output: &mut Output) -> Result<(), CtlError> {
@@ -25,7 +26,7 @@ pub(super) async fn status(client: &mut Client, output: &mut Output) -> Result<(
         };
         let dns = dns_cache_entries.map(|n| format!("dns cache    {n} answers\n")).unwrap_or_default();
         format!(
-            "version      {}\nup           {}d {:02}:{:02}:{:02}\nready        {}\nqueue        {queue_size} messages{reading}{lost}\n\
+            "version      {}\nup           {}d {:02}:{:02}:{:02}\nready        {}\nqueue        {}{reading}{lost}\n\
              connections  {} in, {} out\n{dns}",
             escaped(&status.version),
             up / 86_400,
@@ -33,6 +34,7 @@ pub(super) async fn status(client: &mut Client, output: &mut Output) -> Result<(
             up / 60 % 60,
             up % 60,
             if *ready { "yes" } else { "no" },
+            messages(*queue_size),
             connections.inbound,
             connections.outbound,
         )

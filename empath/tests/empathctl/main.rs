@@ -123,13 +123,16 @@ async fn messages_are_selected_as_the_arguments_say() {
 async fn people_get_tables_in_which_nothing_steers_the_terminal() {
     let daemon = Running::start(1);
     for (arguments, words) in [
-        (&["queue", "list"][..], "1234  deferred  normal    \\x1b[31malice@home.test  bob@example.test"),
+        (
+            &["queue", "list"][..],
+            "1234  deferred  2026-01-02 03:14:05Z  normal    \\x1b[31malice@home.test  bob@example.test",
+        ),
         (&["queue", "view", ID], "Subject: \\x1b]0;owned\\x07"),
         (&["queue", "view", ID], "451 4.3.2 later"),
         (&["queue", "view", ID], "priority  normal\nret       HDRS\nenvid     QQ+2B1\n\nRECIPIENT"),
         (&["queue", "view", ID], "bob@example.test  SUCCESS,FAILURE  rfc822;b@x.test\n"),
         (&["queue", "why", ID], "bob@example.test  pending  rate_limited  2026-01-02 03:05:05Z  \\x1b[31m"),
-        (&["queue", "stats"], "1 messages, the oldest 60 s old"),
+        (&["queue", "stats"], "1 message, the oldest 60 s old"),
         (&["queue", "retry", ID], "1 of 1 messages are due now"),
         (&["queue", "hold", ID], "1 of 1 messages are held now"),
         (&["queue", "release", ID], "1 of 1 messages are released"),
