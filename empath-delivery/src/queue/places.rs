@@ -133,7 +133,7 @@ impl Lanes {
 
     /// Whether there is a place, or one that can be made.
     pub(super) fn has_place(&self) -> bool {
-        self.connections.len() < self.max_connections || !self.idle.is_empty()
+        self.connections() < self.max_connections || !self.idle.is_empty()
     }
 
     /// The place of a connection counts as one of these while it is busy.

@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{route::NextHop, site::Site};
 
-/// How often a job goes from lane to lane at most before an attempt: through the lane of hosts that a domain had, its own,
-/// and that of the hosts that it has. More only if answers of the DNS hold for no time.
-const MAX_MOVES: u8 = 3;
+/// How often a job goes from lane to lane or loses its place at most before an attempt: through the lane of hosts that a domain
+/// had, its own, and that of the hosts that it has, and once in each. More only if answers of the DNS hold for no time.
+pub(super) const MAX_MOVES: u8 = 6;
 
 impl Queue {
     /// A connection of a domain's own lane has found the domain's hosts. All that is ready for it, the connection's job
