@@ -1,7 +1,7 @@
 //! A connection that waits for name servers needs no place: whoever waits for one may have it meanwhile.
 //!
 //! It goes on being one of its lane, with its job in flight, and comes to nothing but a result: to connect to a host, or to
-//! take another job, it needs a place again.
+//! take another job, it needs a place again. A job that left its place stands before all that had no turn yet, wherever it goes.
 
 use empath_common::MessageId;
 use jiff::Timestamp;
@@ -35,8 +35,8 @@ impl Queue {
     }
 
     /// Gives a connection that [gave way](Self::give_way) its place back, for its job needs one. If there is none, the job
-    /// waits for one where it was, no attempt is counted, and the connection is taken out: false then. `None` if the job is
-    /// not wanted any more.
+    /// waits for one where it was, before those who had no turn yet, no attempt is counted, and the connection is taken out:
+    /// false then. `None` if the job is not wanted any more.
     pub fn come_back(
         &mut self,
         connection: ConnectionId,
@@ -52,12 +52,18 @@ impl Queue {
         self.lanes.refund(connection, now);
         self.lanes.resign(connection, now);
         self.again(id, recipients, now);
-        self.set_going(&[next_hop], now);
+        self.set_going(std::slice::from_ref(&next_hop), now);
+        self.lanes.advance(&next_hop);
         Some(false)
     }
 }
 
 impl Lanes {
+    /// Whether a connection has given way.
+    pub(super) fn is_away(&self, id: ConnectionId) -> bool {
+        self.connections.get(&id).is_some_and(|connection| connection.away)
+    }
+
     fn give_way(&mut self, id: ConnectionId) {
         self.vacate(id);
         if let Some(connection) = self.connections.get_mut(&id) {

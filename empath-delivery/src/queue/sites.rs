@@ -50,10 +50,14 @@ impl Queue {
         if let Some(limited) = self.lanes.refund(connection, now) {
             self.lanes.hasten(&together, limited, now);
         }
+        let away = self.lanes.is_away(connection);
         self.lanes.resign(connection, now);
         self.again(id, recipients, now);
         self.part(several, now);
         self.set_going(&touched, now);
+        if away {
+            self.lanes.advance(&together);
+        }
         true
     }
 

@@ -200,28 +200,48 @@ fn who_waits_for_name_servers_gives_way_and_fails_without_a_place() {
 }
 
 #[test]
-fn who_has_found_hosts_waits_in_line_if_all_places_are_taken_and_keeps_its_place_in_the_end() {
+fn who_has_found_hosts_and_finds_no_place_is_before_those_who_had_no_turn() {
+    for rolled_up in [false, true] {
+        let mut run = run(8);
+        accept_each(&mut run, "slow", 2);
+        accept_each(&mut run, "dead", 20);
+        assert!(run.give_way(0) && run.give_way(1));
+        assert_eq!(started(&mut run), (1..=8).collect::<Vec<_>>());
+        for number in 0..2 {
+            if rolled_up {
+                let (connection, job) = run.flying.remove(0);
+                let site = sites::site(number);
+                assert!(run.queue.roll_up(connection, job.id, &job.recipients, site, run.now()));
+            } else {
+                assert_eq!(run.come_back(0), Some(false));
+            }
+        }
+        run.take();
+        assert_eq!((started(&mut run), run.queue.lanes.away), (vec![], 0));
+        for expected in [1, 2, 9, 10] {
+            run.finish(Outcome::Failed, FAILED);
+            assert_eq!(started(&mut run), [expected]);
+        }
+        assert_eq!(held(&run), [0, 6, 0]);
+    }
+}
+
+#[test]
+fn who_loses_its_place_again_and_again_keeps_it_in_the_end() {
     let mut run = run(8);
     accept_each(&mut run, "slow", 1);
-    accept_each(&mut run, "silent", 6);
-    started(&mut run);
+    accept_each(&mut run, "dead", 20);
     let mut times = 0;
-    // A place that is lost each time would be no place at all.
     while run.give_way(0) {
+        assert_eq!(run.come_back(0), Some(false));
+        run.finish(Outcome::Failed, FAILED);
+        run.flying.rotate_right(1);
+        assert_eq!(run.flying[0].1.id, id(1));
         times += 1;
-        assert_eq!(run.come_back(0), Some(times > 1), "{times}");
-        if times == 1 {
-            run.finish(Outcome::Failed, FAILED);
-            assert_eq!(started(&mut run).last(), Some(&1), "it is the next");
-            run.flying.rotate_right(1);
-        }
-        assert_eq!(held(&run).iter().sum::<usize>(), run.flying.len());
+        assert!(times < 10, "this never ends");
     }
-    assert!((2..10).contains(&times), "{times}");
-    let job = &run.flying[0].1;
-    assert_eq!((job.id, job.recipients[0].attempts), (id(1), 0));
-    run.deliver_all();
-    assert!(run.queue.snapshot(id(1)).is_none());
+    assert_eq!((times, held(&run)), (6, [0, 6, 0]));
+    assert_eq!(run.flying[0].1.recipients[0].attempts, 0);
 }
 
 #[test]
