@@ -38,6 +38,7 @@ pub(crate) async fn run(
         commits: Commits::default(),
         duration: None,
         open: None,
+        away: false,
         live,
         shared,
         id,
@@ -81,7 +82,9 @@ pub(crate) struct Lane {
     jobs: mpsc::Receiver<Assigned>,
     /// The configuration of the present job.
     pub(crate) live: Arc<Live>,
-    open: Option<Open>,
+    pub(crate) open: Option<Open>,
+    /// It waited for name servers, and has no place.
+    pub(crate) away: bool,
     commits: Commits,
     rng: fastrand::Rng,
     /// The histogram of the domain of the last job.
@@ -104,12 +107,15 @@ impl Lane {
         let started = (self.shared.now(), Instant::now());
         let unfound = match self.sort(job).await {
             Whose::Ours(unfound) => unfound,
-            Whose::Others => {
+            Whose::Others | Whose::Nobodys => {
                 self.shared.refund(self.id);
                 return Some(Outcome::Unknown);
             }
             Whose::AnotherLanes => return None,
         };
+        // Whoever has no place and nowhere to go fails in turn.
+        let _turn =
+            if self.away { Arc::clone(&self.shared.failing).acquire_owned().await.ok() } else { None };
         let looking = started.1.elapsed();
         self.shared.metrics.waited(job.envelope.priority, job.ready_at, started.0);
         let content = match job.content.take() {

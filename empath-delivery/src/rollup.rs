@@ -1,6 +1,6 @@
 //! Before a connection sees to a job: whether its lane is the right one for the job's domains.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use empath_common::{Domain, ForwardPath};
 use tokio::time::{Instant, timeout_at};
@@ -17,29 +17,48 @@ use crate::{
 /// the domain's own lane.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long name servers have to say what they know already, before others that wait have the place.
+const GRACE: Duration = Duration::from_millis(20);
+
 /// Whose job it is.
 pub(crate) enum Whose {
     /// This connection's. If there is a failure, its hosts could not be found.
     Ours(Option<Failure>),
     /// It goes in other lanes, and this connection is wanted for others.
     Others,
-    /// It goes in another lane, and this connection has been taken out.
+    /// It goes in another lane or waits for a place, and this connection has been taken out.
     AnotherLanes,
+    /// We stop, and the next start finds it as it was.
+    Nobodys,
 }
 
 impl Lane {
     /// Looks up the hosts of the job's domains, and gives those recipients back whose mail goes in another lane.
     pub(crate) async fn sort(&mut self, job: &mut Job) -> Whose {
+        self.away = false;
+        let whose = self.look_up(job).await;
+        if !(self.away && matches!(whose, Whose::Ours(None))) {
+            return whose;
+        }
+        match self.shared.come_back(self.id, job) {
+            Some(true) => Whose::Ours(None),
+            Some(false) => Whose::AnotherLanes,
+            None => Whose::Ours(Some(unwanted("nobody waits for a connection any more"))),
+        }
+    }
+
+    async fn look_up(&mut self, job: &mut Job) -> Whose {
         let rollup = self.live.delivery.connection_pool.mx_rollup;
         match self.next_hop.clone() {
-            // The bare <Postmaster> has no domain to share.
-            NextHop::Mx(domain, _) if rollup && job.domain() == Some(&domain) => {
-                let _resolving = self.shared.resolving(self.id);
-                let site = match self.live.resolver.mx(&domain).await {
-                    Err(failure) => return Whose::Ours(Some(Failure::from(&failure))),
-                    Ok(hosts) => Site::of(hosts),
+            // The bare <Postmaster> has no domain to share. An open connection is to the hosts of the domain.
+            NextHop::Mx(domain, _) if (rollup || self.open.is_none()) && job.domain() == Some(&domain) => {
+                let resolver = Arc::clone(&self.live.resolver);
+                let site = match self.answer(job, resolver.mx(&domain)).await {
+                    None => return Whose::Nobodys,
+                    Some(Err(failure)) => return Whose::Ours(Some(Failure::from(&failure))),
+                    Some(Ok(hosts)) => Site::of(hosts),
                 };
-                let gone = self.shared.roll_up(self.id, job, site);
+                let gone = rollup && self.shared.roll_up(self.id, job, site);
                 if gone { Whose::AnotherLanes } else { Whose::Ours(None) }
             }
             NextHop::Site(site, _) => match self.stay_away(&site, job, rollup).await {
@@ -48,6 +67,25 @@ impl Lane {
                 None => Whose::Ours(None),
             },
             _ => Whose::Ours(None),
+        }
+    }
+
+    /// What name servers say. While they are silent, whoever waits for a place has this connection's if it is not open, and the
+    /// job has its own again before it is tried. `None` if we stop.
+    async fn answer<T>(&mut self, job: &Job, lookup: impl Future<Output = T>) -> Option<T> {
+        let Self { shared, id, open, away, .. } = self;
+        let _resolving = shared.resolving(*id);
+        let mut may_go = open.is_none() && !*away;
+        tokio::pin!(lookup);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut lookup => return Some(answer),
+                () = shared.stopped() => return None,
+                () = shared.pressed_after(GRACE), if may_go => {
+                    (may_go, *away) = (false, shared.give_way(*id, job));
+                }
+            }
         }
     }
 
@@ -60,22 +98,28 @@ impl Lane {
         domains.sort_unstable();
         domains.dedup();
         let patience = Instant::now() + PATIENCE;
-        let _resolving = self.shared.resolving(self.id);
+        let resolver = Arc::clone(&self.live.resolver);
         for other in domains {
             // What is known is there at once, also when patience is over.
-            let hosts = timeout_at(patience, self.live.resolver.mx(&other)).await;
-            if rollup && hosts.is_ok_and(|hosts| hosts.is_ok_and(|hosts| Site::of(hosts) == *site)) {
+            let hosts = self.answer(job, timeout_at(patience, resolver.mx(&other))).await;
+            let hosts = hosts.and_then(Result::ok).and_then(Result::ok);
+            if rollup && hosts.is_some_and(|hosts| Site::of(hosts) == *site) {
                 continue;
             }
             let is_there = |recipient: &JobRecipient| domain(job, recipient) == Some(&other);
             let (out, rest) = job.recipients.iter().copied().partition::<Vec<_>, _>(is_there);
             if !self.shared.expel(self.id, job, &out, &other) {
-                return Some(Failure::new(Scope::Destination, (4, 4, 0), "the domain has other hosts now"));
+                return Some(unwanted("the domain has other hosts now"));
             }
             job.recipients = rest;
         }
         None
     }
+}
+
+/// Of what is not to be tried again.
+fn unwanted(why: &str) -> Failure {
+    Failure::new(Scope::Destination, (4, 4, 0), why)
 }
 
 /// The next hop of a job as it is shown: that of its domain, if it has one.

@@ -103,6 +103,25 @@ def silent(a):
     say("silent", f"{a.silent} destinations that answer no packet: others waited {longest:.2f} s at most")
 
 
+def nameless(a):
+    names = {"test": "deny", "well.test": ["m.well.test. A 127.0.0.1"]}
+    names["well.test"] += [f"n{number}.well.test. MX 10 m.well.test." for number in range(1000)]
+
+    def run():
+        with resolver(names) as dns, stopped(peers.Probe()) as probe, \
+                daemon(f'mx_port: {probe.port}, dns: (servers: ["127.0.0.1:{dns.port}"]),') as d:
+            probe.connect(d)
+            send_each(d.port, range(a.silent))
+            began, others = time.perf_counter(), []
+            while time.perf_counter() < began + 15 and len(others) < 1000:
+                others.append(probe.send(f"n{len(others)}.well.test")[2])
+                time.sleep(0.01)
+            return (max(others),)
+
+    [longest] = in_turn(a.rounds, nameless=run)["nameless"]
+    say("nameless", f"{a.silent} domains whose name servers are silent: others waited {longest:.2f} s at most")
+
+
 def queue_size(d):
     [status] = d.ctl("system", "status")
     return status["queue_size"]

@@ -30,6 +30,8 @@ many        as many destinations at once, an MX and an address each; others: fro
             another destination to its arrival, as long as mail for those was left
 silent      as many destinations at once, none of which answers a packet; others as above, for as long as a connection is
             waited for
+nameless    as many domains as for silent, whose name servers answer nothing; others, each for a domain that was not looked up
+            before: the longest from the end of the content to its arrival
 queued      so many messages wait for a host that answers no packet: memory of the daemon, before and with them; its
             processor time in 10 s; others as above; a start: until it listens, until all are queued again; a reload that
             gives their sender a route: until the last has it, of envelopes that are read from the spool for that
@@ -140,7 +142,7 @@ def limited(a):
 
 
 FIGURES = {figure.__name__: figure for figure in (
-    cpu, reuse, pipelining, first, dead, limited, crowds.many, crowds.silent, crowds.queued)}
+    cpu, reuse, pipelining, first, dead, limited, crowds.many, crowds.silent, crowds.nameless, crowds.queued)}
 
 
 def main():
@@ -153,7 +155,7 @@ def main():
     parser.add_argument("--probes", type=int, default=500, help="messages whose way is timed, for first and queued")
     parser.add_argument("--limited", type=int, default=2000, help="messages for limited")
     parser.add_argument("--destinations", type=int, default=10000, help="for many")
-    parser.add_argument("--silent", type=int, default=1500, help="destinations for silent")
+    parser.add_argument("--silent", type=int, default=1500, help="destinations for silent and nameless")
     parser.add_argument("--queued", type=int, default=100000, help="messages for queued")
     parser.add_argument("--queued-octets", type=int, default=1024, help="of each of those")
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"{', '.join(FIGURES)}; none means all of them")

@@ -58,8 +58,10 @@ def sink(*options, **keywords):
     return stopped(SmtpSink(program("smtp-sink"), *options, **keywords))
 
 
-def resolver(records):
-    return contextlib.closing(Unbound(program("unbound"), {"test": records}))
+def resolver(zones):
+    """A resolver that knows these zones, or these records of `test.`"""
+    zones = zones if isinstance(zones, dict) else {"test": zones}
+    return contextlib.closing(Unbound(program("unbound"), zones))
 
 
 def source(port, messages, octets=4096, to="example.test"):

@@ -48,8 +48,9 @@ pub struct Config {
     ///
     /// Idle ones count, and make room when another destination needs a connection. When all are busy the
     /// destinations take turns. Those that are dead hold up nobody else: destinations where mail arrives have the use of all
-    /// connections, those not tried yet of three quarters, and those where no host answered last of half. While others wait,
-    /// a first attempt waits 3 seconds for a host to accept the connection, and 10 until it is ready for mail; later ones
+    /// connections, those not tried yet of three quarters, and those where no host answered last of half. While name
+    /// servers are silent about the hosts of a domain, another destination may have the place. While others wait, a
+    /// first attempt waits 3 seconds for a host to accept the connection, and 10 until it is ready for mail; later ones
     /// have their `smtp_timeouts`. Each costs a file descriptor. Default: `500`.
     pub max_concurrent: usize,
     /// When a delivery that failed for now is tried again, and when it is given up.

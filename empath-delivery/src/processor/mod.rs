@@ -39,7 +39,7 @@ use empath_smtp::client::{Dial, Tls};
 use empath_spool::{Content, Spool};
 use jiff::Timestamp;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -64,6 +64,9 @@ pub use why::{Because, WhyView};
 
 /// How long results that are known may take to be recorded after transactions were given up.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Most jobs at a time that fail without a place: each reads its message.
+const MAX_FAILING: usize = 64;
 
 /// How a processor works.
 #[derive(Debug, Clone)]
@@ -127,6 +130,8 @@ pub(crate) struct Shared {
     health: Mutex<Health>,
     /// Connections that wait for name servers.
     resolving: Mutex<HashSet<ConnectionId>>,
+    /// The turns of jobs that fail without a place.
+    pub(crate) failing: Arc<Semaphore>,
     /// Where frozen domains are kept; whoever changes them holds it.
     frozen_file: tokio::sync::Mutex<Option<PathBuf>>,
     rng: Mutex<fastrand::Rng>,
@@ -178,6 +183,7 @@ impl Processor {
             }),
             health: Mutex::default(),
             resolving: Mutex::default(),
+            failing: Arc::new(Semaphore::new(MAX_FAILING)),
             frozen_file: tokio::sync::Mutex::default(),
             rng: Mutex::new(rng),
             timer: Notify::new(),
@@ -216,7 +222,7 @@ impl Processor {
     }
 
     /// Starts nothing more, waits until the transactions in flight are finished, and gives them up after `patience`, and
-    /// connecting after a moment; those are tried again after a restart, for the recipients whose results are not known, as if they had not
+    /// connecting and finding out whereto after a moment; those are tried again after a restart, for the recipients whose results are not known, as if they had not
     /// begun. True if no transaction had to be given up.
     pub async fn shutdown(&self, patience: Duration) -> bool {
         let shared = &self.0;

@@ -50,7 +50,12 @@ impl Shared {
 
     /// Completes when they do, but not before a host that answers would usually have done so.
     pub(crate) async fn pressed(&self) {
-        sleep(PATIENCE).await;
+        self.pressed_after(PATIENCE).await;
+    }
+
+    /// Completes when they do, but not before so much time has passed.
+    pub(crate) async fn pressed_after(&self, patience: Duration) {
+        sleep(patience).await;
         let _ = self.pressed.subscribe().wait_for(|pressed| *pressed).await;
     }
 

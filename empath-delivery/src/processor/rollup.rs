@@ -27,6 +27,23 @@ impl Shared {
         gone
     }
 
+    /// A connection's job waits for name servers: whoever waits for a place may have its own. False if it keeps it.
+    pub(crate) fn give_way(self: &Arc<Self>, connection: ConnectionId, job: &Job) -> bool {
+        let now = self.now();
+        self.update(|queue| queue.give_way(connection, job.id, &job.recipients, now))
+    }
+
+    /// A connection that gave way needs a place. False if there is none: the job waits for one, and the connection has been
+    /// taken out of the queue. `None` if nobody wants the job any more.
+    pub(crate) fn come_back(self: &Arc<Self>, connection: ConnectionId, job: &Job) -> Option<bool> {
+        let now = self.now();
+        let back = self.update(|queue| queue.come_back(connection, job.id, &job.recipients, now));
+        if back == Some(false) {
+            self.lock().connections.remove(&connection);
+        }
+        back
+    }
+
     /// A domain has not the hosts of its lane: gives recipients of a job there back. False if nobody wants them any more.
     pub(crate) fn expel(
         self: &Arc<Self>,

@@ -34,6 +34,8 @@ pub(super) struct Lanes {
     pub(super) idle: BTreeSet<ConnectionId>,
     /// Among them who could use a connection more.
     pub(super) places: Places,
+    /// Connections that wait for name servers without a place.
+    pub(super) away: usize,
     /// Next hops without a lane that were proven when they had one.
     pub(super) proven: Remembered<NextHop, ()>,
     /// Lanes that could start a job, were there tokens for all mail; they take turns. While there are any, a timer runs.
@@ -60,6 +62,8 @@ pub(super) struct Connection {
     message: MessageId,
     /// Among what its place counts, while it is busy.
     pub(super) place: Option<Standing>,
+    /// It waits for name servers without one.
+    pub(super) away: bool,
     /// The tokens of its job, unless they were given back.
     pub(super) paid: Option<Paid>,
 }
@@ -82,6 +86,7 @@ impl Lanes {
             connections: HashMap::new(),
             idle: BTreeSet::new(),
             places: Places::default(),
+            away: 0,
             proven: Remembered::default(),
             throttled: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -95,8 +100,9 @@ impl Lanes {
         }
     }
 
+    /// Connections that have a place.
     pub(super) fn connections(&self) -> usize {
-        self.connections.len()
+        self.connections.len() - self.away
     }
 
     pub(super) fn idle(&self) -> usize {
@@ -158,6 +164,7 @@ impl Lanes {
         begin: &mut impl FnMut(Ready) -> Option<Queued>,
         actions: &mut Vec<Action>,
     ) -> Next {
+        self.end_away(id);
         let Some(Connection { next_hop, turn, .. }) = self.connections.get(&id) else {
             return Next::Close;
         };
@@ -167,8 +174,8 @@ impl Lanes {
         };
         let (max, standing) = (self.max_connections, lane.standing);
         let is_one_too_many = lane.connections > lane.allowed();
-        // Since a new configuration there may be fewer.
-        let are_too_many = self.connections.len() > max;
+        // Since a new configuration there may be fewer; and this one may have been away.
+        let are_too_many = self.connections() > max;
         let wanted = !self.stopped && lane.has_work() && lane.breaker.admits(&self.breaker);
         self.vacate(id);
         let others_wait = self.places.is_wanted_by_others(&next_hop, max);
@@ -281,7 +288,8 @@ impl Lanes {
             self.idle.remove(&connection);
             if let Some(connection) = self.connections.get_mut(&connection) {
                 let next_hop = next_hop.clone();
-                *connection = Connection { next_hop, turn: 1, probe, message, place: None, paid };
+                *connection =
+                    Connection { next_hop, turn: 1, probe, message, place: None, away: false, paid };
             }
             // A host listened to it before.
             self.occupy(connection, Standing::Proven);
@@ -292,8 +300,8 @@ impl Lanes {
             self.last.0 += 1;
             let connection = self.last;
             let next_hop = next_hop.clone();
-            let opened =
-                Connection { next_hop: next_hop.clone(), turn: 1, probe, message, place: None, paid };
+            let to = next_hop.clone();
+            let opened = Connection { next_hop: to, turn: 1, probe, message, place: None, away: false, paid };
             self.connections.insert(connection, opened);
             self.occupy(connection, standing);
             actions.push(Action::Open { connection, next_hop, job });
@@ -325,8 +333,8 @@ impl Lanes {
     }
 
     /// Closes the oldest idle connection if all places are taken.
-    fn make_room(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        if self.connections.len() < self.max_connections {
+    pub(super) fn make_room(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if self.connections() < self.max_connections {
             return;
         }
         if let Some(connection) = self.idle.first().copied() {
@@ -355,6 +363,7 @@ impl Lanes {
 
     pub(super) fn take_out(&mut self, id: ConnectionId, now: Timestamp) {
         self.vacate(id);
+        self.end_away(id);
         let Some(connection) = self.connections.remove(&id) else {
             return;
         };

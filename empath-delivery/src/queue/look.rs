@@ -31,7 +31,7 @@ impl Queue {
         self.messages.first_key_value().map(|(_, entry)| entry.received_at.into())
     }
 
-    /// Connections, idle ones included.
+    /// Connections, idle ones included, without those that wait for name servers and have no place.
     pub fn connections(&self) -> usize {
         self.lanes.connections()
     }

@@ -5,6 +5,7 @@
 //! ready jobs: priorities take turns, domains within a priority, and within a domain it is first come first served.
 //! Everything is bounded by the number of queued messages.
 
+mod away;
 mod breaker;
 mod classes;
 mod destinations;

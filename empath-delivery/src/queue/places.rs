@@ -36,6 +36,8 @@ pub(super) struct Places {
     held: [usize; 3],
     lines: [BTreeMap<u64, NextHop>; 3],
     last: u64,
+    /// The last of those who had their turn and left their places.
+    last_again: u64,
 }
 
 impl Places {
@@ -72,9 +74,23 @@ impl Places {
             self.line(ticket.standing).remove(&ticket.number);
         }
         self.last += 1;
-        let ticket = Ticket { standing, number: before.map_or(self.last, |ticket| ticket.number) };
+        let number = before.map_or(FIRST + self.last, |ticket| ticket.number);
+        let ticket = Ticket { standing, number };
         self.line(standing).insert(ticket.number, next_hop.clone());
         ticket
+    }
+
+    /// A lane that waits had its turn already: it stands before all that had none.
+    fn advance(&mut self, Ticket { standing, number }: Ticket) -> Ticket {
+        if number >= FIRST
+            && let Some(next_hop) = self.line(standing).remove(&number)
+        {
+            self.last_again += 1;
+            let number = self.last_again;
+            self.line(standing).insert(number, next_hop);
+            return Ticket { standing, number };
+        }
+        Ticket { standing, number }
     }
 
     /// Takes the next lane out of the line that could have a place if one was free.
@@ -131,9 +147,16 @@ impl Lanes {
         }
     }
 
+    /// If a lane waits for a place, that is for a job that has left its own to others.
+    pub(super) fn advance(&mut self, next_hop: &NextHop) {
+        if let Some(lane) = self.by_next_hop.get_mut(next_hop) {
+            lane.waiting = lane.waiting.map(|ticket| self.places.advance(ticket));
+        }
+    }
+
     /// Whether there is a place, or one that can be made.
     pub(super) fn has_place(&self) -> bool {
-        self.connections.len() < self.max_connections || !self.idle.is_empty()
+        self.connections() < self.max_connections || !self.idle.is_empty()
     }
 
     /// The place of a connection counts as one of these while it is busy.
@@ -151,6 +174,9 @@ impl Lanes {
         }
     }
 }
+
+/// Numbers of those who had no turn yet are greater.
+const FIRST: u64 = 1 << 63;
 
 const ALL: [Standing; 3] = [Standing::Proven, Standing::New, Standing::Failing];
 

@@ -204,7 +204,7 @@ impl Lanes {
         actions: &mut Vec<Action>,
     ) {
         self.max_connections = max_connections;
-        while self.connections.len() > self.max_connections
+        while self.connections() > self.max_connections
             && let Some(connection) = self.idle.first().copied()
         {
             self.take_out(connection, now);

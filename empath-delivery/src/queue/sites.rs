@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{route::NextHop, site::Site};
 
-/// How often a job goes from lane to lane at most before an attempt: through the lane of hosts that a domain had, its own,
-/// and that of the hosts that it has. More only if answers of the DNS hold for no time.
-const MAX_MOVES: u8 = 3;
+/// How often a job goes from lane to lane or loses its place at most before an attempt: through the lane of hosts that a domain
+/// had, its own, and that of the hosts that it has, and once in each. More only if answers of the DNS hold for no time.
+pub(super) const MAX_MOVES: u8 = 6;
 
 impl Queue {
     /// A connection of a domain's own lane has found the domain's hosts. All that is ready for it, the connection's job
@@ -50,10 +50,14 @@ impl Queue {
         if let Some(limited) = self.lanes.refund(connection, now) {
             self.lanes.hasten(&together, limited, now);
         }
+        let away = self.lanes.is_away(connection);
         self.lanes.resign(connection, now);
         self.again(id, recipients, now);
         self.part(several, now);
         self.set_going(&touched, now);
+        if away {
+            self.lanes.advance(&together);
+        }
         true
     }
 

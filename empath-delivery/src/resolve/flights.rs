@@ -28,9 +28,11 @@ use super::{
 /// Most lookups that ask at a time; others wait, and the wait is part of their time.
 const MAX_ASKING: usize = 256;
 /// A lookup that takes longer than this makes room for another, so that names that are never answered hold up nobody...
-const SLOW: Duration = Duration::from_secs(1);
+const QUICK: Duration = Duration::from_millis(100);
 /// ...and goes on if it is one of at most this many.
 const MAX_SLOW: usize = 256;
+/// The others ask once more after this long: name servers that we do not listen to have gone on, and know it by then.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Most lookups that ask or wait.
 const MAX_FLIGHTS: usize = 16_384;
 /// How long a failure to answer is remembered, whatever the configuration says of answers (RFC 9520 §3.2).
@@ -156,15 +158,21 @@ impl Flights {
     async fn look_up(&self, question: &Question) -> Answer {
         let started = Instant::now();
         let lookup = async {
-            // Never closed.
-            let turn = self.asking.acquire().await;
-            let mut lookup = self.lookup.look_up(question.clone());
-            if let Ok(answer) = timeout(SLOW, lookup.as_mut()).await {
-                return answer;
+            for pause in [AGAIN, Duration::ZERO] {
+                // Never closed.
+                let turn = self.asking.acquire().await;
+                let mut lookup = self.lookup.look_up(question.clone());
+                if let Ok(answer) = timeout(QUICK, lookup.as_mut()).await {
+                    return answer;
+                }
+                drop(turn);
+                if let Ok(_turn) = self.slow.try_acquire() {
+                    return lookup.await;
+                }
+                drop(lookup);
+                sleep(pause).await;
             }
-            drop(turn);
-            let Ok(_turn) = self.slow.try_acquire() else { return Err(LookupError::Timeout) };
-            lookup.await
+            Err(LookupError::Timeout)
         };
         let answer = timeout(self.deadline, lookup).await.unwrap_or(Err(LookupError::Timeout));
         self.metrics.duration.observe(started.elapsed().as_secs_f64());

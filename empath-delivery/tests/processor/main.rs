@@ -24,6 +24,7 @@ mod schedule;
 mod scheduled;
 mod senders;
 mod shutdown;
+mod silent_names;
 mod sources;
 mod terms;
 mod undelivered_reports;

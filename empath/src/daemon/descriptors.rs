@@ -5,8 +5,9 @@ use tracing::{debug, warn};
 
 use crate::config::Config;
 
-/// Descriptors for the rest: the spool, large messages, listeners, the control socket, HTTP, DNS, the log.
-const RESERVE: usize = 256;
+/// Descriptors for the rest: 512 for lookups in the DNS, each of which asks from a port of its own, and 256 for the
+/// spool, large messages, listeners, the control socket, HTTP and the log.
+const RESERVE: usize = 512 + 256;
 
 /// Raises the soft limit to the hard one. Where that is less than the configuration may need, there is a warning, and fewer
 /// connections than configured: a flood of clients is refused then while there are descriptors for everything else. One
@@ -52,10 +53,10 @@ mod tests {
     fn sessions_deliveries_and_the_rest_share_the_descriptors_that_there_are() {
         for (limit, sessions, deliveries, shared) in [
             (64, 10_000, 500, (24, 8)),
-            (1024, 10_000, 500, (576, 192)),
-            (1024, 10_000, 10, (758, 10)),
-            (1024, 300, 500, (300, 468)),
-            (4096, 20_000, 500, (3340, 500)),
+            (1024, 10_000, 500, (384, 128)),
+            (1024, 10_000, 10, (502, 10)),
+            (1024, 300, 500, (300, 212)),
+            (4096, 20_000, 500, (2828, 500)),
             (1, 10_000, 500, (1, 1)),
         ] {
             assert_eq!(shares(limit, sessions, deliveries), shared, "{limit} {sessions} {deliveries}");

@@ -34,6 +34,8 @@ struct Model {
     now: i64,
     flying: Vec<(ConnectionId, Queued)>,
     idle: BTreeSet<ConnectionId>,
+    /// Busy without a place.
+    away: BTreeSet<ConnectionId>,
     hops: HashMap<ConnectionId, String>,
     envelopes: BTreeMap<MessageId, Arc<Envelope>>,
     /// When an operator sent what its sender had scheduled for later.
@@ -71,6 +73,8 @@ impl Model {
             Step::Reclassify => self.reclassify(queue),
             Step::TurnAway(n) if !self.flying.is_empty() => self.turn_away(queue, *n),
             Step::RollUp(n, site) if !self.flying.is_empty() => self.roll_up(queue, *n, *site),
+            Step::GiveWay(n) if !self.flying.is_empty() => self.give_way(queue, n % self.flying.len()),
+            Step::ComeBack(n) if !self.away.is_empty() => self.come_back(queue, *n),
             Step::Expel(n) if !self.flying.is_empty() => self.expel(queue, n % self.flying.len()),
             Step::Finish(n, due, outcome) if !self.flying.is_empty() => {
                 let fate = due.map_or(DELIVERED, |due| Fate::Due(at(self.now + i64::from(due))));

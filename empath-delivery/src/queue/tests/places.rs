@@ -8,7 +8,7 @@ use super::{
     run::{FAILED, Run},
     *,
 };
-use crate::route::NextHop;
+use crate::{queue::away::MAX_AWAY, route::NextHop};
 
 /// As many connections at the same time as that.
 fn run(max_concurrent: usize) -> Run {
@@ -176,10 +176,103 @@ fn what_was_tried_before_leaves_places_to_the_new_after_a_restart_too() {
     assert!(!run.queue.is_pressed(), "those that failed hurry nobody");
 }
 
+/// The places of all connections that are busy.
+fn held(run: &Run) -> [usize; 3] {
+    run.queue.lanes.places.held()
+}
+
+#[test]
+fn who_waits_for_name_servers_gives_way_and_fails_without_a_place() {
+    let mut run = run(8);
+    accept_each(&mut run, "silent", 20);
+    accept_each(&mut run, "new", 1);
+    for number in 0..20 {
+        assert!(run.give_way(number));
+    }
+    assert_eq!(started(&mut run), (1..=21).collect::<Vec<_>>(), "each once");
+    assert_eq!((run.queue.connections(), held(&run), run.queue.is_pressed()), (1, [0, 1, 0], false));
+    for _ in 0..20 {
+        run.finish(Outcome::Failed, FAILED);
+    }
+    assert_eq!((run.queue.connections(), held(&run)), (1, [0, 1, 0]));
+    run.deliver_all();
+    assert_eq!((run.queue.connections(), run.queue.lanes.away), (1, 0), "an idle one");
+}
+
+#[test]
+fn who_has_found_hosts_and_finds_no_place_is_before_those_who_had_no_turn() {
+    for rolled_up in [false, true] {
+        let mut run = run(8);
+        accept_each(&mut run, "slow", 2);
+        accept_each(&mut run, "dead", 20);
+        assert!(run.give_way(0) && run.give_way(1));
+        assert_eq!(started(&mut run), (1..=8).collect::<Vec<_>>());
+        for number in 0..2 {
+            if rolled_up {
+                let (connection, job) = run.flying.remove(0);
+                let site = sites::site(number);
+                assert!(run.queue.roll_up(connection, job.id, &job.recipients, site, run.now()));
+            } else {
+                assert_eq!(run.come_back(0), Some(false));
+            }
+        }
+        run.take();
+        assert_eq!((started(&mut run), run.queue.lanes.away), (vec![], 0));
+        for expected in [1, 2, 9, 10] {
+            run.finish(Outcome::Failed, FAILED);
+            assert_eq!(started(&mut run), [expected]);
+        }
+        assert_eq!(held(&run), [0, 6, 0]);
+    }
+}
+
+#[test]
+fn who_loses_its_place_again_and_again_keeps_it_in_the_end() {
+    let mut run = run(8);
+    accept_each(&mut run, "slow", 1);
+    accept_each(&mut run, "dead", 20);
+    let mut times = 0;
+    while run.give_way(0) {
+        assert_eq!(run.come_back(0), Some(false));
+        run.finish(Outcome::Failed, FAILED);
+        run.flying.rotate_right(1);
+        assert_eq!(run.flying[0].1.id, id(1));
+        times += 1;
+        assert!(times < 10, "this never ends");
+    }
+    assert_eq!((times, held(&run)), (6, [0, 6, 0]));
+    assert_eq!(run.flying[0].1.recipients[0].attempts, 0);
+}
+
+#[test]
+fn there_is_a_bound_on_those_who_have_given_way() {
+    let mut queue = run(1).queue;
+    let mut busy = Vec::new();
+    for number in 0..=MAX_AWAY {
+        let id = MessageId::from_bytes((number as u128).to_be_bytes());
+        let envelope = envelope(at(0), &[&format!("u@silent{number}.test")]);
+        queue.accept(id, envelope, &Bytes::from_static(b"x\r\n").into(), at(0));
+        let (connection, job) = jobs(&mut queue).remove(0);
+        let goes = queue.give_way(connection, job.id, &job.recipients, at(0));
+        assert_eq!(goes, number < MAX_AWAY, "{number}");
+        busy.push((connection, job));
+    }
+    assert_eq!((queue.connections(), queue.lanes.places.held()), (1, [0, 1, 0]), "the last keeps its place");
+    let (connection, job) = busy.remove(0);
+    settle(&mut queue, &job, FAILED, at(0));
+    assert!(matches!(queue.next(connection, at(0)), Next::Close));
+    let (connection, job) = busy.remove(MAX_AWAY - 1);
+    assert!(queue.give_way(connection, job.id, &job.recipients, at(0)), "there is room again");
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Accept(u8),
     Finish(usize, Outcome),
+    /// It waits for name servers.
+    GiveWay(usize),
+    /// It has its answer, and needs its place.
+    ComeBack(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -187,6 +280,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0..20_u8).prop_map(Step::Accept),
         (0..20_usize, outcome).prop_map(|(n, outcome)| Step::Finish(n, outcome)),
+        (0..20_usize).prop_map(Step::GiveWay),
+        (0..20_usize).prop_map(Step::ComeBack),
     ]
 }
 
@@ -201,12 +296,13 @@ proptest! {
         for step in steps {
             match step {
                 Step::Accept(domain) => run.accept(1, &format!("d{domain}.test")),
-                Step::Finish(_, _) if run.flying.is_empty() => {}
+                Step::Finish(n, _) | Step::GiveWay(n) | Step::ComeBack(n) if n >= run.flying.len() => {}
                 Step::Finish(n, outcome) => {
-                    let n = n % run.flying.len();
                     run.flying.rotate_left(n);
                     run.finish(outcome, if outcome == Outcome::Good { DELIVERED } else { FAILED });
                 }
+                Step::GiveWay(n) => drop(run.give_way(n)),
+                Step::ComeBack(n) => drop(run.come_back(n)),
             }
             let (lanes, queue) = (&run.queue.lanes, &run.queue);
             let [proven, new, failing] = lanes.places.held();

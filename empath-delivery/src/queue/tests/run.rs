@@ -66,6 +66,25 @@ impl Run {
         self.take();
     }
 
+    /// The n-th job in flight waits for name servers, and whoever waits for a place may have its own.
+    pub(super) fn give_way(&mut self, n: usize) -> bool {
+        let (now, (connection, job)) = (self.now(), &self.flying[n]);
+        let goes = self.queue.give_way(*connection, job.id, &job.recipients, now);
+        self.take();
+        goes
+    }
+
+    /// It needs a place again.
+    pub(super) fn come_back(&mut self, n: usize) -> Option<bool> {
+        let (now, (connection, job)) = (self.now(), &self.flying[n]);
+        let back = self.queue.come_back(*connection, job.id, &job.recipients, now);
+        if back == Some(false) {
+            self.flying.remove(n);
+        }
+        self.take();
+        back
+    }
+
     pub(super) fn deliver_all(&mut self) {
         while !self.flying.is_empty() {
             self.finish(Outcome::Good, DELIVERED);

@@ -42,7 +42,7 @@ impl Model {
             }
         }
         assert!(queue.connections() <= MAX_CONCURRENT);
-        assert_eq!(queue.connections(), self.hops.len());
+        assert_eq!(queue.connections(), self.hops.len() - self.away.len());
         let mut per_hop: HashMap<&str, usize> = HashMap::new();
         for hop in self.hops.values() {
             *per_hop.entry(hop).or_default() += 1;
@@ -119,11 +119,43 @@ impl Model {
     }
 
     fn next(&mut self, queue: &mut Queue, connection: ConnectionId) {
+        self.away.remove(&connection);
         match queue.next(connection, at(self.now)) {
             Next::Job(job) => self.took(connection, job),
             Next::Idle => drop(self.idle.insert(connection)),
             Next::Close => drop(self.hops.remove(&connection)),
         }
+    }
+
+    pub(super) fn give_way(&mut self, queue: &mut Queue, n: usize) {
+        let (connection, job) = &self.flying[n];
+        let (connection, had) = (*connection, queue.connections());
+        if !self.away.contains(&connection)
+            && queue.give_way(connection, job.id, &job.recipients, at(self.now))
+        {
+            self.away.insert(connection);
+            assert!(queue.connections() + 1 >= had);
+        }
+    }
+
+    pub(super) fn come_back(&mut self, queue: &mut Queue, n: usize) {
+        let connection = *self.away.iter().nth(n % self.away.len()).unwrap();
+        let n = self.flying.iter().position(|(flying, _)| *flying == connection).unwrap();
+        let (_, job) = self.flying[n].clone();
+        match queue.come_back(connection, job.id, &job.recipients, at(self.now)) {
+            Some(true) => drop(self.away.remove(&connection)),
+            Some(false) => {
+                self.flying.swap_remove(n);
+                self.gone(connection);
+                self.landed(job.id, &job.recipients);
+            }
+            None => assert!(self.removing.contains(&job.id)),
+        }
+    }
+
+    fn gone(&mut self, connection: ConnectionId) {
+        self.hops.remove(&connection);
+        self.away.remove(&connection);
     }
 
     /// Recipients are back in the queue as they were.
@@ -156,7 +188,7 @@ impl Model {
     pub(super) fn turn_away(&mut self, queue: &mut Queue, n: usize) {
         let (connection, job) = self.flying.swap_remove(n % self.flying.len());
         if queue.put_back(connection, job.id, &job.recipients, at(self.now)) {
-            self.hops.remove(&connection);
+            self.gone(connection);
             self.landed(job.id, &job.recipients);
         } else {
             self.flying.push((connection, job));
@@ -167,7 +199,8 @@ impl Model {
         let (connection, job) = self.flying.swap_remove(n % self.flying.len());
         let site = sites::site(site);
         if queue.roll_up(connection, job.id, &job.recipients, site, at(self.now)) {
-            assert!(!self.hops.remove(&connection).unwrap().starts_with("mx:h"), "it was moved already");
+            assert!(!self.hops[&connection].starts_with("mx:h"), "it was moved already");
+            self.gone(connection);
             self.landed(job.id, &job.recipients);
         } else {
             self.flying.push((connection, job));

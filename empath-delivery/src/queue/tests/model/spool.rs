@@ -44,6 +44,7 @@ impl Model {
         self.idle.clear();
         self.removing.clear();
         self.hops.clear();
+        self.away.clear();
         self.stopped = false;
         for (id, envelope) in &self.envelopes {
             let state = |index| match self.known.get(&(*id, index)) {

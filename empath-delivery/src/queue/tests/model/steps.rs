@@ -23,6 +23,10 @@ pub(super) enum Step {
     TurnAway(usize),
     /// The domain of the n-th job, if it is in the domain's own lane, is found to have these hosts.
     RollUp(usize, u8),
+    /// The n-th job waits for name servers without a place.
+    GiveWay(usize),
+    /// The n-th job, if it does, needs one.
+    ComeBack(usize),
     /// The first domain of the n-th job, if it shares a lane, is found to have others.
     Expel(usize),
     Pass(u16),
@@ -54,6 +58,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         5 => prop::bool::weighted(0.8).prop_map(Step::Tell),
         20 => any::<usize>().prop_map(Step::TurnAway),
         60 => (any::<usize>(), 0..2_u8).prop_map(|(n, site)| Step::RollUp(n, site)),
+        60 => any::<usize>().prop_map(Step::GiveWay),
+        40 => any::<usize>().prop_map(Step::ComeBack),
         20 => any::<usize>().prop_map(Step::Expel),
         40 => (1..1000_u16).prop_map(Step::Pass),
         20 => any::<usize>().prop_map(Step::Leave),
@@ -92,6 +98,8 @@ pub(super) fn few() -> impl Strategy<Value = Step> {
             .prop_map(|(n, due, outcome)| Step::Finish(n, due, outcome)),
         10 => any::<usize>().prop_map(Step::TurnAway),
         40 => (any::<usize>(), 0..2_u8).prop_map(|(n, site)| Step::RollUp(n, site)),
+        40 => any::<usize>().prop_map(Step::GiveWay),
+        30 => any::<usize>().prop_map(Step::ComeBack),
         20 => any::<usize>().prop_map(Step::Expel),
         20 => (1..100_u16).prop_map(Step::Pass),
         5 => any::<usize>().prop_map(Step::Leave),
