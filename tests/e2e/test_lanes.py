@@ -36,8 +36,9 @@ class Lanes(TestCase):
         self.assertIsNotNone(waiting["until"])
         mta.wait_until_empty()
         self.assertGreaterEqual(time.monotonic() - start, 2.5)
-        self.assertEqual([to for _, to, _ in sink.messages if to[0].endswith("slow.test")],
-                         [[f"u{n}@slow.test"] for n in range(5)])
+        [*first, u2, u3, u4] = [to[0] for _, to, _ in sink.messages if to[0].endswith("slow.test")]
+        # Two may go at once, over a connection each.
+        self.assertEqual([*sorted(first), u2, u3, u4], [f"u{n}@slow.test" for n in range(5)])
         self.assertGreaterEqual(self.metric(mta, 'empath_delivery_rate_limited_total{domain="slow.test"}'), 3)
         self.assertEqual(self.metric(mta, 'empath_delivery_attempts_total{status="deferred"}'), 0)
 

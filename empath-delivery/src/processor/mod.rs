@@ -222,8 +222,8 @@ impl Processor {
     }
 
     /// Starts nothing more, waits until the transactions in flight are finished, and gives them up after `patience`, and
-    /// connecting and finding out whereto after a moment; those are tried again after a restart, for the recipients whose results are not known, as if they had not
-    /// begun. True if no transaction had to be given up.
+    /// connecting and finding out whereto after a moment; those are tried again after a restart, for the recipients whose
+    /// results are not known, as if they had not begun. True if no transaction had to be given up.
     pub async fn shutdown(&self, patience: Duration) -> bool {
         let shared = &self.0;
         let now = shared.now();
