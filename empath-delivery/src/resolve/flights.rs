@@ -37,8 +37,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 const MAX_FLIGHTS: usize = 16_384;
 /// How long a failure to answer is remembered, whatever the configuration says of answers (RFC 9520 §3.2).
 const FAILURE_TTL: Duration = Duration::from_secs(5);
-/// Lookups without an answer, one after the other, that make the name servers suspect.
-const SUSPICIOUS: u32 = 3;
 /// Between two questions to name servers that don't answer.
 const PROBE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -61,8 +59,8 @@ pub(super) struct Flights {
 struct State {
     cache: Cache,
     flights: HashMap<Question, watch::Receiver<Option<Answer>>>,
-    /// Lookups without an answer since the last one that had one.
-    unanswered: u32,
+    /// The last lookup had no answer.
+    unanswered: bool,
     probing: bool,
 }
 
@@ -99,7 +97,7 @@ impl Flights {
             state: Mutex::new(State {
                 cache: Cache::new(usize::try_from(config.cache_size).unwrap_or(usize::MAX)),
                 flights: HashMap::new(),
-                unanswered: 0,
+                unanswered: false,
                 probing: false,
             }),
             silent: AtomicBool::new(false),
@@ -201,12 +199,12 @@ impl Flights {
         state.cache.insert(question.clone(), answer.clone(), self.ttl(answer), Instant::now());
         self.metrics.evictions.add(state.cache.take_evicted());
         if *answer != Err(LookupError::Timeout) {
-            state.unanswered = 0;
+            state.unanswered = false;
             self.silent.store(false, Relaxed);
             return false;
         }
-        state.unanswered = state.unanswered.saturating_add(1);
-        state.unanswered >= SUSPICIOUS && !std::mem::replace(&mut state.probing, true)
+        state.unanswered = true;
+        !std::mem::replace(&mut state.probing, true)
     }
 
     /// Finds out whether it is the name servers that don't answer, or those that they ask: every recursive server knows
@@ -219,7 +217,7 @@ impl Flights {
         };
         let mut told = false;
         // Somebody else may have got an answer in the meantime.
-        while !answers().await && self.state().unanswered > 0 {
+        while !answers().await && self.state().unanswered {
             self.silent.store(true, Relaxed);
             if !std::mem::replace(&mut told, true) {
                 error!("the name servers don't answer: mail whose next hop must be looked up waits");
@@ -227,7 +225,7 @@ impl Flights {
             sleep(PROBE_PAUSE).await;
         }
         let mut state = self.state();
-        (state.unanswered, state.probing) = (0, false);
+        (state.unanswered, state.probing) = (false, false);
         self.silent.store(false, Relaxed);
         if told {
             info!("the name servers answer again");

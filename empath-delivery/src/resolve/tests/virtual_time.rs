@@ -127,14 +127,16 @@ async fn answers_are_remembered_for_their_time_within_the_bounds() {
     ] {
         let (made, resolver) = start();
         made.say("x.test", RecordType::Mx, 0, answer.clone());
+        // No answer is a reason to ask the name servers for what they know.
+        let probes = usize::from(answer == Err(LookupError::Timeout));
         let first = resolver.mx(&domain("x.test")).await;
         advance(Duration::from_millis(seconds * 1000 - 100)).await;
         assert_eq!(resolver.mx(&domain("x.test")).await, first, "{answer:?}");
-        assert_eq!((made.asked(), resolver.cache_len()), (1, 1), "{answer:?}");
+        assert_eq!((made.asked(), resolver.cache_len()), (1 + probes, 1), "{answer:?}");
         advance(Duration::from_millis(200)).await;
         assert_eq!(resolver.cache_len(), 0, "{answer:?}");
         assert_eq!(resolver.mx(&domain("x.test")).await, first, "{answer:?}");
-        assert_eq!(made.asked(), 2, "{answer:?}");
+        assert_eq!(made.asked(), 2 + probes, "{answer:?}");
     }
 }
 
@@ -279,11 +281,9 @@ async fn name_servers_that_answer_nothing_are_told_from_a_domain_that_does_not()
     assert!(resolver.is_healthy());
 
     let (made, resolver) = start();
-    for name in ["a.test", "b.test", "c.test", "d.test"] {
-        assert!(resolver.is_healthy(), "{name}");
-        mx(&resolver, name).await.unwrap_err();
-    }
-    sleep(Duration::from_mins(1)).await;
+    mx(&resolver, "a.test").await.unwrap_err();
+    assert!(resolver.is_healthy());
+    sleep(Duration::from_secs(11)).await;
     assert!(!resolver.is_healthy());
     // Nobody has to ask for something: it notices by itself.
     made.say("localhost", RecordType::A, 1, Err(LookupError::Refused));
@@ -292,9 +292,7 @@ async fn name_servers_that_answer_nothing_are_told_from_a_domain_that_does_not()
 
     // Servers that answer everything but the question of the probe.
     let (made, resolver) = start();
-    for name in ["a.test", "b.test", "c.test"] {
-        mx(&resolver, name).await.unwrap_err();
-    }
+    mx(&resolver, "a.test").await.unwrap_err();
     sleep(Duration::from_secs(30)).await;
     assert!(!resolver.is_healthy());
     made.say("x.test", RecordType::Mx, 1, one_mx(300));
