@@ -37,10 +37,14 @@ CONFIG = """Empath(
 """
 
 
+# Below those that outgoing connections get, so that a port stays free while its owner is down; each is given out once.
+PORTS = random.sample(range(10240, 32768), 32768 - 10240)
+
+
 def free_port():
-    """A free port below those that outgoing connections get, so that it stays free while its owner is down."""
+    """A free port that nobody else in this run gets."""
     while True:
-        port = random.randrange(10240, 32768)
+        port = PORTS.pop()
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
