@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    attempted::{Attempted, Tried, is_stale, is_too_many, is_unclear, is_unknown_command, turned_down},
+    attempted::{Attempted, Tried, is_about_chunks, is_stale, is_too_many, is_unclear, turned_down},
     config::Config,
     content::Outgoing,
     dsn::Arrived,
@@ -132,7 +132,10 @@ impl<'a> Attempt<'a> {
         rng: &mut fastrand::Rng,
     ) {
         let started = Instant::now();
-        let order = Order::of(outbound, rng).await;
+        let order = tokio::select! {
+            order = Order::of(outbound, rng) => order,
+            () = outbound.shared.stopped() => return self.left.clear(),
+        };
         self.attempted.connect += started.elapsed();
         let mut order = match order {
             Ok(order) => order,
@@ -140,7 +143,12 @@ impl<'a> Attempt<'a> {
         };
         while !self.left.is_empty() {
             let started = Instant::now();
-            let Turn { candidate, hasty } = match order.next(self.attempted.has_listened()).await {
+            let turn = tokio::select! {
+                turn = order.next(self.attempted.has_listened()) => turn,
+                // Nothing has begun there: the next start finds the recipients as they were.
+                () = outbound.shared.stopped() => return self.left.clear(),
+            };
+            let Turn { candidate, hasty } = match turn {
                 None => break,
                 Some(Err(failure)) => {
                     self.fail(&failure, None);
@@ -179,7 +187,6 @@ impl<'a> Attempt<'a> {
                 connected =
                     Open::connect(candidate, outbound, self.domain(outbound), hasty || pressed) => connected,
                 () = outbound.shared.pressed(), if first => Err(Open::give_up(candidate, outbound)),
-                // Nothing has begun there: the next start finds the recipients as they were.
                 () = outbound.shared.stopped() => {
                     self.left.clear();
                     return true;
@@ -266,7 +273,7 @@ impl<'a> Attempt<'a> {
                     }),
                     // RFC 5321 §4.5.3.1.10: the server takes the rest in another transaction. Each takes some.
                     Err(failure) if delivered && is_too_many(&failure) => again.push(left),
-                    Err(failure) if chunked && is_unknown_command(&failure) => {
+                    Err(failure) if chunked && is_about_chunks(&failure, open.connection.takes_chunks()) => {
                         self.in_dots = true;
                         again.push(left);
                     }

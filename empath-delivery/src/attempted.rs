@@ -178,12 +178,14 @@ pub(crate) fn is_too_many(failure: &client::Failure) -> bool {
     }
 }
 
-/// A chunk was not understood (RFC 5321 §4.2.4), which says nothing about the message.
-pub(crate) fn is_unknown_command(failure: &client::Failure) -> bool {
-    match failure {
-        client::Failure { stage: Stage::Content | Stage::EndOfData, kind: FailureKind::Refused(reply) } => {
+/// A chunk was not understood (RFC 5321 §4.2.4), or broke the dialogue before any was accepted, which says nothing about the
+/// message.
+pub(crate) fn is_about_chunks(failure: &client::Failure, takes_chunks: bool) -> bool {
+    match (failure.stage, &failure.kind) {
+        (Stage::Content | Stage::EndOfData, FailureKind::Refused(reply)) => {
             matches!(reply.code.get(), 500..=504)
         }
+        (Stage::Content, FailureKind::Garbled(_) | FailureKind::Closed | FailureKind::Io(_)) => !takes_chunks,
         _ => false,
     }
 }

@@ -41,8 +41,8 @@ pub struct DomainConfig {
     pub pipelining: bool,
     /// Send content in chunks of known length, where CHUNKING is offered (RFC 3030).
     ///
-    /// The first chunk over a connection has one octet, and the rest waits until that was accepted: a server that refuses it,
-    /// or is behind a firewall that doesn't let BDAT pass, gets the message by DATA, and never takes content for commands.
+    /// The first chunk over a connection has one octet, and the rest waits until that was accepted: a server that doesn't know
+    /// BDAT, or is behind a firewall that doesn't let it pass, gets the message by DATA, and never takes content for commands.
     /// `false` is for servers with other troubles. Default: `true`.
     pub chunking: bool,
     /// Most connections to this destination, instead of `connection_pool.max_per_server`.

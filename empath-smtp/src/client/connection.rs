@@ -71,6 +71,11 @@ impl Connection {
         self.offered.chunking &= !chunking;
     }
 
+    /// Whether the server has accepted a chunk.
+    pub fn takes_chunks(&self) -> bool {
+        self.chunks == Chunks::Taken
+    }
+
     /// How the connection is encrypted.
     pub fn tls(&self) -> Option<&TlsSession> {
         self.tls.as_ref()

@@ -1,14 +1,12 @@
 mod commands;
+mod unsupported;
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use empath_common::{ForwardPath, Mailbox, Reply};
+use empath_common::{ForwardPath, Reply};
 
-use super::{
-    Extensions, Failure, FailureKind, Feature, GarbledReason, Outgoing, Protocol, Sent, SizeLimit, Stage,
-    Survey,
-};
+use super::{Extensions, Failure, FailureKind, GarbledReason, Outgoing, Protocol, Sent, Stage};
 
 /// Most commands that are written before their replies are read: few enough that their replies fit in what the
 /// network buffers, so that both sides can't wait for each other (RFC 2920 §3.1).
@@ -18,6 +16,8 @@ const MAX_GROUP: usize = 100;
 const MAX_CHUNKS: usize = 16;
 /// Octets of the first chunk: fewer than any command has.
 const TRIAL: usize = 1;
+/// Octets of content that goes in a single chunk whatever is known of the server: more than one line end behind the trial.
+const MIN_TRIED: u64 = 3;
 
 /// One mail transaction (RFC 5321 §3.3) as the client sees it: takes replies, says what to do next.
 ///
@@ -116,7 +116,8 @@ impl<'a> Transaction<'a> {
             chunks,
         };
         let mut recipients = message.recipients.iter().filter_map(ForwardPath::mailbox);
-        transaction.smtputf8 = offered.smtputf8 && (transaction.needs_utf8() || recipients.any(needs_utf8));
+        transaction.smtputf8 =
+            offered.smtputf8 && (transaction.needs_utf8() || recipients.any(unsupported::needs_utf8));
         transaction.refuse_unsupported();
         transaction
     }
@@ -159,6 +160,11 @@ impl<'a> Transaction<'a> {
             return self.command(Command::Rset);
         }
         Step::Done(self.sent())
+    }
+
+    /// What is too short for a command needs none.
+    fn is_trial_due(&self) -> bool {
+        self.chunks == Chunks::Untried && self.message.survey.octets > MIN_TRIED
     }
 
     fn next_chunk(&self) -> Step {
@@ -224,8 +230,12 @@ impl<'a> Transaction<'a> {
         if !refused && !granted {
             return self.failed(stage, FailureKind::Garbled(GarbledReason::Unexpected));
         }
-        if granted && matches!(command, Command::Chunk { .. }) {
-            self.chunks = Chunks::Taken;
+        if let Command::Chunk { last, .. } = command {
+            if granted {
+                self.chunks = Chunks::Taken;
+            }
+            // Even if MAIL was refused: who knows no chunks takes its octets for the beginning of the next command.
+            self.begun |= !last;
         }
         match command {
             Command::Mail if granted => self.begun = true,
@@ -303,12 +313,7 @@ impl<'a> Transaction<'a> {
                 }
                 Next::Rcpt(number) => match self.results.get(number) {
                     None if !self.offered.chunking => self.next = Next::Data,
-                    None => {
-                        self.next = match self.chunks {
-                            Chunks::Untried => Next::Trial,
-                            Chunks::Taken => Next::Chunks,
-                        }
-                    }
+                    None => self.next = if self.is_trial_due() { Next::Trial } else { Next::Chunks },
                     Some(result) => {
                         self.next = Next::Rcpt(number + 1);
                         if result.is_none() {
@@ -323,33 +328,6 @@ impl<'a> Transaction<'a> {
                     return Some(Command::Data);
                 }
             }
-        }
-    }
-
-    /// Whether no recipient at all can be served without SMTPUTF8 (RFC 6531 §3.1).
-    fn needs_utf8(&self) -> bool {
-        self.message.reverse_path.mailbox().is_some_and(needs_utf8)
-            || (self.message.smtputf8 && self.message.survey.eight_bit_header)
-    }
-
-    fn refuse_unsupported(&mut self) {
-        let Survey { octets, eight_bit, .. } = self.message.survey;
-        let unsupported = |feature| Err(Stage::MailFrom.failed(FailureKind::Unsupported(feature)));
-        if self.offered.size.is_some_and(|limit: SizeLimit| !limit.allows(octets)) {
-            self.end_all(&unsupported(Feature::Size));
-        }
-        if !self.offered.smtputf8 {
-            if self.needs_utf8() {
-                self.end_all(&unsupported(Feature::Smtputf8));
-            }
-            for (number, recipient) in self.message.recipients.iter().enumerate() {
-                if recipient.mailbox().is_some_and(needs_utf8) {
-                    self.end(number, unsupported(Feature::Smtputf8));
-                }
-            }
-        }
-        if eight_bit && !self.offered.eight_bit_mime {
-            self.end_all(&unsupported(Feature::EightBitMime));
         }
     }
 
@@ -389,11 +367,6 @@ impl Command {
             Self::Rset => Stage::Rset,
         }
     }
-}
-
-/// A local part can't be written any other way; a domain can.
-fn needs_utf8(mailbox: &Mailbox) -> bool {
-    !mailbox.local_part().is_ascii()
 }
 
 #[cfg(test)]

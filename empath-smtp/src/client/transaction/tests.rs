@@ -9,7 +9,7 @@ use empath_common::{
 };
 
 use super::*;
-use crate::client::{FailureKind, SizeLimit};
+use crate::client::{FailureKind, Feature, SizeLimit, Survey};
 
 const CONTENT: &str = "Subject: hi\r\n\r\nhello\r\n";
 

@@ -69,6 +69,51 @@ fn where_nobody_is_to_get_it_the_first_chunk_says_only_whether_chunks_are_taken(
 }
 
 #[test]
+fn an_octet_that_a_server_took_for_the_beginning_of_a_command_spoils_no_other_message() {
+    let message = message("<a@home.test>", &["<b@x.test>"], CONTENT);
+    for (answer, reset, reusable) in [
+        ("500 5.5.2 what?", "500 5.5.2 what?", false),
+        ("500 5.5.2 what?", "250 Ok", true),
+        ("250 Ok", "250 Ok", true),
+    ] {
+        let offered = offers("PIPELINING, CHUNKING");
+        let mut transaction = Transaction::new(&message, offered, Protocol::Smtp, Chunks::Untried);
+        let sent = play_through(
+            &mut transaction,
+            &message,
+            &format!(
+                "C: MAIL FROM:<a@home.test> | RCPT TO:<b@x.test>
+                 C: BDAT 1
+                 S: 550 5.7.1 not you
+                 S: 503 5.5.1 MAIL first
+                 S: {answer}
+                 C: RSET
+                 S: {reset}"
+            ),
+        );
+        assert_eq!(results(&sent), ["MAIL FROM: 550 5.7.1 not you"]);
+        assert_eq!(sent.reusable, reusable);
+    }
+}
+
+#[test]
+fn what_is_too_short_for_a_command_goes_without_a_trial() {
+    let message = message("<>", &["<b@x.test>"], "x");
+    let offered = offers("PIPELINING, CHUNKING");
+    let mut transaction = Transaction::new(&message, offered, Protocol::Smtp, Chunks::Untried);
+    let sent = play_through(
+        &mut transaction,
+        &message,
+        "C: MAIL FROM:<> | RCPT TO:<b@x.test>
+         S: 250 Ok
+         S: 250 Ok
+         C: BDAT 1 LAST
+         S: 250 Ok",
+    );
+    assert_eq!(results(&sent), ["250 Ok"]);
+}
+
+#[test]
 fn chunks_take_the_place_of_data_and_are_pipelined() {
     let sent = play(
         &message("<a@home.test>", &["<b@x.test>", "<c@x.test>"], CONTENT),
