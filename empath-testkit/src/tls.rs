@@ -31,6 +31,8 @@ pub enum Oddity {
     Expired,
     /// The name is not where names belong, in the subject alone (RFC 9525 §6.3).
     CommonNameOnly,
+    /// It does not say that it is an authority, as others that have signed themselves do.
+    NoAuthority,
     /// Its key is not that of the server.
     WrongKey,
     /// The server knows nothing newer than TLS 1.2.
@@ -39,14 +41,25 @@ pub enum Oddity {
 
 impl Authority {
     /// A new one.
-    ///
-    /// # Panics
-    /// If no key can be made.
-    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "authority");
+        Self::from(params)
+    }
+
+    /// One that is a server, and says of itself whether it is an authority; and its certificate as PEM.
+    pub fn named(name: &str, is_authority: bool) -> (Self, String) {
+        let mut params = params(name, Oddity::None);
+        params.is_ca =
+            if is_authority { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
+        let authority = Self::from(params);
+        let pem = authority.pem();
+        (authority, pem)
+    }
+
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
+    fn from(params: CertificateParams) -> Self {
         let key = KeyPair::generate().expect("a key");
         Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
     }
@@ -82,7 +95,9 @@ impl Identity {
     pub fn self_signed(name: &str, odd: Oddity) -> (Self, String) {
         let key = KeyPair::generate().expect("a key");
         let mut params = params(name, odd);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        if odd != Oddity::NoAuthority {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
         let certificate = params.self_signed(&key).expect("a certificate");
         (Self::new(&certificate, &key, odd), certificate.pem())
     }

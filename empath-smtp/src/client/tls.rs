@@ -12,7 +12,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::{self, CryptoProvider, aws_lc_rs},
     pki_types::{
         CertificateDer, ServerName, UnixTime,
         pem::{self, PemObject as _},
@@ -20,7 +20,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use x509_cert::{Certificate as X509, der::Decode as _};
+use x509_cert::{Certificate as X509, der::Decode as _, ext::pkix::BasicConstraints};
 
 use super::{BoxStream, FailureKind};
 
@@ -48,11 +48,11 @@ pub struct Expected<'a> {
     pub verified: bool,
 }
 
-/// The authorities that vouch for servers.
+/// Who is trusted: authorities that vouch for servers, and servers.
 #[derive(Debug, Clone)]
 pub struct Roots {
     store: RootCertStore,
-    /// Those of files: each also speaks for itself.
+    /// Those of files: each speaks for itself, also if it is no authority.
     own: Vec<CertificateDer<'static>>,
 }
 
@@ -78,7 +78,7 @@ pub enum RootsError {
     /// It has no certificate.
     #[error("{}: there is no certificate in it: give a PEM file with one", .0.display())]
     Empty(PathBuf),
-    /// A certificate in it is no root.
+    /// A certificate in it is not understood.
     #[error("{}: a certificate in it can't be trusted: {error}", .file.display())]
     Unusable {
         /// Which.
@@ -101,7 +101,8 @@ impl Roots {
         roots
     }
 
-    /// Adds those in a file. Certificates of servers may be among them: what shows one of these needs nobody to vouch for it.
+    /// Adds those in a file. Certificates of servers may be among them: who shows one of these needs nobody to vouch for him.
+    /// Only those that say so are authorities (RFC 5280 §4.2.1.9).
     pub fn add(&mut self, file: &Path) -> Result<(), RootsError> {
         let read = || {
             let mut octets = Vec::new();
@@ -113,7 +114,9 @@ impl Roots {
         for root in CertificateDer::pem_slice_iter(&octets) {
             let root = root.map_err(|error| RootsError::Pem { file: file.to_path_buf(), error })?;
             let unusable = |error| RootsError::Unusable { file: file.to_path_buf(), error };
-            self.store.add(root.clone()).map_err(unusable)?;
+            if is_authority(&root).ok_or_else(|| unusable(CertificateError::BadEncoding.into()))? {
+                self.store.add(root.clone()).map_err(unusable)?;
+            }
             self.own.push(root);
             found = true;
         }
@@ -122,8 +125,15 @@ impl Roots {
 
     /// Whether there is nobody to trust.
     pub fn is_empty(&self) -> bool {
-        self.store.is_empty()
+        self.store.is_empty() && self.own.is_empty()
     }
+}
+
+/// `None` for a certificate that is not understood.
+fn is_authority(certificate: &CertificateDer<'_>) -> Option<bool> {
+    let parsed = X509::from_der(certificate).ok()?.tbs_certificate;
+    let constraints = parsed.get::<BasicConstraints>().ok()?;
+    Some(constraints.is_some_and(|(_, constraints)| constraints.ca))
 }
 
 impl Tls {
@@ -133,21 +143,21 @@ impl Tls {
         let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
         let builder =
             || ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&versions);
+        let Roots { store, own } = roots;
+        let authorities = if store.is_empty() {
+            None
+        } else {
+            let verifier = WebPkiServerVerifier::builder_with_provider(store.into(), Arc::clone(&provider));
+            Some(verifier.build().map_err(|error| Error::General(error.to_string()))?)
+        };
+        let trusted = Trusted { authorities, own, provider: Arc::clone(&provider) };
         let verified =
-            match WebPkiServerVerifier::builder_with_provider(roots.store.into(), Arc::clone(&provider))
-                .build()
-            {
-                Ok(authorities) => builder()?
-                    .dangerous()
-                    .with_custom_certificate_verifier(Arc::new(Trusted { authorities, own: roots.own })),
-                // There are none.
-                Err(_) => builder()?.with_root_certificates(RootCertStore::empty()),
-            };
+            builder()?.dangerous().with_custom_certificate_verifier(Arc::new(trusted)).with_no_client_auth();
         let unverified = builder()?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anybody(Arc::clone(&provider))))
             .with_no_client_auth();
-        Ok(Self { verified: connector(verified.with_no_client_auth()), unverified: connector(unverified) })
+        Ok(Self { verified: connector(verified), unverified: connector(unverified) })
     }
 
     /// Does the handshake.
@@ -182,8 +192,10 @@ impl std::fmt::Debug for Tls {
 /// made a certificate with `openssl req -x509` would have nothing to name.
 #[derive(Debug)]
 struct Trusted {
-    authorities: Arc<WebPkiServerVerifier>,
+    /// `None` if there are none.
+    authorities: Option<Arc<WebPkiServerVerifier>>,
     own: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
 }
 
 impl ServerCertVerifier for Trusted {
@@ -196,7 +208,8 @@ impl ServerCertVerifier for Trusted {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if !self.own.contains(shown) {
-            return self.authorities.verify_server_cert(shown, intermediates, name, ocsp, now);
+            let authorities = self.authorities.as_ref().ok_or(CertificateError::UnknownIssuer)?;
+            return authorities.verify_server_cert(shown, intermediates, name, ocsp, now);
         }
         verify_server_name(&ParsedCertificate::try_from(shown)?, name)?;
         let parsed = X509::from_der(shown).map_err(|_| CertificateError::BadEncoding)?;
@@ -216,7 +229,8 @@ impl ServerCertVerifier for Trusted {
         shown: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.authorities.verify_tls12_signature(message, shown, signature)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        crypto::verify_tls12_signature(message, shown, signature, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -225,11 +239,12 @@ impl ServerCertVerifier for Trusted {
         shown: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.authorities.verify_tls13_signature(message, shown, signature)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        crypto::verify_tls13_signature(message, shown, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.authorities.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -135,6 +135,7 @@ async fn a_certificate_that_is_trusted_itself_is_held_to_name_time_and_key() {
     let directory = tempfile::tempdir().unwrap();
     for (name, odd, valid) in [
         ("mx.x.test", Oddity::None, true),
+        ("mx.x.test", Oddity::NoAuthority, true),
         ("mx.x.test", Oddity::Old, true),
         ("other.x.test", Oddity::None, false),
         ("mx.x.test", Oddity::CommonNameOnly, false),
@@ -157,6 +158,25 @@ async fn a_certificate_that_is_trusted_itself_is_held_to_name_time_and_key() {
         let (another, _) = Identity::self_signed("mx.x.test", Oddity::None);
         let peer = Peer::start(Script::new().tls(another)).await.unwrap();
         assert!(handshake(&world.secure(&peer, VERIFIED).await.unwrap_err()));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_trusted_itself_vouches_for_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("own.pem");
+    let mut world = World::new();
+    for (vouches, valid) in [(false, false), (true, true)] {
+        let (partner, pem) = Authority::named("partner.test", vouches);
+        std::fs::write(&file, pem).unwrap();
+        let mut roots = Roots::none();
+        roots.add(&file).unwrap();
+        world.tls = Tls::new(roots).unwrap();
+        let peer = Peer::start(Script::new().tls(partner.sign("mx.x.test"))).await.unwrap();
+        match world.secure(&peer, VERIFIED).await {
+            Ok(_) => assert!(valid),
+            Err(error) => assert!(!valid && handshake(&error), "{error}"),
+        }
     }
 }
 
