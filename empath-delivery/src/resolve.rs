@@ -12,7 +12,13 @@ mod metrics;
 mod reading;
 mod servers;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use empath_common::Domain;
 use empath_metrics::{Kind, Registry};
@@ -214,6 +220,24 @@ impl Resolver {
         let none = Err(LookupError::NoRecords(None));
         let usable = self.gather(host, &v6.unwrap_or(none.clone()), &v4.unwrap_or(none))?;
         Ok(Addresses { usable, complete })
+    }
+
+    /// Completes when the addresses of one of these hosts are there, or of none.
+    pub(crate) async fn any_addresses(&self, hosts: &[MxHost]) {
+        let mut lookups: Vec<_> =
+            hosts.iter().map(|host| Box::pin(self.first_addresses(&host.name))).collect();
+        let any = |cx: &mut Context<'_>| {
+            let mut found = false;
+            lookups.retain_mut(|lookup| match lookup.as_mut().poll(cx) {
+                Poll::Ready(addresses) => {
+                    found |= addresses.is_ok();
+                    false
+                }
+                Poll::Pending => true,
+            });
+            if found || lookups.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        };
+        poll_fn(any).await;
     }
 
     /// The answer about the other family; `None` if it is not worth waiting for.

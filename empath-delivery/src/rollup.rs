@@ -17,6 +17,9 @@ use crate::{
 /// the domain's own lane.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Most hosts whose addresses are asked for at a time.
+const MAX_FIRST: usize = 8;
+
 /// How long name servers have to say what they know already, before others that wait have the place.
 const GRACE: Duration = Duration::from_millis(20);
 
@@ -36,12 +39,18 @@ impl Lane {
     /// Looks up the hosts of the job's domains, and gives those recipients back whose mail goes in another lane.
     pub(crate) async fn sort(&mut self, job: &mut Job) -> Whose {
         self.away = false;
-        let whose = self.look_up(job).await;
+        let mut whose = self.look_up(job).await;
+        if matches!(whose, Whose::Ours(None)) && self.hear_of_addresses(job).await.is_none() {
+            whose = Whose::Nobodys;
+        }
         if !(self.away && matches!(whose, Whose::Ours(None))) {
             return whose;
         }
         match self.shared.come_back(self.id, job) {
-            Some(true) => Whose::Ours(None),
+            Some(true) => {
+                self.away = false;
+                Whose::Ours(None)
+            }
             Some(false) => Whose::AnotherLanes,
             None => Whose::Ours(Some(unwanted("nobody waits for a connection any more"))),
         }
@@ -68,6 +77,21 @@ impl Lane {
             },
             _ => Whose::Ours(None),
         }
+    }
+
+    /// Waits until the addresses of one of the hosts that are tried first are known, if any are needed. `None` if we stop.
+    async fn hear_of_addresses(&mut self, job: &Job) -> Option<()> {
+        let resolver = Arc::clone(&self.live.resolver);
+        let hosts = match self.next_hop.clone() {
+            _ if self.open.is_some() => return Some(()),
+            NextHop::Mx(domain, _) => self.answer(job, resolver.mx(&domain)).await?.unwrap_or_default(),
+            NextHop::Site(site, _) => site.hosts(),
+            _ => return Some(()),
+        };
+        let best = hosts.iter().map(|host| host.preference).min();
+        let first: Vec<_> =
+            hosts.into_iter().filter(|host| Some(host.preference) == best).take(MAX_FIRST).collect();
+        self.answer(job, resolver.any_addresses(&first)).await
     }
 
     /// What name servers say. While they are silent, whoever waits for a place has this connection's if it is not open, and the

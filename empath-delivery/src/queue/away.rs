@@ -1,7 +1,8 @@
 //! A connection that waits for name servers needs no place: whoever waits for one may have it meanwhile.
 //!
 //! It goes on being one of its lane, with its job in flight, and comes to nothing but a result: to connect to a host, or to
-//! take another job, it needs a place again. A job that left its place stands before all that had no turn yet, wherever it goes.
+//! take another job, it needs a place again. A job that left its place stands before all that had no turn yet, where it was
+//! and where its domain's hosts have a lane.
 
 use empath_common::MessageId;
 use jiff::Timestamp;

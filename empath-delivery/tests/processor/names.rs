@@ -20,7 +20,8 @@ use empath_testkit::{
 
 use crate::world::{World, routes};
 
-/// A zone that answers without a server, and what it was asked.
+/// A zone that answers without a server, and what it was asked. Of names with `slow` in them it answers after a second,
+/// of those with `soon` after a twentieth.
 pub(crate) struct Names {
     zone: Mutex<Zone>,
     asked: Mutex<BTreeMap<String, usize>>,
@@ -54,7 +55,15 @@ impl Lookup for Names {
             Told::Refused => Err(LookupError::Refused),
             Told::Silence => return Box::pin(std::future::pending()),
         };
-        Box::pin(std::future::ready(answer))
+        let delay = match name {
+            _ if name.contains("slow") => Duration::from_secs(1),
+            _ if name.contains("soon") => Duration::from_millis(50),
+            _ => return Box::pin(std::future::ready(answer)),
+        };
+        Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            answer
+        })
     }
 }
 

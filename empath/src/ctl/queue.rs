@@ -188,7 +188,6 @@ fn sender(entry: &QueueEntry) -> &str {
     if entry.sender.is_empty() { "<>" } else { &entry.sender }
 }
 
-/// The first recipient, and how many more there are.
 /// When the first of its recipients is due, if they wait for a time.
 fn next(entry: &QueueEntry) -> String {
     entry
@@ -205,6 +204,7 @@ pub(super) fn messages(n: u64) -> String {
     if n == 1 { "1 message".to_owned() } else { format!("{n} messages") }
 }
 
+/// The first recipient, and how many more there are.
 fn recipients(entry: &QueueEntry) -> String {
     let first = entry.recipients.first().map_or("", |recipient| &recipient.address);
     match entry.recipients.len() {
