@@ -203,16 +203,21 @@ impl Resolver {
 
     /// The addresses of `host` as soon as there are some: a family whose lookup is slow doesn't hold up the other.
     pub async fn first_addresses(&self, host: &Domain) -> Result<Addresses, ResolveError> {
+        self.addresses_within(FAMILY_PATIENCE, host).await
+    }
+
+    /// The other family has so much time when one has answered.
+    async fn addresses_within(&self, patience: Duration, host: &Domain) -> Result<Addresses, ResolveError> {
         let (v6, v4) = self.both(host);
         let (v6, v4) = (v6.answer(), v4.answer());
         tokio::pin!(v6, v4);
         let (v6, v4) = tokio::select! {
             answer = &mut v6 => {
-                let other = self.other(host, &answer, v4).await;
+                let other = self.other(patience, host, &answer, v4).await;
                 (Some(answer), other)
             }
             answer = &mut v4 => {
-                let other = self.other(host, &answer, v6).await;
+                let other = self.other(patience, host, &answer, v6).await;
                 (other, Some(answer))
             }
         };
@@ -225,7 +230,7 @@ impl Resolver {
     /// Completes when the addresses of one of these hosts are there, or of none.
     pub(crate) async fn any_addresses(&self, hosts: &[MxHost]) {
         let mut lookups: Vec<_> =
-            hosts.iter().map(|host| Box::pin(self.first_addresses(&host.name))).collect();
+            hosts.iter().map(|host| Box::pin(self.addresses_within(Duration::ZERO, &host.name))).collect();
         let any = |cx: &mut Context<'_>| {
             let mut found = false;
             lookups.retain_mut(|lookup| match lookup.as_mut().poll(cx) {
@@ -243,6 +248,7 @@ impl Resolver {
     /// The answer about the other family; `None` if it is not worth waiting for.
     async fn other(
         &self,
+        patience: Duration,
         host: &Domain,
         first: &Answer,
         other: impl Future<Output = Answer>,
@@ -250,7 +256,7 @@ impl Resolver {
         if self.gather(host, first, first).is_err() {
             return Some(other.await);
         }
-        timeout(FAMILY_PATIENCE, other).await.ok()
+        timeout(patience, other).await.ok()
     }
 
     /// Begins to look up the addresses of a host whose turn is to come.
