@@ -185,7 +185,10 @@ pub(crate) fn is_about_chunks(failure: &client::Failure, takes_chunks: bool) -> 
         (Stage::Content | Stage::EndOfData, FailureKind::Refused(reply)) => {
             matches!(reply.code.get(), 500..=504)
         }
-        (Stage::Content, FailureKind::Garbled(_) | FailureKind::Closed | FailureKind::Io(_)) => !takes_chunks,
+        (
+            Stage::Content,
+            FailureKind::Garbled(_) | FailureKind::Closed | FailureKind::Io(_) | FailureKind::Timeout,
+        ) => !takes_chunks,
         _ => false,
     }
 }

@@ -17,8 +17,8 @@ use crate::{
 /// the domain's own lane.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Most hosts whose addresses are asked for at a time.
-const MAX_FIRST: usize = 8;
+/// Most hosts whose addresses are asked for at a time: few, for as many jobs as wait may ask for theirs.
+const MAX_FIRST: usize = 2;
 
 /// How long name servers have to say what they know already, before others that wait have the place.
 const GRACE: Duration = Duration::from_millis(20);

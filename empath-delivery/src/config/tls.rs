@@ -40,7 +40,7 @@ pub struct TlsConfig {
     /// For servers whose certificates come from an authority of your own, or which have signed them themselves: such a
     /// certificate is trusted if it is in the file, for the names in it and until it expires. One that says that it is an
     /// authority, as `openssl req -x509` writes it without `-addext basicConstraints=critical,CA:FALSE`, vouches for every
-    /// name that its owner signs. The system's roots are read at the start and at each reload, from
+    /// name that its owner signs; one of X.509 version 1 says nothing, and vouches for nobody else. The system's roots are read at the start and at each reload, from
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR` if they are set, where a policy verifies certificates. Relative to the
     /// configuration file. Default: none.
     #[schemars(with = "Option<String>")]

@@ -34,7 +34,7 @@ const MAX_SLOW: usize = 256;
 /// The others ask once more after this long: name servers that we do not listen to have gone on, and know it by then.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Most lookups that ask or wait.
-const MAX_FLIGHTS: usize = 16_384;
+const MAX_FLIGHTS: usize = 32_768;
 /// How long a failure to answer is remembered, whatever the configuration says of answers (RFC 9520 §3.2).
 const FAILURE_TTL: Duration = Duration::from_secs(5);
 /// Between two questions to name servers that don't answer.
