@@ -138,3 +138,14 @@ fn report(output: &Output, error: &CtlError) -> u8 {
     output.failure(code, &error.to_string());
     exit
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_hangs_is_as_good_as_none() {
+        let error = CtlError::Client(ClientError::Timeout);
+        assert_eq!(report(&Output::new(true), &error), UNREACHABLE);
+    }
+}
